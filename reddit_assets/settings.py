@@ -1,0 +1,266 @@
+"""One frozen settings object: each setting is an environment variable, a flag and a sentence.
+
+Imports nothing from the project but ``errors``. Every room takes what it needs as arguments;
+only ``cli`` and ``orchestration`` read the environment, through :func:`load_settings`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from reddit_assets.errors import SettingsError
+
+__all__ = ["Settings", "load_settings"]
+
+
+def _env(*names: str) -> AliasChoices:
+    """The environment variables that a field reads, beside its own name as an argument."""
+    return AliasChoices(*names)
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Frozen; ``repr`` hides secrets; no host or path as a default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="REDDIT_",
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        env_ignore_empty=True,
+    )
+
+    # --- where things are -----------------------------------------------------------------
+    root: Path | None = Field(
+        None, description="Folder that holds chains/, embeddings/ and clusters/."
+    )
+    chains_dir: Path | None = Field(None, description="Chain files, when not <root>/chains.")
+    embeddings_dir: Path | None = Field(
+        None, description="Embedding files, when not <root>/embeddings."
+    )
+    clusters_dir: Path | None = Field(None, description="Cluster files, when not <root>/clusters.")
+    state_dir: Path | None = Field(
+        None,
+        description="Local folder for `up`'s servers, logs and process ids, one per root; "
+        "default: a folder under the user's state directory.",
+    )
+    redis_url: SecretStr | None = Field(
+        None,
+        validation_alias=_env("REDIS_URL", "redis_url"),
+        description="redis:// or rediss:// URL of the queue, with user and password if needed.",
+    )
+    redis_ca_file: Path | None = Field(
+        None, description="Certificate authority that a rediss:// server is checked against."
+    )
+    dagster_url: str | None = Field(
+        None,
+        validation_alias=_env("DAGSTER_URL", "dagster_url"),
+        description="Address of the Dagster webserver that REST reports go to.",
+    )
+    dagster_postgres_url: SecretStr | None = Field(
+        None,
+        validation_alias=_env("DAGSTER_POSTGRES_URL", "dagster_postgres_url"),
+        description="postgresql+psycopg2:// URL of Dagster's storage; `up` starts one if unset.",
+    )
+
+    # --- what is wanted -------------------------------------------------------------------
+    subreddits: str = Field(
+        "",
+        description="Comma-separated names or patterns to include; a leading ! excludes "
+        "(`Ask*,!AskReddit`); empty means all. Scans and sensors obey it.",
+    )
+    settle_seconds: float = Field(
+        5.0, ge=0, description="A chain file younger than this waits: it may still be written."
+    )
+    adopt: bool = Field(
+        True,
+        description="Accept embedding files made by the original system; false redoes them.",
+    )
+    remove_orphans: bool = Field(
+        False, description="Nightly: delete embedding files whose chain file has vanished."
+    )
+
+    # --- embedding ------------------------------------------------------------------------
+    model: str = Field(
+        "all-MiniLM-L6-v2", description="Model name on the hub, or a path to a model folder."
+    )
+    model_dir: Path = Field(
+        Path("models"),
+        validation_alias=_env("MODEL_DIR", "REDDIT_MODEL_DIR", "model_dir"),
+        description="Folder of models; the ONNX export lives in <model_dir>/onnx/minilm.",
+    )
+    backend: Literal["auto", "torch", "onnx", "openvino"] = Field(
+        "auto", description="Embedding backend; auto takes the fastest conformant one here."
+    )
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field(
+        "auto", description="Torch device; auto prefers MPS, then CUDA, then CPU."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
+        "auto", description="Arithmetic of the backend; auto takes the fastest conformant one."
+    )
+    batch_tokens: int | None = Field(
+        None, ge=1, description="Tokens per batch; unset takes the best measured for the backend."
+    )
+    window_rows: int = Field(
+        20_000, ge=1, description="Rows tokenized ahead and sorted by length together."
+    )
+    threads: int | None = Field(
+        None, ge=1, description="Compute threads of a worker; unset takes the cores available."
+    )
+    allow_nonconformant: bool = Field(
+        False, description="Let a worker with inexact vectors (int8) work; its files are marked."
+    )
+
+    # --- clustering -----------------------------------------------------------------------
+    reduction: Literal["node", "umap", "none"] = Field(
+        "node",
+        description="Space that HDBSCAN sees: node (graph embedding), umap (the original's "
+        "recipe) or none (all dimensions).",
+    )
+    n_components: int | None = Field(
+        None, ge=2, description="Dimensions after reduction; unset takes the reduction's own."
+    )
+    n_neighbors: int = Field(15, ge=2, description="Neighbours per row in the reduction's graph.")
+    min_cluster_size: int | None = Field(
+        None, ge=2, description="Smallest cluster; unset adapts to the number of rows."
+    )
+    min_samples: int | None = Field(
+        None, ge=1, description="HDBSCAN's min_samples; unset takes the reduction's default."
+    )
+    selection_method: Literal["eom", "leaf"] | None = Field(
+        None, description="HDBSCAN's cluster selection; unset takes the reduction's default."
+    )
+    seed: int = Field(42, description="Seed of everything random in clustering.")
+    cluster_memory_mb: int = Field(
+        6_000, ge=100, description="Memory a clustering may use before it works on a sample."
+    )
+
+    # --- queue and workers ----------------------------------------------------------------
+    lease_seconds: float = Field(
+        30.0, gt=0, description="A lease not renewed for this long is taken over by others."
+    )
+    stall_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="A computing process without progress or processor time for this long "
+        "counts as hung.",
+    )
+    max_attempts: int = Field(
+        3, ge=1, description="Failures (exceptions) after which a job is a dead letter."
+    )
+    max_recoveries: int = Field(
+        3, ge=1, description="Crashes while computing after which a job is a dead letter."
+    )
+    retry_seconds: float = Field(
+        10.0, ge=0, description="Wait before the second attempt; doubled for each further one."
+    )
+    claim_jobs: int = Field(
+        16, ge=1, description="Jobs that a worker claims at a time at the most."
+    )
+    poll_seconds: float = Field(
+        0.5, gt=0, description="How often an idle worker looks for a job."
+    )
+    recycle_jobs: int = Field(
+        500, ge=1, description="Cluster jobs after which the computing process is replaced."
+    )
+    recycle_mb: int = Field(
+        4_000, ge=100, description="Resident megabytes after which it is replaced between jobs."
+    )
+    foreign_lost_seconds: float = Field(
+        900.0,
+        gt=0,
+        description="A job gone from the public list for this long without its output was lost "
+        "by a plain consumer and is pushed again.",
+    )
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Port of the worker's Prometheus metrics; unset: none."
+    )
+    report: Literal["auto", "rest", "none"] = Field(
+        "auto",
+        description="Whether a worker drains the outbox over REST; auto does where DAGSTER_URL "
+        "is set.",
+    )
+
+    # --- Dagster --------------------------------------------------------------------------
+    discovery_seconds: int = Field(
+        30, ge=1, description="Seconds between two looks of the discovery sensor."
+    )
+    tick_seconds: float = Field(
+        40.0, gt=0, description="Time budget of one sensor tick; the next one goes on from there."
+    )
+    nightly_cron: str = Field("0 2 * * *", description="When the nightly rescan runs.")
+    nightly_timezone: str = Field("UTC", description="Time zone of the nightly rescan.")
+    backfill_run_size: int = Field(
+        1_000, ge=1, description="Partitions per run of a backfill at the most."
+    )
+    shards: str = Field(
+        "",
+        description="Comma-separated shards that get their own three assets; empty: one set "
+        "of assets for the whole tree.",
+    )
+
+    def require_root(self) -> Path:
+        """The root folder.
+
+        Raises:
+            SettingsError: none is set.
+        """
+        if self.root is None:
+            raise SettingsError(
+                "REDDIT_ROOT is not set.",
+                hint="Set it (or pass --root) to the folder that holds chains/.",
+            )
+        return self.root
+
+    def require_redis_url(self) -> str:
+        """The queue's URL, secrets included: never print it.
+
+        Raises:
+            SettingsError: none is set.
+        """
+        if self.redis_url is None:
+            raise SettingsError(
+                "REDIS_URL is not set.",
+                hint="Set it to the queue's redis:// URL, or let `reddit-assets up` run one.",
+            )
+        return self.redis_url.get_secret_value()
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables that make a child process load these same settings."""
+        variables: dict[str, str] = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value is None or value == field.default:
+                continue
+            alias = field.validation_alias
+            variable = (
+                str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"REDDIT_{name}"
+            )
+            if isinstance(value, SecretStr):
+                value = value.get_secret_value()
+            variables[variable.upper()] = str(value)
+        return variables
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment, with ``overrides`` (flags; ``None`` means not given) on top.
+
+    Raises:
+        SettingsError: a value is not valid, with the variable's name and what it should be.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors():
+            name = ".".join(str(part) for part in problem["loc"])
+            problems.append(f"{name}: {problem['msg']}")
+        where = "flags" if given and not os.environ.get("REDDIT_ROOT") else "environment or flags"
+        raise SettingsError(
+            f"A setting is wrong: {'; '.join(problems)}.", hint=f"Correct it in the {where}."
+        ) from None
