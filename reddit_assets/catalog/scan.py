@@ -224,6 +224,18 @@ class Scanner:
             status.cluster = self._cluster(status, embeddings)
         return status
 
+    def file(self, key: str) -> FileStatus | None:
+        """One file; ``None`` if there is no such chain file."""
+        try:
+            chain = self.layout.chain_path(key).stat()
+        except FileNotFoundError:
+            return None
+        try:
+            embedding = self.layout.embedding_path(key).stat()
+        except FileNotFoundError:
+            embedding = None
+        return self._file(key, chain, embedding)
+
     def _files(
         self, root: Path, cluster_key: str, status: SubredditStatus
     ) -> dict[str, os.stat_result]:

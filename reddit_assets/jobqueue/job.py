@@ -1,0 +1,201 @@
+"""Jobs, claims, results and failures, and their wire format."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import traceback as tracebacks
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.errors import RedditAssetsError
+
+__all__ = ["Claim", "DeadLetter", "Failure", "Job", "Kind", "Lane", "Result", "new_token"]
+
+
+class Kind(StrEnum):
+    """What a queue's jobs make. The value is the public list that plain consumers read."""
+
+    EMBED = "phase4_todo_queue"
+    CLUSTER = "phase4_cluster_queue"
+
+    @property
+    def asset(self) -> str:
+        """The Dagster asset whose partitions the jobs make."""
+        return "embeddings" if self is Kind.EMBED else "clusters"
+
+    @property
+    def word(self) -> str:
+        """``embed`` or ``cluster``, as on the command line."""
+        return "embed" if self is Kind.EMBED else "cluster"
+
+
+class Lane(StrEnum):
+    """Lists that a job can wait in, beside one ``run:<id>`` per Dagster run."""
+
+    PUBLIC = "public"  # the original's list: output absent, no run waiting
+    STALE = "stale"  # the output exists and must be made anew: plain consumers would skip it
+    URGENT = "urgent"  # before all others
+    RETRY = "retry"  # dead letters that someone retries
+
+
+def new_token() -> str:
+    """A random fencing token or job id: 64 bits as hex."""
+    return secrets.token_hex(8)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A wanted output.
+
+    Attributes:
+        key: partition key of the file, or cluster key of the subreddit.
+        stamp: what its input looked like: size and time of the chain file, or the set hash.
+        force: make it even if it is fresh.
+        excluded: files left out of a cluster.
+        params: what else the worker must know (kept as JSON).
+    """
+
+    kind: Kind
+    key: str
+    stamp: str
+    force: bool = False
+    excluded: tuple[str, ...] = ()
+
+    def payload(self, layout: Layout, job_id: str) -> str:
+        """The job as JSON: the original's keys first, then ours, which it ignores."""
+        job: dict[str, Any]
+        if self.kind is Kind.EMBED:
+            job = {
+                "input_path": str(layout.chain_path(self.key)),
+                "output_path": str(layout.embedding_path(self.key)),
+            }
+        else:
+            job = {"subreddit_path": str(layout.subreddit_path(self.key))}
+            if self.excluded:
+                job["excluded"] = list(self.excluded)
+        job["id"] = job_id
+        job["key"] = self.key
+        return json.dumps(job, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job leased to a worker.
+
+    Attributes:
+        token: the fencing token; every later step must show it.
+        job: the decoded payload.
+        tombs: tokens of dead leases, whose temporary files may be deleted.
+    """
+
+    kind: Kind
+    key: str
+    id: str
+    token: str
+    job: dict[str, Any]
+    stamp: str = ""
+    force: bool = False
+    attempts: int = 0
+    recoveries: int = 0
+    tombs: tuple[str, ...] = ()
+
+    @property
+    def foreign(self) -> bool:
+        """Whether a producer other than ours pushed it: its key is not known yet."""
+        return not self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a job ended, for the runs that wait and for Dagster.
+
+    Attributes:
+        job: the job's id.
+        partition: the partition key.
+        outcome: ``made``, or ``fresh`` when the output was there already.
+        data_version: of the output.
+        source_version: of the chain file (embeddings only).
+        metadata: plain JSON values for Dagster.
+        error, hint, error_type, host, traceback: when it failed for good.
+    """
+
+    job: str
+    asset: str
+    partition: str
+    ok: bool = True
+    outcome: str = "made"
+    data_version: str = ""
+    source_version: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    hint: str = ""
+    error_type: str = ""
+    host: str = ""
+    traceback: str = ""
+
+    def to_json(self) -> str:
+        """The result as JSON, empty fields left out."""
+        record = {name: value for name, value in asdict(self).items() if value not in ("", {})}
+        return json.dumps(record, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, asset: str = "") -> Result:
+        """From :meth:`to_json`; unknown fields are ignored, ``asset`` is the default."""
+        record = json.loads(text)
+        record.setdefault("asset", asset)
+        known = cls.__dataclass_fields__
+        return cls(**{name: value for name, value in record.items() if name in known})
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed."""
+
+    error: str
+    hint: str = ""
+    type: str = ""
+    permanent: bool = False
+    host: str = field(default_factory=socket.gethostname)
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """From an exception: ours are sentences already, others keep their traceback."""
+        trace = "".join(tracebacks.format_exception(error))
+        if isinstance(error, RedditAssetsError):
+            return cls(
+                error.message,
+                error.hint,
+                type(error).__name__,
+                error.permanent,
+                traceback=trace[-8000:],
+            )
+        return cls(
+            f"{type(error).__name__}: {error}", "", type(error).__name__, traceback=trace[-8000:]
+        )
+
+    def to_json(self) -> str:
+        """The failure as JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A job that will not be tried again by itself."""
+
+    kind: Kind
+    key: str
+    error: str
+    hint: str
+    error_type: str
+    host: str
+    attempts: int
+    recoveries: int
+    died_at: float
+    payload: str
+    traceback: str = ""
+    stamp: str = ""

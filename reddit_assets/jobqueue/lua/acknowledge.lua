@@ -1,0 +1,20 @@
+#!lua flags=allow-oom
+-- Ends a job that succeeded: its result goes to every waiter and it leaves the ledger, at once.
+-- KEYS: P, LIST
+-- ARGV: key, token, result (JSON), rows, tokens, milliseconds of computing
+-- Returns 0 if the token no longer holds it, 1 when done, 2 when done and queued anew.
+local key, token, result = ARGV[1], ARGV[2], ARGV[3]
+local entry = entry_of(key)
+if not holds(entry, token) then
+  count('rejected')
+  return 0
+end
+deliver(key, redis.call('HGET', entry, 'runs'), result, true)
+count('done')
+count('rows', ARGV[4])
+count('tokens', ARGV[5])
+count('milliseconds', ARGV[6])
+if renew_wish(key, entry, clock()) then return 2 end
+redis.call('DEL', entry)
+redis.call('ZREM', P .. 'leases', key)
+return 1

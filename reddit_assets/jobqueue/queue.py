@@ -1,0 +1,484 @@
+"""One queue: what producers, workers and operators do with jobs.
+
+Every step that changes a job's place is one atomic script (``lua/``); the protocol and what it
+promises are in ``docs/reliability.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.jobqueue.connection import Client, redis_errors
+from reddit_assets.jobqueue.job import (
+    Claim,
+    DeadLetter,
+    Failure,
+    Job,
+    Kind,
+    Lane,
+    Result,
+    new_token,
+)
+from reddit_assets.jobqueue.scripts import Scripts
+
+__all__ = ["Enqueued", "JobQueue", "QueueCounts", "Reaped"]
+
+# A payload above this is not a job: it is refused before it is decoded.
+LARGEST_PAYLOAD = 64 * 1024
+
+# Jobs per script call: long enough to spare round trips, short enough not to hold Redis.
+_CHUNK = 500
+
+_T = TypeVar("_T")
+
+
+def chunks(items: Iterable[_T], size: int = _CHUNK) -> Iterator[list[_T]]:
+    """Lists of at most ``size`` items."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+@dataclass(slots=True)
+class Enqueued:
+    """What became of jobs that were to be queued.
+
+    Attributes:
+        queued: new in the queue.
+        superseded: were queued, and are now queued for the run as well.
+        anew: being computed now, and queued again afterwards.
+        already: queued or being computed already.
+        blocked: dead letters; someone must retry them.
+    """
+
+    queued: int = 0
+    superseded: int = 0
+    anew: int = 0
+    already: int = 0
+    blocked: int = 0
+
+    def add(self, letters: str) -> None:
+        """Count a script's answers."""
+        self.queued += letters.count("q")
+        self.superseded += letters.count("s")
+        self.anew += letters.count("n")
+        self.already += letters.count("a")
+        self.blocked += letters.count("d")
+
+    def __add__(self, other: Enqueued) -> Enqueued:
+        return Enqueued(
+            self.queued + other.queued,
+            self.superseded + other.superseded,
+            self.anew + other.anew,
+            self.already + other.already,
+            self.blocked + other.blocked,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCounts:
+    """Where a queue's jobs are.
+
+    Attributes:
+        public: length of the list that plain consumers read.
+        queued, delayed, leased, dead: ledger entries by state.
+        outbox: results that Dagster does not have yet.
+        runs: Dagster runs that wait for results.
+        workers: workers seen in the last minute.
+        totals: counters since the queue was made.
+    """
+
+    public: int
+    queued: int
+    delayed: int
+    leased: int
+    dead: int
+    outbox: int
+    runs: int
+    workers: int
+    paused: bool
+    totals: dict[str, int]
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued, in work or unreported."""
+        return not (self.public or self.queued or self.delayed or self.leased or self.outbox)
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """A lease that expired."""
+
+    key: str
+    token: str
+    worker: str
+    dead: bool
+
+
+class JobQueue:
+    """The jobs of one kind.
+
+    Args:
+        client: a connection made by :func:`~reddit_assets.jobqueue.connection.connect`.
+        kind: which queue.
+
+    Every method raises QueueUnavailableError when Redis cannot be reached; those that add data
+    raise QueueFullError when its memory is used up, and then have written nothing.
+    """
+
+    def __init__(self, client: Client, kind: Kind) -> None:
+        self.client = client
+        self.kind = kind
+        self.prefix = f"{{{kind.value}}}:"
+        self._scripts = Scripts(client, kind.value)
+
+    def run_script(self, name: str, *arguments: Any) -> Any:
+        """Run a script of ``lua/`` with this queue's keys."""
+        with redis_errors(self.client):
+            return self._scripts(name, *arguments)
+
+    # --- producers -----------------------------------------------------------------------
+    def enqueue(
+        self,
+        jobs: Iterable[Job],
+        layout: Layout,
+        *,
+        lane: str = Lane.PUBLIC,
+        run: str = "",
+        urgent: bool = False,
+    ) -> Enqueued:
+        """Queue jobs that are not queued, in work or dead already.
+
+        Args:
+            lane: where scans put them; a run's jobs go to the run's own lane.
+            run: the Dagster run that waits for the results; open it first.
+            urgent: before all other jobs.
+        """
+        lane = f"run:{run}" if run else str(Lane.URGENT) if urgent else str(lane)
+        total = Enqueued()
+        for chunk in chunks(jobs):
+            for force in sorted({job.force for job in chunk}):
+                arguments: list[str] = [lane, run, "1" if force else "0", "1" if urgent else "0"]
+                for job in chunk:
+                    if job.force == force:
+                        job_id = new_token()
+                        arguments += (job.key, job_id, job.stamp, job.payload(layout, job_id))
+                total.add(self.run_script("enqueue", *arguments))
+        return total
+
+    # --- workers -------------------------------------------------------------------------
+    def announce(self, worker: str, facts: dict[str, str | int | float], seconds: float) -> None:
+        """Let people see a worker: host, process, backend, ….
+
+        Args:
+            seconds: how long the facts stay without being renewed.
+        """
+        name = f"{self.prefix}worker:{worker}"
+        with redis_errors(self.client):
+            pipeline = self.client.pipeline(transaction=True)
+            pipeline.hset(name, mapping=dict(facts))
+            pipeline.pexpire(name, int(seconds * 1000))
+            pipeline.execute()
+
+    def leave(self, worker: str) -> None:
+        """The worker has stopped."""
+        with redis_errors(self.client):
+            pipeline = self.client.pipeline(transaction=True)
+            pipeline.delete(f"{self.prefix}worker:{worker}")
+            pipeline.zrem(f"{self.prefix}workers", worker)
+            pipeline.execute()
+
+    def claim(self, worker: str, count: int, lease_seconds: float) -> list[Claim] | None:
+        """Lease up to ``count`` jobs; ``None`` while the queue is paused."""
+        tokens = [new_token() for _ in range(count)]
+        answer = self.run_script(
+            "claim", worker, int(lease_seconds * 1000), LARGEST_PAYLOAD, *tokens
+        )
+        if answer == "paused":
+            return None
+        claims = []
+        for start in range(0, len(answer), 9):
+            key, job_id, token, payload, stamp, force, attempts, recoveries, tombs = answer[
+                start : start + 9
+            ]
+            claims.append(
+                Claim(
+                    kind=self.kind,
+                    key=key,
+                    id=job_id,
+                    token=token,
+                    job=json.loads(payload),
+                    stamp=stamp,
+                    force=force == "1",
+                    attempts=int(attempts),
+                    recoveries=int(recoveries),
+                    tombs=tuple(tombs.split()),
+                )
+            )
+        return claims
+
+    def adopt(self, claim: Claim, key: str, stamp: str) -> Claim | None:
+        """Give a foreign producer's job its key; ``None`` if another copy is in work or dead."""
+        job_id = new_token()
+        answer = self.run_script("adopt", claim.key, claim.token, key, job_id, stamp)
+        if answer is None:
+            return None
+        tombs, attempts, recoveries = answer
+        return Claim(
+            kind=self.kind,
+            key=key,
+            id=job_id,
+            token=claim.token,
+            job=claim.job,
+            stamp=stamp,
+            attempts=int(attempts),
+            recoveries=int(recoveries),
+            tombs=tuple(tombs.split()),
+        )
+
+    def renew(
+        self, worker: str, claims: Sequence[tuple[Claim, bool]], lease_seconds: float
+    ) -> set[str]:
+        """Extend leases.
+
+        Args:
+            claims: each with whether it is being computed by now.
+
+        Returns:
+            The tokens that no longer hold their jobs.
+        """
+        arguments: list[Any] = [worker, int(lease_seconds * 1000)]
+        for claim, started in claims:
+            arguments += (claim.key, claim.token, "1" if started else "0")
+        kept = self.run_script("renew", *arguments)
+        return {claim.token for (claim, _), held in zip(claims, kept, strict=True) if not held}
+
+    def acknowledge(
+        self,
+        claim: Claim,
+        result: Result,
+        *,
+        rows: int = 0,
+        tokens: int = 0,
+        seconds: float = 0.0,
+    ) -> bool:
+        """End a job that succeeded; ``False`` if the token no longer holds it."""
+        return bool(
+            self.run_script(
+                "acknowledge",
+                claim.key,
+                claim.token,
+                result.to_json(),
+                rows,
+                tokens,
+                int(seconds * 1000),
+            )
+        )
+
+    def fail(
+        self, claim: Claim, failure: Failure, *, max_attempts: int, retry_seconds: float
+    ) -> str:
+        """Note a failed attempt; ``delayed``, ``dead``, ``queued`` (wanted anew) or ``lost``."""
+        result = Result(
+            job=claim.id,
+            asset=self.kind.asset,
+            partition=claim.key,
+            ok=False,
+            error=failure.error,
+            hint=failure.hint,
+            error_type=failure.type,
+            host=failure.host,
+            traceback=failure.traceback,
+        )
+        return str(
+            self.run_script(
+                "fail",
+                claim.key,
+                claim.token,
+                failure.to_json(),
+                "1" if failure.permanent else "0",
+                max_attempts,
+                int(retry_seconds * 1000),
+                result.to_json(),
+            )
+        )
+
+    def release(self, claims: Iterable[Claim]) -> int:
+        """Give claimed jobs back to the head of their lanes; the number given back."""
+        arguments = [part for claim in claims for part in (claim.key, claim.token)]
+        return int(self.run_script("release", *arguments)) if arguments else 0
+
+    def reap(self, *, max_recoveries: int, limit: int = 500) -> list[Reaped]:
+        """Take back expired leases and queue the retries that are due."""
+        answer = self.run_script("reap", max_recoveries, limit)
+        return [
+            Reaped(key, token, worker, outcome == "dead")
+            for key, token, worker, outcome in zip(*[iter(answer)] * 4, strict=True)
+        ]
+
+    def lead(self, worker: str, seconds: float) -> bool:
+        """Become or stay the one that reaps; it falls free after ``seconds`` without this call."""
+        name = f"{self.prefix}reaper"
+        with redis_errors(self.client):
+            if self.client.set(name, worker, nx=True, px=int(seconds * 1000)):
+                return True
+            if self.client.get(name) != worker:
+                return False
+            return bool(self.client.pexpire(name, int(seconds * 1000)))
+
+    # --- operators -----------------------------------------------------------------------
+    def pause(self) -> None:
+        """Nothing new is claimed; work in progress finishes."""
+        with redis_errors(self.client):
+            self.client.set(f"{self.prefix}paused", "1")
+
+    def resume(self) -> None:
+        """Claiming goes on."""
+        with redis_errors(self.client):
+            self.client.delete(f"{self.prefix}paused")
+
+    def counts(self) -> QueueCounts:
+        """Where the jobs are."""
+        p = self.prefix
+        with redis_errors(self.client):
+            seconds, _ = self.client.time()
+            pipeline = self.client.pipeline(transaction=True)
+            pipeline.llen(self.kind.value)
+            for name in ("queued", "delayed", "leases", "dead"):
+                pipeline.zcard(p + name)
+            pipeline.xlen(p + "outbox")
+            pipeline.zcard(p + "runs")
+            pipeline.zcount(p + "workers", (seconds - 60) * 1000, "+inf")
+            pipeline.exists(p + "paused")
+            pipeline.hgetall(p + "counters")
+            *numbers, paused, totals = pipeline.execute()
+        public, queued, delayed, leased, dead, outbox, runs, workers = numbers
+        return QueueCounts(
+            public=public,
+            queued=queued,
+            delayed=delayed,
+            leased=leased,
+            dead=dead,
+            outbox=outbox,
+            runs=runs,
+            workers=workers,
+            paused=bool(paused),
+            totals={name: int(value) for name, value in totals.items()},
+        )
+
+    def workers(self) -> dict[str, dict[str, str]]:
+        """The facts of every worker that announced itself and is alive."""
+        with redis_errors(self.client):
+            names = self.client.zrange(f"{self.prefix}workers", 0, -1)
+            pipeline = self.client.pipeline(transaction=False)
+            for name in names:
+                pipeline.hgetall(f"{self.prefix}worker:{name}")
+            return {
+                name: facts for name, facts in zip(names, pipeline.execute(), strict=True) if facts
+            }
+
+    def dead_keys(self) -> set[str]:
+        """The keys of all dead letters."""
+        with redis_errors(self.client):
+            return set(self.client.zrange(f"{self.prefix}dead", 0, -1))
+
+    def dead_letters(self, keys: Iterable[str] | None = None) -> list[DeadLetter]:
+        """The dead letters, oldest first; only those of ``keys`` if given."""
+        letters = []
+        with redis_errors(self.client):
+            found = self.client.zrange(f"{self.prefix}dead", 0, -1, withscores=True)
+            wanted = None if keys is None else set(keys)
+            chosen = [(key, died) for key, died in found if wanted is None or key in wanted]
+            for chunk in chunks(chosen):
+                pipeline = self.client.pipeline(transaction=False)
+                for key, _ in chunk:
+                    pipeline.hgetall(f"{self.prefix}job:{key}")
+                for (key, died), entry in zip(chunk, pipeline.execute(), strict=True):
+                    error = json.loads(entry.get("error", "{}"))
+                    letters.append(
+                        DeadLetter(
+                            kind=self.kind,
+                            key=key,
+                            error=error.get("error", ""),
+                            hint=error.get("hint", ""),
+                            error_type=error.get("type", ""),
+                            host=error.get("host", ""),
+                            attempts=int(entry.get("attempts", 0)),
+                            recoveries=int(entry.get("recoveries", 0)),
+                            died_at=died / 1000,
+                            payload=entry.get("payload", ""),
+                            traceback=error.get("traceback", ""),
+                            stamp=entry.get("stamp", ""),
+                        )
+                    )
+        return letters
+
+    def retry(self, keys: Iterable[str]) -> int:
+        """Queue dead letters again; the number queued."""
+        return sum(int(self.run_script("retry", *chunk)) for chunk in chunks(keys))
+
+    def purge(self, keys: Iterable[str]) -> int:
+        """Forget dead letters; the next scan queues those again whose outputs are missing."""
+        return sum(
+            int(self.run_script("close", "dead", *(part for key in chunk for part in (key, ""))))
+            for chunk in chunks(keys)
+        )
+
+    # --- rescans -------------------------------------------------------------------------
+    def unlisted(self, older_than_seconds: float) -> dict[str, str]:
+        """Public jobs that a plain consumer has taken: queued, but no longer in the list.
+
+        Args:
+            older_than_seconds: only those queued at least so long ago.
+
+        Returns:
+            Their ids by key.
+        """
+        with redis_errors(self.client):
+            seconds, microseconds = self.client.time()
+            horizon = (seconds - older_than_seconds) * 1000 + microseconds // 1000
+            keys = self.client.zrangebyscore(f"{self.prefix}queued", "-inf", horizon)
+            candidates: dict[str, str] = {}
+            for chunk in chunks(keys):
+                pipeline = self.client.pipeline(transaction=False)
+                for key in chunk:
+                    pipeline.hmget(f"{self.prefix}job:{key}", "state", "lane", "id")
+                for key, (state, lane, job_id) in zip(chunk, pipeline.execute(), strict=True):
+                    if state == "queued" and lane == Lane.PUBLIC:
+                        candidates[key] = job_id
+            if not candidates:
+                return {}
+            listed: set[str] = set()
+            start, step = 0, 10_000
+            while payloads := self.client.lrange(self.kind.value, start, start + step - 1):
+                listed.update(_id_of(payload) for payload in payloads)
+                # Consumers pop from the head while we read: overlap, so that none is skipped.
+                start += step // 2
+        return {key: job_id for key, job_id in candidates.items() if job_id not in listed}
+
+    def close(self, ids: dict[str, str]) -> int:
+        """Remove queued entries whose outputs are there already; the number removed."""
+        return sum(
+            int(self.run_script("close", "queued", *(part for pair in chunk for part in pair)))
+            for chunk in chunks(ids.items())
+        )
+
+    def repush(self, ids: dict[str, str]) -> int:
+        """Push again what :meth:`unlisted` found and nobody made; the number pushed."""
+        return sum(
+            int(self.run_script("repush", *(part for pair in chunk for part in pair)))
+            for chunk in chunks(ids.items())
+        )
+
+
+def _id_of(payload: str) -> str:
+    try:
+        job = json.loads(payload)
+    except ValueError:
+        return ""
+    return str(job.get("id", "")) if isinstance(job, dict) else ""
