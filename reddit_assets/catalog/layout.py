@@ -11,10 +11,13 @@ from reddit_assets.catalog.keys import check_key, join_key
 from reddit_assets.errors import BadJobError, BadKeyError, SettingsError
 from reddit_assets.settings import Settings
 
-__all__ = ["CLUSTERED_NAME", "SUFFIX", "Layout"]
+__all__ = ["CLUSTERED_NAME", "CLUSTER_FILES", "SUFFIX", "Layout"]
 
 SUFFIX = ".parquet"
 CLUSTERED_NAME = "clustered.parquet"
+# Everything that a cluster job writes, in the order of publishing: the clustered file is last,
+# since its presence says that the cluster is there.
+CLUSTER_FILES = ("clusters.parquet", "map.html", CLUSTERED_NAME)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,123 @@
+"""The computing process: tasks come in, outputs under temporary names go out.
+
+It knows nothing of Redis and never renames a file: whether its work is still wanted is for the
+parent to know.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.errors import RedditAssetsError
+from reddit_assets.jobqueue.job import Failure, Kind
+from reddit_assets.settings import Settings
+from reddit_assets.worker.messages import Broken, Event, Ready, Recall, Recalled, Task
+
+__all__ = ["Processor", "child_main"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Processor(Protocol):
+    """Computes tasks of one kind."""
+
+    def facts(self) -> dict[str, object]:
+        """Backend, device, versions, … for people to see."""
+        ...
+
+    def run(self, tasks: Iterator[Task | None], emit: Callable[[Event], None]) -> None:
+        """Work until ``tasks`` ends.
+
+        ``tasks`` yields ``None`` when no task is waiting at the moment: finish what is in hand.
+        Every task ends in one ``Finished`` or ``Failed`` event.
+        """
+        ...
+
+
+def child_main(kind: Kind, settings: Settings, layout: Layout, pipe: Connection) -> None:
+    """Entry of the process."""
+    _die_with_parent()
+    os.setsid()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)  # stopping is the parent's business
+    lock = threading.Lock()
+
+    def emit(event: Event) -> None:
+        with lock:
+            pipe.send(event)
+
+    try:
+        processor = _processor(kind, settings, layout)
+        emit(Ready(dict(processor.facts())))
+    except RedditAssetsError as error:
+        emit(Broken(Failure.of(error)))
+        return
+    waiting: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(pipe, waiting, emit), daemon=True).start()
+    processor.run(_tasks(waiting), emit)
+
+
+def _processor(kind: Kind, settings: Settings, layout: Layout) -> Processor:
+    if kind is Kind.EMBED:
+        from reddit_assets.worker.embed_processor import EmbedProcessor
+
+        return EmbedProcessor(settings, layout)
+    from reddit_assets.worker.cluster_processor import ClusterProcessor
+
+    return ClusterProcessor(settings, layout)
+
+
+def _receive(
+    pipe: Connection, waiting: queue.SimpleQueue[Task | None], emit: Callable[[Event], None]
+) -> None:
+    """Moves tasks from the pipe to the queue; ends the process with the parent."""
+    while True:
+        try:
+            message = pipe.recv()
+        except (EOFError, OSError):
+            # The parent is gone: nobody could publish what this process computes.
+            os._exit(1)
+        if isinstance(message, Recall):
+            emit(Recalled(tuple(_take_back(waiting))))
+        else:
+            waiting.put(message)
+
+
+def _take_back(waiting: queue.SimpleQueue[Task | None]) -> Iterator[str]:
+    """The tokens of all tasks that nobody has begun."""
+    while True:
+        try:
+            task = waiting.get_nowait()
+        except queue.Empty:
+            return
+        if task is not None:
+            yield task.token
+
+
+def _tasks(waiting: queue.SimpleQueue[Task | None]) -> Iterator[Task | None]:
+    """Tasks as they come; ``None`` while none is waiting; ends when the parent says so."""
+    while True:
+        try:
+            task = waiting.get_nowait()
+        except queue.Empty:
+            yield None
+            task = waiting.get()
+        if task is None:
+            return
+        yield task
+
+
+def _die_with_parent() -> None:
+    """Let the kernel kill this process when its parent dies, where it can (Linux)."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -1,0 +1,136 @@
+"""What a worker shows: a live line on a terminal, plain lines elsewhere; and its metrics."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from typing import Any
+
+from prometheus_client import Counter as Metric
+from prometheus_client import Gauge
+from rich.console import Console
+from rich.status import Status
+
+from reddit_assets.jobqueue.job import Failure, Kind
+from reddit_assets.worker.messages import Finished
+
+__all__ = ["Display"]
+
+log = logging.getLogger("reddit_assets.worker")
+
+_JOBS = Metric("reddit_assets_jobs", "Jobs ended by this worker.", ["kind", "outcome"])
+_ROWS = Metric("reddit_assets_rows", "Rows computed by this worker.", ["kind"])
+_TOKENS = Metric("reddit_assets_tokens", "Tokens embedded by this worker.", ["kind"])
+_SECONDS = Metric("reddit_assets_compute_seconds", "Seconds of computing.", ["kind"])
+_ACTIVE = Gauge("reddit_assets_active_jobs", "Jobs being computed now.", ["kind"])
+
+
+class Display:
+    """Progress of one worker.
+
+    Args:
+        console: where the live line goes; plain lines go to the log.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._status: Status | None = None
+        self._began = time.monotonic()
+        self._done: Counter[Kind] = Counter()
+        self._rows: Counter[Kind] = Counter()
+        self._tokens = 0
+        self._problems = 0
+        self._current = ""
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal:
+            self._status = self._console.status("Loading the engine …")
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+        log.info("Done: %s.", self.summary())
+
+    def jobs(self, kind: Kind) -> int:
+        """Jobs of ``kind`` finished so far."""
+        return self._done[kind]
+
+    def summary(self) -> str:
+        """Files, rows and rates so far, in words."""
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        parts = []
+        if self._done[Kind.EMBED] or not self._done:
+            rows = self._rows[Kind.EMBED]
+            parts.append(
+                f"{self._done[Kind.EMBED]:,} files embedded ({rows:,} rows, "
+                f"{rows / seconds:,.0f} rows/s, {self._tokens / seconds:,.0f} tokens/s)"
+            )
+        if self._done[Kind.CLUSTER]:
+            parts.append(f"{self._done[Kind.CLUSTER]:,} subreddits clustered")
+        if self._problems:
+            parts.append(f"{self._problems:,} failed")
+        return ", ".join(parts)
+
+    def ready(self, kind: Kind, facts: dict[str, Any]) -> None:
+        """The engine is loaded."""
+        self._began = time.monotonic()
+        shown = [
+            f"{name} {facts[name]}"
+            for name in ("backend", "device", "precision", "threads", "reduction")
+            if facts.get(name) is not None
+        ]
+        log.info("Ready to %s: %s.", kind.word, ", ".join(shown) or "engine loaded")
+        self._refresh()
+
+    def started(self, kind: Kind, key: str) -> None:
+        """A job is being computed."""
+        _ACTIVE.labels(kind.word).inc()
+        self._current = key
+        self._refresh()
+
+    def progressed(self, kind: Kind, rows: int) -> None:
+        """Rows of a job are done."""
+        self._rows[kind] += rows
+        _ROWS.labels(kind.word).inc(rows)
+        self._refresh()
+
+    def finished(self, kind: Kind, key: str, event: Finished) -> None:
+        """A job is acknowledged."""
+        self._done[kind] += 1
+        self._tokens += event.tokens
+        _ACTIVE.labels(kind.word).dec()
+        _JOBS.labels(kind.word, event.outcome).inc()
+        _TOKENS.labels(kind.word).inc(event.tokens)
+        _SECONDS.labels(kind.word).inc(event.seconds)
+        if event.outcome == "made":
+            rate = event.rows / event.seconds if event.seconds else 0.0
+            what = f"{event.rows:,} rows in {event.seconds:.2f} s ({rate:,.0f} rows/s)"
+        else:
+            what = "was fresh already"
+        log.info("%s %s: %s", kind.word, key, what)
+        self._refresh()
+
+    def failed(self, kind: Kind, key: str, failure: Failure, outcome: str) -> None:
+        """An attempt failed; ``outcome`` says what becomes of the job."""
+        self._problems += 1
+        _ACTIVE.labels(kind.word).dec()
+        _JOBS.labels(kind.word, outcome).inc()
+        text = f"{failure.error} {failure.hint}".strip()
+        log.error("%s %s failed (%s): %s", kind.word, key, outcome, text)
+        self._refresh()
+
+    def note(self, text: str) -> None:
+        """Something worth knowing."""
+        log.info("%s", text)
+
+    def warn(self, text: str) -> None:
+        """Something worth a look."""
+        log.warning("%s", text)
+
+    def _refresh(self) -> None:
+        if self._status is not None:
+            current = f" — {self._current}" if self._current else ""
+            self._status.update(f"{self.summary()}{current}")

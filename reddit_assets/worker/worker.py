@@ -1,0 +1,405 @@
+"""The parent: claims, feeds the children, publishes what they made, acknowledges, gives back."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing.connection
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import TypeVar
+
+from reddit_assets.catalog.fingerprints import stamp_of
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.catalog.output import publish, remove_temporary
+from reddit_assets.errors import (
+    BadJobError,
+    LeaseLostError,
+    OutOfSpaceError,
+    QueueFullError,
+    QueueUnavailableError,
+    RedditAssetsError,
+)
+from reddit_assets.jobqueue.job import Claim, Failure, Kind, Result, new_token
+from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.settings import Settings
+from reddit_assets.worker.display import Display
+from reddit_assets.worker.leases import LeaseKeeper
+from reddit_assets.worker.messages import (
+    Broken,
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Ready,
+    Recalled,
+    Started,
+)
+from reddit_assets.worker.outputs import outputs_of
+from reddit_assets.worker.station import Station
+
+__all__ = ["Worker"]
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+# Waits between tries while Redis is away: doubled from the first to the second.
+_FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0
+# A child that dies this often in a row without finishing a job is not the jobs' fault.
+_MOST_DEATHS = 5
+
+
+class Worker:
+    """Works until told to stop, or until nothing is left if ``until_empty``.
+
+    Args:
+        queues: the queues to serve, each with a child of its own.
+        display: where progress is shown.
+        until_empty: return when no job is queued, delayed or leased by anybody.
+    """
+
+    def __init__(
+        self,
+        queues: Sequence[JobQueue],
+        settings: Settings,
+        layout: Layout,
+        display: Display,
+        *,
+        until_empty: bool = False,
+    ) -> None:
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{new_token()[:6]}"
+        self.settings = settings
+        self.layout = layout
+        self.display = display
+        self.stations = [Station(queue, settings, layout) for queue in queues]
+        self._until_empty = until_empty
+        self._signals = 0
+        self._wake = threading.Event()
+        self._recalled = False
+        self._deaths = 0
+        self._keeper = LeaseKeeper(self.name, self.stations, settings, self._facts)
+
+    # --- life ----------------------------------------------------------------------------
+    def run(self) -> int:
+        """Work; the process's exit status.
+
+        Raises:
+            RedditAssetsError: the child cannot work on this host.
+        """
+        previous = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            for station in self.stations:
+                station.start_child()
+            self._keeper.start()
+            self._work()
+            return 130 if self._aborted else 0
+        finally:
+            self._give_back()
+            if self._keeper.is_alive():
+                self._keeper.stop()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    @property
+    def _stopping(self) -> bool:
+        return self._signals > 0
+
+    @property
+    def _aborted(self) -> bool:
+        return self._signals > 1
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        self._wake.set()
+
+    def _work(self) -> None:
+        while not self._aborted:
+            if self._stopping:
+                if not self._recalled:
+                    self._begin_stop()
+                if not any(station.held for station in self.stations):
+                    return
+            else:
+                claimed = sum(self._claim(station) for station in self.stations)
+                if not claimed and self._until_empty and self._empty():
+                    return
+            for station in self.stations:
+                station.feed()
+            self._listen()
+            for station in self.stations:
+                if station.worn:
+                    self.display.note(f"The {station.kind.word} process is renewed.")
+                    station.end_child()
+                    station.start_child()
+
+    def _begin_stop(self) -> None:
+        """Give back what is claimed but not started; what is being computed is finished."""
+        self._recalled = True
+        self.display.note("Stopping after the current job; again to stop at once.")
+        for station in self.stations:
+            unsent = station.unsent()
+            self._patiently(lambda s=station, u=unsent: s.queue.release(u))  # type: ignore[misc]
+            for claim in unsent:
+                station.drop(claim.token)
+            with suppress(OSError):
+                station.recall()
+
+    def _give_back(self) -> None:
+        """End the children and give back every job that is still held."""
+        for station in self.stations:
+            station.end_child(kill=bool(station.held) or self._aborted)
+            claims = [claim for claim, _ in station.renewable()]
+            for claim in claims:
+                self._clean(claim, [claim.token])
+                station.drop(claim.token)
+            try:
+                station.queue.release(claims)
+                station.queue.leave(self.name)
+            except (QueueUnavailableError, QueueFullError) as error:
+                if claims:
+                    log.warning(
+                        "%d jobs could not be given back, their leases will run out: %s",
+                        len(claims),
+                        error,
+                    )
+
+    def _empty(self) -> bool:
+        if any(station.held or station.facts is None for station in self.stations):
+            return False
+        counts = [station.queue.counts() for station in self.stations]
+        return not any(c.public or c.queued or c.delayed or c.leased for c in counts)
+
+    def _facts(self, station: Station) -> dict[str, str | int | float]:
+        facts: dict[str, str | int | float] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "kind": station.kind.word,
+            "held": len(station.held),
+            "done": self.display.jobs(station.kind),
+            "seen": time.time(),
+        }
+        for name in ("backend", "device", "precision"):
+            if station.facts and station.facts.get(name) is not None:
+                facts[name] = str(station.facts[name])
+        return facts
+
+    # --- Redis away ----------------------------------------------------------------------
+    def _patiently(self, step: Callable[[], _T], *, then: _T | None = None) -> _T | None:
+        """Do a step against Redis, waiting as long as it is away.
+
+        Returns:
+            What the step returns; ``then`` if the worker is told to stop at once meanwhile.
+        """
+        wait, told = _FIRST_WAIT, False
+        while True:
+            try:
+                answer = step()
+                if told:
+                    self.display.note("Redis is back.")
+                return answer
+            except (QueueUnavailableError, QueueFullError) as error:
+                if not told:
+                    self.display.warn(f"{error} Waiting for it.")
+                    told = True
+                if self._aborted:
+                    return then
+                self._wake.clear()
+                self._wake.wait(wait)
+                wait = min(wait * 2, _LONGEST_WAIT)
+                if self._stopping and not any(station.held for station in self.stations):
+                    return then
+
+    # --- claiming ------------------------------------------------------------------------
+    def _claim(self, station: Station) -> int:
+        """Claim what the station wants; the number of jobs taken."""
+        count = station.wants()
+        if count <= 0:
+            return 0
+        lease = self.settings.lease_seconds
+        claims = self._patiently(lambda: station.queue.claim(self.name, count, lease)) or []
+        for claim in claims:
+            self._accept(station, claim)
+        return len(claims)
+
+    def _accept(self, station: Station, claim: Claim) -> None:
+        """Check a claimed job and hold it; refuse it for good if it is none."""
+        embed = station.kind is Kind.EMBED
+        try:
+            key = (
+                self.layout.embed_key_of_job(claim.job)
+                if embed
+                else self.layout.cluster_key_of_job(claim.job)
+            )
+        except BadJobError as error:
+            self._fail(station, claim, Failure.of(error))
+            return
+        size, stamp = 0, ""
+        if embed:
+            with suppress(OSError):  # a missing file is the child's to report, in one place
+                stat = self.layout.chain_path(key).stat()
+                size, stamp = stat.st_size, stamp_of(stat)
+        if claim.foreign:
+            foreign = claim
+            adopted = self._patiently(lambda: station.queue.adopt(foreign, key, stamp))
+            if adopted is None:
+                return
+            claim = adopted
+        self._clean(claim, claim.tombs)
+        station.hold(claim, size)
+
+    def _clean(self, claim: Claim, tokens: Sequence[str]) -> None:
+        """Delete the temporary files of dead tokens."""
+        try:
+            for output in outputs_of(self.layout, claim.kind, claim.key):
+                remove_temporary(output, tokens)
+        except (RedditAssetsError, OSError) as error:
+            log.warning("A temporary file of %s cannot be deleted: %s", claim.key, error)
+
+    # --- the children's events -----------------------------------------------------------
+    def _listen(self) -> None:
+        """Handle what the children say; returns after at most one polling interval."""
+        waited_on = [station.pipe for station in self.stations if station.pipe is not None]
+        sentinels = [
+            station.process.sentinel for station in self.stations if station.process is not None
+        ]
+        multiprocessing.connection.wait(
+            [*waited_on, *sentinels], timeout=self.settings.poll_seconds
+        )
+        for station in self.stations:
+            try:
+                while station.pipe is not None and station.pipe.poll():
+                    self._handle(station, station.pipe.recv())
+                    if self._aborted:
+                        return
+            except (EOFError, OSError):
+                self._child_died(station)
+                continue
+            if station.process is not None and not station.process.is_alive():
+                self._child_died(station)
+
+    def _handle(self, station: Station, event: Event) -> None:
+        if station.liveness is not None:
+            station.liveness.progressed()
+        if isinstance(event, Ready):
+            station.facts = event.facts
+            self.display.ready(station.kind, event.facts)
+        elif isinstance(event, Broken):
+            failure = event.failure
+            raise RedditAssetsError(failure.error, hint=failure.hint)
+        elif isinstance(event, Recalled):
+            self._recall(station, event)
+        elif isinstance(event, Started | Progress | Finished | Failed):
+            held = station.held.get(event.token)
+            if held is None:
+                return
+            if isinstance(event, Started):
+                held.started = True
+                self.display.started(station.kind, held.claim.key)
+            elif isinstance(event, Progress):
+                held.rows += event.rows
+                self.display.progressed(station.kind, event.rows)
+            elif isinstance(event, Finished):
+                self._finish(station, held.claim, event)
+            else:
+                station.drop(event.token)
+                self._fail(station, held.claim, event.failure)
+
+    def _recall(self, station: Station, event: Recalled) -> None:
+        claims = [station.held[token].claim for token in event.tokens if token in station.held]
+        self._patiently(lambda: station.queue.release(claims))
+        for claim in claims:
+            station.drop(claim.token)
+
+    def _child_died(self, station: Station) -> None:
+        """Its jobs are given up: the reaper counts the crash and queues them again."""
+        code = station.process.exitcode if station.process is not None else None
+        claims = station.renewable()
+        station.end_child(kill=True)
+        self.display.warn(
+            f"The {station.kind.word} process died (exit status {code}) with {len(claims)} jobs."
+        )
+        # A lease of no length: it has expired, and the next reaping takes the jobs back.
+        self._patiently(lambda: station.queue.renew(self.name, claims, 0.0))
+        for claim, _ in claims:
+            station.drop(claim.token)
+        self._deaths += 1
+        if self._deaths > _MOST_DEATHS:
+            raise RedditAssetsError(
+                f"The {station.kind.word} process died {self._deaths} times in a row.",
+                hint="Look at its last output above, and at the host's memory.",
+            )
+        if not self._stopping:
+            self._wake.wait(min(_LONGEST_WAIT, _FIRST_WAIT * 2**self._deaths))
+            station.start_child()
+
+    # --- ends of jobs --------------------------------------------------------------------
+    def _finish(self, station: Station, claim: Claim, event: Finished) -> None:
+        """Publish and acknowledge what the child made, if the job is still this worker's."""
+        self._deaths = 0
+        station.jobs_done += 1
+        try:
+            if event.files:
+                self._publish(station, claim, event)
+            result = Result(
+                job=claim.id,
+                asset=claim.kind.asset,
+                partition=claim.key,
+                outcome=event.outcome,
+                data_version=event.data_version,
+                source_version=event.source_version,
+                metadata=event.metadata,
+            )
+            done = self._patiently(
+                lambda: station.queue.acknowledge(
+                    claim, result, rows=event.rows, tokens=event.tokens, seconds=event.seconds
+                ),
+                then=False,
+            )
+            if not done:
+                raise LeaseLostError(f"{claim.key}: another worker has taken the job over.")
+            self.display.finished(station.kind, claim.key, event)
+        except LeaseLostError as error:
+            self._clean(claim, [claim.token])
+            self.display.warn(f"{error} What was computed here is dropped.")
+        except OutOfSpaceError as error:
+            self._clean(claim, [claim.token])
+            self._fail(station, claim, Failure.of(error))
+        finally:
+            station.drop(claim.token)
+
+    def _publish(self, station: Station, claim: Claim, event: Finished) -> None:
+        """Rename the outputs while the token holds the job with a whole lease to spare.
+
+        Raises:
+            LeaseLostError: it does not.
+            OutOfSpaceError: a rename is refused.
+        """
+        lease = self.settings.lease_seconds
+        lost = self._patiently(
+            lambda: station.queue.renew(self.name, [(claim, True)], lease), then={claim.token}
+        )
+        if lost or claim.token in station.lost:
+            raise LeaseLostError(f"{claim.key}: the lease was lost while it was computed.")
+        for temporary, output in event.files:
+            publish(temporary, output)
+
+    def _fail(self, station: Station, claim: Claim, failure: Failure) -> None:
+        outcome = self._patiently(
+            lambda: station.queue.fail(
+                claim,
+                failure,
+                max_attempts=self.settings.max_attempts,
+                retry_seconds=self.settings.retry_seconds,
+            ),
+            then="lost",
+        )
+        self.display.failed(station.kind, claim.key, failure, str(outcome))
