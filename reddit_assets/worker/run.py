@@ -1,0 +1,74 @@
+"""`reddit-assets worker`, without the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import start_http_server
+from rich.console import Console
+
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.errors import SettingsError, StartupError
+from reddit_assets.jobqueue.connection import connect
+from reddit_assets.jobqueue.job import Kind
+from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.reporting.assets import parse_shards
+from reddit_assets.reporting.rest import RestReporter, RestSink
+from reddit_assets.settings import Settings
+from reddit_assets.worker.display import Display
+from reddit_assets.worker.worker import Worker
+
+__all__ = ["run_worker"]
+
+
+def run_worker(
+    settings: Settings,
+    kinds: Sequence[Kind] = tuple(Kind),
+    *,
+    until_empty: bool = False,
+    console: Console | None = None,
+) -> int:
+    """Work until stopped; the exit status.
+
+    Args:
+        kinds: which jobs to do; each kind gets a computing process of its own.
+        until_empty: return when no job is left.
+
+    Raises:
+        RedditAssetsError: a setting is missing, or this host cannot do the work.
+    """
+    layout = Layout.from_settings(settings)
+    layout.require_chains()
+    client = connect(settings)
+    queues = [JobQueue(client, kind) for kind in kinds]
+    if settings.metrics_port is not None:
+        try:
+            start_http_server(settings.metrics_port)
+        except OSError as error:
+            raise StartupError(
+                f"Port {settings.metrics_port} for metrics cannot be used: {error.strerror}.",
+                hint="Choose another REDDIT_METRICS_PORT.",
+            ) from None
+    reporter = _reporter(settings, queues)
+    if reporter is not None:
+        reporter.start()
+    try:
+        with Display(console) as display:
+            return Worker(queues, settings, layout, display, until_empty=until_empty).run()
+    finally:
+        if reporter is not None:
+            reporter.stop()
+            reporter.join(10)
+
+
+def _reporter(settings: Settings, queues: list[JobQueue]) -> RestReporter | None:
+    if settings.report == "none":
+        return None
+    if settings.dagster_url is None:
+        if settings.report == "rest":
+            raise SettingsError(
+                "DAGSTER_URL is not set, but REDDIT_REPORT is rest.",
+                hint="Set it to the webserver's address, or leave reporting to another host.",
+            )
+        return None
+    return RestReporter(queues, RestSink(settings.dagster_url, parse_shards(settings.shards)))

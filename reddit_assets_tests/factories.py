@@ -1,0 +1,73 @@
+"""Small trees of chain files for tests."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reddit_assets.catalog.footer import (
+    FOOTER_KEY,
+    EmbeddingFooter,
+    ModelIdentity,
+    SourceIdentity,
+)
+from reddit_assets.catalog.layout import Layout
+
+MODEL = ModelIdentity(
+    name="test-model", fingerprint="feed", dimension=4, max_tokens=256, pooling="mean"
+)
+
+
+def write_chain(
+    layout: Layout, key: str, texts: Sequence[str | None] = ("one", "two"), *, age: float = 3600
+) -> Path:
+    """A chain file of ``texts`` that is ``age`` seconds old."""
+    path = layout.chain_path(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table(
+        {
+            "id": [f"{key}-{number}" for number in range(len(texts))],
+            "body": pa.array(texts, pa.string()),
+            "ups": pa.array(range(len(texts)), pa.int64()),
+        }
+    )
+    pq.write_table(table, path)
+    then = time.time() - age
+    os.utime(path, (then, then))
+    return path
+
+
+def write_embedding(layout: Layout, key: str, *, model: ModelIdentity = MODEL) -> Path:
+    """An embedding file of the chain file as it is now, with a footer and no real vectors."""
+    from reddit_assets.catalog.fingerprints import content_fingerprint, embedding_version
+
+    chain = layout.chain_path(key)
+    with open(chain, "rb") as file:
+        fingerprint = content_fingerprint(file.fileno())
+        stat = os.fstat(file.fileno())
+    table = pq.read_table(chain)
+    for index in range(model.dimension):
+        value = 1.0 if index == 0 else 0.0
+        column = pa.array([value] * table.num_rows, pa.float32())
+        table = table.append_column(f"emb_{index:03d}", column)
+    footer = EmbeddingFooter(
+        key=key,
+        data_version=embedding_version(fingerprint, model.fingerprint),
+        source=SourceIdentity(
+            fingerprint=fingerprint,
+            size=stat.st_size,
+            mtime_ns=stat.st_mtime_ns,
+            rows=table.num_rows,
+        ),
+        model=model,
+    )
+    path = layout.embedding_path(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {**(table.schema.metadata or {}), FOOTER_KEY: footer.model_dump_json().encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    return path
