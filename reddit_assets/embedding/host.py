@@ -1,0 +1,83 @@
+"""What this host can compute with: cores really available, processor, instruction sets."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from functools import lru_cache
+from pathlib import Path
+
+__all__ = ["available_cores", "cpu_flags", "cpu_has_bf16", "cpu_name"]
+
+
+def available_cores(cgroup: Path = Path("/sys/fs/cgroup"), membership: str | None = None) -> int:
+    """Cores this process may use: the smaller of its affinity and its container's quota, ≥ 1.
+
+    Args:
+        cgroup: where the control groups are mounted.
+        membership: contents of ``/proc/self/cgroup``; ``None`` reads it.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # Not on macOS.
+        cores = os.cpu_count() or 1
+    quota = _cgroup_quota(cgroup, membership)
+    return max(1, min(cores, math.ceil(quota))) if quota else max(1, cores)
+
+
+def _cgroup_quota(cgroup: Path, membership: str | None) -> float | None:
+    """The tightest CPU quota of this process's control groups, in cores (v2, then v1)."""
+    if membership is None:
+        membership = _read(Path("/proc/self/cgroup")) or ""
+    groups = [line.rsplit(":", 1)[-1].strip().lstrip("/") for line in membership.splitlines()]
+    quotas: list[float] = []
+    for group in {"", *groups}:
+        folder = cgroup / group
+        while True:  # A parent's quota binds its children too.
+            limit = (_read(folder / "cpu.max") or "").split()
+            if len(limit) == 2 and limit[0] != "max":
+                quotas.append(int(limit[0]) / int(limit[1]))
+            if folder == cgroup or cgroup not in folder.parents:
+                break
+            folder = folder.parent
+        for controller in ("cpu", "cpu,cpuacct"):
+            quota = _read(cgroup / controller / group / "cpu.cfs_quota_us")
+            period = _read(cgroup / controller / group / "cpu.cfs_period_us")
+            if quota and period and int(quota) > 0:
+                quotas.append(int(quota) / int(period))
+    return min(quotas) if quotas else None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=1)
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets as Linux names them; empty where the system does not tell."""
+    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware (AVX-512 BF16, AMX, or Arm's)."""
+    return bool(cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def cpu_name() -> str:
+    """The processor's name, with family and model where the name alone says little."""
+    fields: dict[str, str] = {}
+    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    if "cpu family" in fields:
+        name += f" (family {fields['cpu family']}, model {fields.get('model', '?')})"
+    return name

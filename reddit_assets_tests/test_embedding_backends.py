@@ -1,0 +1,137 @@
+"""Every backend and precision that runs here makes the committed vectors of the real model."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reddit_assets.embedding.conformance import BOUNDS, cosines
+from reddit_assets.embedding.engine import Embedder
+from reddit_assets.embedding.host import cpu_has_bf16
+from reddit_assets.embedding.model import ModelSpec, find_model
+from reddit_assets.embedding.reference import golden
+from reddit_assets.embedding.select import Choice, make_backend, open_embedder
+from reddit_assets.errors import BackendUnavailableError, ModelNotFoundError, NonconformantError
+
+PACKAGE = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+CHOICES = [
+    Choice("onnx", "cpu", "fp32"),
+    Choice("openvino", "cpu", "fp32"),
+    Choice("openvino", "cpu", "bf16"),
+    Choice("torch", "cpu", "fp32"),
+    Choice("torch", "cpu", "bf16"),
+]
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    try:
+        return find_model("all-MiniLM-L6-v2", tmp_path_factory.mktemp("models"))
+    except ModelNotFoundError as error:
+        pytest.skip(str(error))
+
+
+def skip_unless_possible(choice: Choice) -> None:
+    if importlib.util.find_spec(PACKAGE[choice.backend]) is None:
+        pytest.skip(f"{choice.backend} is not installed")
+    if choice.precision == "bf16" and not cpu_has_bf16():
+        pytest.skip("this processor has no bfloat16")
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_backend_makes_the_golden_vectors(spec: ModelSpec, choice: Choice) -> None:
+    # Given the committed fp32 vectors of sentence-transformers
+    skip_unless_possible(choice)
+    reference = golden()
+    assert reference.fingerprint == spec.fingerprint
+    # If a backend embeds the same texts, two threads at once
+    with Embedder(spec, make_backend(spec, choice, threads=2)) as embedder:
+        encoded = embedder.encode_counted(reference.texts)
+    # Then the vectors are within the precision's bound, of length one, and as many tokens
+    assert encoded.vectors.dtype == np.float32
+    assert encoded.vectors.shape == reference.vectors.shape
+    assert cosines(encoded.vectors, reference.vectors).min() >= BOUNDS[choice.precision]
+    assert np.allclose(np.linalg.norm(encoded.vectors, axis=1), 1.0, atol=1e-5)
+    assert encoded.tokens.tolist() == reference.tokens.tolist()
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_vectors_do_not_depend_on_the_batch(spec: ModelSpec, choice: Choice) -> None:
+    # Given texts of all lengths
+    skip_unless_possible(choice)
+    texts = golden().texts
+    shuffled = np.random.default_rng(1).permutation(len(texts))
+    with Embedder(spec, make_backend(spec, choice, threads=2)) as embedder:
+        together = embedder.encode(texts)
+        # If they come in another order, in other batches, in small windows, or alone
+        embedder.batch_tokens = 100
+        other_budget = embedder.encode(texts.take(shuffled))
+        embedder.window_rows = 7
+        small_windows = embedder.encode(texts)
+        alone = np.concatenate([embedder.encode(texts.slice(i, 1)) for i in range(30, 50)])
+    # Then they get the same vectors within the bound
+    bound = BOUNDS[choice.precision]
+    assert cosines(other_budget, together[shuffled]).min() >= bound
+    assert cosines(small_windows, together).min() >= bound
+    assert cosines(alone, together[30:50]).min() >= bound
+
+
+def test_an_inexact_backend_is_refused_unless_allowed(spec: ModelSpec) -> None:
+    # Given int8, whose vectors are far from fp32
+    skip_unless_possible(Choice("onnx", "cpu", "int8"))
+    # If a worker opens it, then it is refused with a number
+    with pytest.raises(NonconformantError, match=r"smallest cosine .* is 0\.9"):
+        open_embedder(spec, backend="onnx", precision="int8", threads=2)
+    # unless that is allowed, and then it is marked
+    with open_embedder(
+        spec, backend="onnx", precision="int8", threads=2, allow_nonconformant=True
+    ) as embedder:
+        assert embedder.describe()["conformance"]["conformant"] is False
+
+
+def test_auto_opens_a_conformant_backend_and_says_why(spec: ModelSpec) -> None:
+    # Given this host, whatever it has
+    # If auto chooses
+    with open_embedder(spec, device="cpu", threads=1) as embedder:
+        # Then it conforms, and the sentence names the choice
+        assert embedder.conformance is not None
+        assert embedder.conformance["conformant"] is True
+        assert embedder.backend.name in embedder.reason
+        assert embedder.backend.precision != "int8"
+
+
+def test_impossible_wishes_are_refused_with_a_way_out(spec: ModelSpec) -> None:
+    for wish in (
+        {"backend": "onnx", "precision": "bf16"},
+        {"backend": "onnx", "device": "cuda"},
+        {"backend": "openvino", "precision": "fp16"},
+    ):
+        with pytest.raises(BackendUnavailableError) as caught:
+            open_embedder(spec, **wish)
+        assert caught.value.hint
+
+
+def test_a_fully_onnx_host_needs_no_torch(spec: ModelSpec, tmp_path: Path) -> None:
+    # Given a process that opens the onnx backend and embeds
+    import subprocess
+    import sys
+
+    skip_unless_possible(Choice("onnx", "cpu", "fp32"))
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from reddit_assets.embedding.model import find_model\n"
+        "from reddit_assets.embedding.select import open_embedder\n"
+        f"spec = find_model({str(spec.path)!r}, Path({str(tmp_path)!r}))\n"
+        "print(open_embedder(spec, backend='onnx', threads=1).encode(['a text']).shape)\n"
+        "heavy = {'torch', 'dagster', 'transformers', 'sentence_transformers'} & set(sys.modules)\n"
+        "print(sorted(heavy))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    # Then neither torch nor dagster was imported
+    assert done.stdout.split("\n")[:2] == ["(1, 384)", "[]"]
