@@ -21,7 +21,15 @@ import psutil
 
 from reddit_assets.errors import StartupError
 
-__all__ = ["FAMILY_VARIABLE", "Child", "clear_leftovers", "end_processes", "family_of"]
+__all__ = [
+    "FAMILY_VARIABLE",
+    "Child",
+    "clear_leftovers",
+    "end_processes",
+    "family_of",
+    "session_of",
+    "tree_of",
+]
 
 FAMILY_VARIABLE = "REDDIT_ASSETS_FAMILY"
 
@@ -136,7 +144,7 @@ class Child:
         """Ends it in good order, and by force together with its descendants after ``timeout``."""
         if self._process is None:
             return
-        descendants = _tree(self._process.pid)
+        descendants = tree_of(self._process.pid)
         self.send(self.stop_signal)
         self.wait(timeout)
         self.reap(descendants)
@@ -146,10 +154,10 @@ class Child:
         if self._process is None:
             return
         pid = self._process.pid
-        members = {*descendants, *_tree(pid), *_session(pid)}
+        members = {*descendants, *tree_of(pid), *session_of(pid)}
         self._process.kill()
         self._process.wait()
-        end_processes({*members, *_session(pid)}, grace=0)
+        end_processes({*members, *session_of(pid)}, grace=0)
         self._process = None
         self._record_path.unlink(missing_ok=True)
 
@@ -196,7 +204,7 @@ def clear_leftovers(records: Path, grace: float = 5.0) -> list[str]:
         process = _recorded(path)
         if process is None:
             continue
-        for member in (process, *_tree(process.pid), *_session(process.pid)):
+        for member in (process, *tree_of(process.pid), *session_of(process.pid)):
             found.setdefault(member, path.stem)
     family = family_of(records)
     for process in psutil.process_iter():
@@ -243,15 +251,16 @@ def _recorded(path: Path) -> psutil.Process | None:
     return process if same else None
 
 
-def _tree(pid: int) -> list[psutil.Process]:
+def tree_of(pid: int) -> list[psutil.Process]:
+    """All descendants that still have their parents."""
     try:
         return psutil.Process(pid).children(recursive=True)
     except psutil.Error:
         return []
 
 
-def _session(leader: int) -> list[psutil.Process]:
-    """Members of the session; an id stays taken as long as its session has a member."""
+def session_of(leader: int) -> list[psutil.Process]:
+    """The session's other members; an id stays taken as long as its session has a member."""
     members = []
     for pid in psutil.pids():
         try:

@@ -1,0 +1,83 @@
+"""Flags that several commands share. A flag's help is its setting's sentence and variable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import AliasChoices
+
+from reddit_assets.settings import Settings
+
+__all__ = [
+    "AsJson",
+    "Backend",
+    "BatchTokens",
+    "DagsterUrl",
+    "Device",
+    "KindName",
+    "Model",
+    "ModelDir",
+    "Precision",
+    "RedisUrl",
+    "Root",
+    "Subreddits",
+    "Threads",
+    "chosen_kinds",
+    "flag",
+    "print_json",
+    "variable_of",
+]
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    alias = Settings.model_fields[name].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"REDDIT_{name.upper()}"
+
+
+def flag(name: str, *declarations: str) -> Any:
+    """The option of a setting: ``--its-name``, its sentence, its variable."""
+    sentence = (Settings.model_fields[name].description or "").rstrip(".")
+    return typer.Option(
+        *(declarations or (f"--{name.replace('_', '-')}",)),
+        help=f"{sentence}. [{variable_of(name)}]",
+        show_default=False,
+    )
+
+
+Root = Annotated[Path | None, flag("root")]
+RedisUrl = Annotated[str | None, flag("redis_url")]
+DagsterUrl = Annotated[str | None, flag("dagster_url")]
+Subreddits = Annotated[str | None, flag("subreddits")]
+Model = Annotated[str | None, flag("model")]
+ModelDir = Annotated[Path | None, flag("model_dir")]
+Backend = Annotated[str | None, flag("backend")]
+Device = Annotated[str | None, flag("device")]
+Precision = Annotated[str | None, flag("precision")]
+Threads = Annotated[int | None, flag("threads")]
+BatchTokens = Annotated[int | None, flag("batch_tokens")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+KindName = Annotated[str, typer.Option("--kind", help="Which jobs: embed, cluster or any.")]
+
+
+def chosen_kinds(name: str) -> tuple[Any, ...]:
+    """The kinds of jobs that ``--kind`` names.
+
+    Raises:
+        typer.BadParameter: it is none of the three words.
+    """
+    from reddit_assets.jobqueue.job import Kind
+
+    chosen = {"embed": (Kind.EMBED,), "cluster": (Kind.CLUSTER,), "any": tuple(Kind)}
+    try:
+        return chosen[name]
+    except KeyError:
+        raise typer.BadParameter("must be embed, cluster or any.", param_hint="--kind") from None
+
+
+def print_json(value: object) -> None:
+    """Prints a value as JSON, text in its own letters."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))

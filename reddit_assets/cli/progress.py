@@ -1,0 +1,77 @@
+"""Progress of a command: a bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+__all__ = ["Bar", "note", "progress"]
+
+PLAIN_SECONDS = 5.0
+
+
+class Bar:
+    """What a command tells its steps to. Both kinds write to standard error."""
+
+    def step(self, text: str, count: int = 1) -> None:
+        """``count`` more are done, the latest being ``text``."""
+        raise NotImplementedError
+
+
+class _Live(Bar):
+    def __init__(self, bars: Progress, title: str, total: int | None) -> None:
+        self._bars = bars
+        self._task = bars.add_task(title, total=total, current="")
+
+    def step(self, text: str, count: int = 1) -> None:
+        self._bars.update(self._task, advance=count, current=text)
+
+
+class _Plain(Bar):
+    def __init__(self, title: str, total: int | None) -> None:
+        self._title, self._total = title, total
+        self._done = 0
+        self._said = time.monotonic()
+
+    def step(self, text: str, count: int = 1) -> None:
+        self._done += count
+        if self._done == self._total or time.monotonic() - self._said >= PLAIN_SECONDS:
+            self._said = time.monotonic()
+            of = "" if self._total is None else f" of {self._total:,}"
+            note(f"{self._title}: {self._done:,}{of} ({text})")
+
+
+@contextmanager
+def progress(title: str, total: int | None = None) -> Iterator[Bar]:
+    """A bar of ``total`` steps, or of unknown length."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Plain(title, total)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[current]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        yield _Live(bars, title, total)
+
+
+def note(text: str) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr, flush=True)

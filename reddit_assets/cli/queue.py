@@ -1,0 +1,96 @@
+"""``reddit-assets queue|pause|resume``: where the jobs are, and holding them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import typer
+
+from reddit_assets.cli.options import AsJson, KindName, RedisUrl, chosen_kinds, print_json
+
+if TYPE_CHECKING:
+    from reddit_assets.jobqueue.job import Kind
+    from reddit_assets.jobqueue.queue import JobQueue
+    from reddit_assets.settings import Settings
+
+__all__ = ["open_queues", "register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("queue", epilog="Example:  watch -n 2 reddit-assets queue")(show)
+    app.command("pause", epilog="Example:  reddit-assets pause --kind cluster")(pause)
+    app.command("resume", epilog="Example:  reddit-assets resume")(resume)
+
+
+def open_queues(settings: Settings) -> dict[Kind, JobQueue]:
+    """Both queues over one connection.
+
+    Raises:
+        SettingsError: REDIS_URL is missing or wrong.
+    """
+    from reddit_assets.jobqueue.connection import connect
+    from reddit_assets.jobqueue.job import Kind
+    from reddit_assets.jobqueue.queue import JobQueue
+
+    client = connect(settings)
+    return {kind: JobQueue(client, kind) for kind in Kind}
+
+
+def show(redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
+    """Show where the jobs are: waiting, in work, delayed, dead, not yet reported."""
+    from reddit_assets.settings import load_settings
+
+    queues = open_queues(load_settings(redis_url=redis_url))
+    counts = {kind: queue.counts() for kind, queue in queues.items()}
+    workers = {name: facts for queue in queues.values() for name, facts in queue.workers().items()}
+    if as_json:
+        found = {kind.word: asdict(count) for kind, count in counts.items()}
+        print_json({**found, "workers": workers})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("", *(kind.word for kind in queues)):
+        table.add_column(heading, justify="right" if heading else "left")
+    rows = {
+        "waiting": "queued",
+        "of these in the public list": "public",
+        "in work": "leased",
+        "waiting to be tried again": "delayed",
+        "dead letters": "dead",
+        "not yet reported to Dagster": "outbox",
+        "Dagster runs waiting": "runs",
+    }
+    for label, name in rows.items():
+        table.add_row(label, *(f"{getattr(count, name):,}" for count in counts.values()))
+    table.add_row("paused", *("yes" if count.paused else "no" for count in counts.values()))
+    console = Console()
+    console.print(table)
+    if not workers:
+        console.print("No worker is there.")
+    for name, facts in sorted(workers.items()):
+        shown = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "seen")
+        console.print(f"{name}: {shown}", highlight=False)
+
+
+def pause(kind: KindName = "any", redis_url: RedisUrl = None) -> None:
+    """Let workers claim nothing new; work in progress finishes."""
+    from reddit_assets.settings import load_settings
+
+    queues = open_queues(load_settings(redis_url=redis_url))
+    for each in chosen_kinds(kind):
+        queues[each].pause()
+    typer.echo("Paused: nothing new is claimed. `reddit-assets resume` goes on.")
+
+
+def resume(kind: KindName = "any", redis_url: RedisUrl = None) -> None:
+    """Let workers claim jobs again."""
+    from reddit_assets.settings import load_settings
+
+    queues = open_queues(load_settings(redis_url=redis_url))
+    for each in chosen_kinds(kind):
+        queues[each].resume()
+    typer.echo("Workers claim jobs again.")

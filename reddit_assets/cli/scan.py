@@ -1,0 +1,149 @@
+"""``reddit-assets scan``: queue what is missing or stale."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reddit_assets.cli.options import AsJson, KindName, RedisUrl, Root, Subreddits, chosen_kinds
+
+if TYPE_CHECKING:
+    from reddit_assets.jobqueue.planner import ScanReport
+
+__all__ = ["register"]
+
+EPILOG = """
+Examples:
+
+\b
+  reddit-assets scan --root data --dry-run
+  reddit-assets scan --subreddits 'Ask*,!AskReddit'
+  reddit-assets scan --deep --json
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("scan", epilog=EPILOG)(scan)
+
+
+def scan(
+    root: Root = None,
+    subreddits: Subreddits = None,
+    redis_url: RedisUrl = None,
+    kind: KindName = "any",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be queued; queue nothing.")
+    ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Open every footer instead of comparing times.")
+    ] = False,
+    urgent: Annotated[
+        bool, typer.Option("--urgent", help="Put the jobs before all others.")
+    ] = False,
+    adopt: Annotated[
+        bool | None,
+        typer.Option(
+            "--adopt/--no-adopt",
+            help="Accept files of the original system, or redo them. [REDDIT_ADOPT]",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Queue a job for every missing or stale output that is not queued already.
+
+    Safe to interrupt and to repeat. With --dry-run it also says how many rows that is and how
+    long it would take at the rate measured so far.
+    """
+    from reddit_assets.catalog.layout import Layout
+    from reddit_assets.catalog.scan import Scanner, ScanOptions
+    from reddit_assets.catalog.subreddits import SubredditFilter
+    from reddit_assets.cli.queue import open_queues
+    from reddit_assets.clustering.params import ClusterParams
+    from reddit_assets.jobqueue.job import Kind
+    from reddit_assets.jobqueue.planner import measured_rate, queue_wanted, sweep
+    from reddit_assets.settings import load_settings
+
+    kinds = chosen_kinds(kind)
+    settings = load_settings(root=root, subreddits=subreddits, redis_url=redis_url, adopt=adopt)
+    layout = Layout.from_settings(settings)
+    layout.require_chains()
+    queues: dict[Any, Any] = {}
+    if not dry_run or settings.redis_url is not None:
+        queues = open_queues(settings)
+    options = ScanOptions(
+        filter=SubredditFilter.parse(settings.subreddits),
+        settle_seconds=settings.settle_seconds,
+        adopt=settings.adopt,
+        settings_fingerprint=ClusterParams.from_settings(settings).fingerprint,
+        deep=deep,
+    )
+    dead = {key for queue in queues.values() for key in queue.dead_keys()}
+    scanner = Scanner(layout, options, dead=dead)
+    report = queue_wanted(scanner, queues, kinds=kinds, dry_run=dry_run, urgent=urgent)
+    recovered = 0
+    if not dry_run:
+        for each in kinds:
+            found = sweep(scanner, queues[each], lost_seconds=settings.foreign_lost_seconds)
+            recovered += len(found.repushed)
+    rate = measured_rate(queues[Kind.EMBED]) if queues else None
+    workers = queues[Kind.EMBED].counts().workers if queues else 0
+    if as_json:
+        from reddit_assets.cli.options import print_json
+
+        print_json(
+            {
+                **asdict(report),
+                "dry_run": dry_run,
+                "recovered": recovered,
+                "rows_per_second": rate,
+                "workers": workers,
+            }
+        )
+        return
+    for line in _lines(report, dry_run=dry_run, recovered=recovered):
+        typer.echo(line)
+    if dry_run:
+        typer.echo(_estimate(report.rows, rate, workers))
+
+
+def _lines(report: ScanReport, *, dry_run: bool, recovered: int) -> list[str]:
+    def counted(found: Any) -> str:
+        return ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(found.items()))
+
+    lines = [
+        f"{report.subreddits:,} subreddits seen in {report.seconds:.1f} s.",
+        f"Embedding files: {counted(report.files) or 'none'}.",
+        f"Cluster files: {counted(report.clusters) or 'none'}.",
+    ]
+    verb = "would be queued" if dry_run else "queued"
+    lines.append(
+        f"{report.embed.queued:,} embedding jobs and {report.cluster.queued:,} cluster jobs {verb}."
+    )
+    both = report.embed + report.cluster
+    if not dry_run and both.already:
+        lines.append(f"{both.already:,} are queued or in work already.")
+    if both.blocked:
+        lines.append(f"{both.blocked:,} are dead letters: `reddit-assets dead list`.")
+    if recovered:
+        lines.append(f"{recovered:,} were lost by plain consumers and are queued again.")
+    if report.orphans:
+        lines.append(f"{len(report.orphans):,} embedding files have no chain file any more.")
+    if report.done and not both.queued:
+        lines.append("Nothing to do: everything is fresh.")
+    lines += [f"Cannot be used: {problem}" for problem in report.problems]
+    return lines
+
+
+def _estimate(rows: int, rate: float | None, workers: int) -> str:
+    if not rate:
+        return (
+            f"{rows:,} rows. No rate is measured yet: `reddit-assets bench` measures this host's."
+        )
+    seconds = rows / (rate * max(workers, 1))
+    shown = f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.1f} min"
+    of = f"{workers} workers" if workers > 1 else "one worker"
+    return f"{rows:,} rows: about {shown} with {of} at {rate:,.0f} rows/s each, as measured."

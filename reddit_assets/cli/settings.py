@@ -1,0 +1,54 @@
+"""``reddit-assets settings``: every setting, its variable, its value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from pydantic import SecretStr
+
+from reddit_assets.cli.options import AsJson, Root, print_json, variable_of
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("settings", epilog="Example:  reddit-assets settings --json")(show)
+
+
+def show(root: Root = None, as_json: AsJson = False) -> None:
+    """Print all settings with value, environment variable and meaning; secrets are hidden."""
+    from reddit_assets.settings import Settings, load_settings
+
+    settings = load_settings(root=root)
+    found: list[dict[str, Any]] = []
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        found.append(
+            {
+                "name": name,
+                "variable": variable_of(name),
+                "value": "(set, hidden)" if isinstance(value, SecretStr) else value,
+                "default": value == field.default,
+                "meaning": field.description or "",
+            }
+        )
+    if as_json:
+        print_json(found)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("setting", "variable", "value", "meaning", show_lines=False)
+    for item in found:
+        value = item["value"]
+        text = "(unset)" if value is None or value == "" else str(value)
+        table.add_row(
+            item["name"],
+            item["variable"],
+            Text(text, style="dim" if item["default"] else "bold"),
+            item["meaning"],
+        )
+    Console().print(table)

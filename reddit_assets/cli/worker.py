@@ -1,0 +1,109 @@
+"""``reddit-assets worker``: takes jobs and does them until told to stop."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from reddit_assets.cli.options import (
+    Backend,
+    BatchTokens,
+    DagsterUrl,
+    Device,
+    KindName,
+    Model,
+    ModelDir,
+    Precision,
+    RedisUrl,
+    Root,
+    Threads,
+    chosen_kinds,
+    flag,
+)
+
+__all__ = ["register"]
+
+EPILOG = """
+Examples:
+
+\b
+  reddit-assets worker --kind embed --backend onnx
+  reddit-assets worker --kind embed --backend torch --device cuda
+  reddit-assets worker --kind cluster --until-empty
+
+Ctrl+C or SIGTERM finishes the current job and gives back the rest; a second one stops at once.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("worker", epilog=EPILOG)(worker)
+
+
+def worker(
+    kind: KindName = "embed",
+    root: Root = None,
+    backend: Backend = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    batch_tokens: BatchTokens = None,
+    model: Model = None,
+    model_dir: ModelDir = None,
+    allow_nonconformant: Annotated[
+        bool | None, flag("allow_nonconformant", "--allow-nonconformant")
+    ] = None,
+    redis_url: RedisUrl = None,
+    dagster_url: DagsterUrl = None,
+    report: Annotated[str | None, flag("report")] = None,
+    metrics_port: Annotated[int | None, flag("metrics_port")] = None,
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="End when no job is left.")
+    ] = False,
+) -> int:
+    """Embed files or cluster subreddits: take jobs from the queue until told to stop.
+
+    Shows progress in a terminal and plain lines elsewhere. Fresh outputs are skipped.
+    """
+    from reddit_assets.settings import load_settings
+    from reddit_assets.worker.run import run_worker
+
+    kinds = chosen_kinds(kind)
+    settings = load_settings(
+        root=root,
+        backend=backend,
+        device=device,
+        precision=precision,
+        threads=threads,
+        batch_tokens=batch_tokens,
+        model=model,
+        model_dir=model_dir,
+        allow_nonconformant=allow_nonconformant,
+        redis_url=redis_url,
+        dagster_url=dagster_url,
+        report=report,
+        metrics_port=metrics_port,
+    )
+    start_logging()
+    return run_worker(settings, kinds, until_empty=until_empty)
+
+
+def start_logging() -> None:
+    """Lines on standard error: with times where they go to a file, short in a terminal."""
+    from rich.console import Console
+
+    if Console(stderr=True).is_terminal:
+        from rich.logging import RichHandler
+
+        handler: logging.Handler = RichHandler(
+            console=Console(stderr=True), show_path=False, show_level=False, log_time_format="%X"
+        )
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    else:
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
+        )
+    for noisy in ("httpx", "httpcore", "numba"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,137 @@
+"""Whether everything is done: on disk, in the queue, and according to Dagster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.catalog.scan import Scanner, ScanOptions, SubredditStatus
+from reddit_assets.errors import StartupError
+from reddit_assets.jobqueue.job import DeadLetter, Kind
+from reddit_assets.jobqueue.planner import ScanReport, queue_wanted
+from reddit_assets.jobqueue.queue import JobQueue, QueueCounts
+from reddit_assets.local.instance import Page
+
+__all__ = ["Completion", "Watch"]
+
+
+@dataclass
+class Completion:
+    """How far everything is.
+
+    Attributes:
+        files, files_done: chain files, and those with a usable embedding file.
+        clusters, clusters_done: subreddits, and those with a usable cluster file.
+        settled: nothing is queued, in work, unreported, or still to be queued.
+        unreported: by asset, how many partitions Dagster does not have yet; ``None`` as long as
+            there was no reason to ask.
+        dead: jobs that failed for good.
+        problems: files that cannot be partitions.
+    """
+
+    files: int = 0
+    files_done: int = 0
+    clusters: int = 0
+    clusters_done: int = 0
+    settled: bool = False
+    unreported: dict[str, int] | None = None
+    dead: list[DeadLetter] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing will change any more by itself."""
+        return self.settled and self.unreported is not None and not any(self.unreported.values())
+
+    def line(self) -> str:
+        """The state in words."""
+        text = (
+            f"{self.files_done:,} of {self.files:,} files embedded, "
+            f"{self.clusters_done:,} of {self.clusters:,} subreddits clustered"
+        )
+        if self.dead:
+            text += f", {len(self.dead):,} dead letters"
+        missing = sum((self.unreported or {}).values())
+        if missing:
+            text += f", {missing:,} partitions not yet materialized in Dagster"
+        return text
+
+
+class Watch:
+    """Looks again and again. Each look also queues what is missing, as a sensor's tick does.
+
+    Args:
+        layout, options: what is scanned and how.
+        queues: both queues.
+        page: Dagster's webserver.
+    """
+
+    def __init__(
+        self, layout: Layout, options: ScanOptions, queues: dict[Kind, JobQueue], page: Page
+    ) -> None:
+        self._layout = layout
+        self._options = options
+        self._queues = queues
+        self._page = page
+
+    def counts(self) -> dict[Kind, QueueCounts]:
+        """Where the queues' jobs are."""
+        return {kind: queue.counts() for kind, queue in self._queues.items()}
+
+    def look(self) -> Completion:
+        """Scans, queues what is wanted, and asks Dagster when all else is done.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer.
+        """
+        dead = [letter for queue in self._queues.values() for letter in queue.dead_letters()]
+        dead_keys = {letter.key for letter in dead}
+        seen: list[SubredditStatus] = []
+        scanner = Scanner(self._layout, self._options, dead=dead_keys)
+        report = queue_wanted(scanner, self._queues, observe=seen)
+        state = _tally(seen, dead, report)
+        # Counted after the scan: what a worker finished meanwhile is at worst seen next time.
+        quiet = all(count.idle for count in self.counts().values())
+        state.settled = quiet and self._nothing_pending(seen, dead_keys)
+        if state.settled:
+            state.unreported = self._unreported(seen)
+        return state
+
+    @staticmethod
+    def _nothing_pending(seen: list[SubredditStatus], dead: set[str]) -> bool:
+        for status in seen:
+            if any(not f.verdict.done and f.key not in dead for f in status.files):
+                return False
+            cluster = status.cluster
+            waits_for_dead = bool(status.files) and all(f.key in dead for f in status.files)
+            if (
+                cluster is not None
+                and status.files
+                and not cluster.verdict.done
+                and status.cluster_key not in dead
+                and not waits_for_dead
+            ):
+                return False
+        return True
+
+    def _unreported(self, seen: list[SubredditStatus]) -> dict[str, int] | None:
+        files = {f.key for status in seen for f in status.files if f.verdict.done}
+        clusters = {s.cluster_key for s in seen if s.cluster and s.files and s.cluster.verdict.done}
+        try:
+            known = self._page.materialized()
+        except StartupError:
+            return None  # The webserver is being restarted, or still loads.
+        wanted = {"chains": files, "embeddings": files, "clusters": clusters}
+        return {asset: len(keys - known.get(asset, set())) for asset, keys in wanted.items()}
+
+
+def _tally(seen: list[SubredditStatus], dead: list[DeadLetter], report: ScanReport) -> Completion:
+    clusters = [s.cluster for s in seen if s.cluster is not None and s.files]
+    return Completion(
+        files=sum(len(status.files) for status in seen),
+        files_done=sum(f.verdict.done for status in seen for f in status.files),
+        clusters=len(clusters),
+        clusters_done=sum(cluster.verdict.done for cluster in clusters),
+        dead=dead,
+        problems=report.problems,
+    )

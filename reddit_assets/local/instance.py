@@ -1,0 +1,166 @@
+"""The Dagster instance of ``reddit-assets up``: its files, and what its own API says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from reddit_assets.errors import StartupError
+
+__all__ = ["AssetPartitions", "Page", "committed_file", "workspace_arguments", "write_instance"]
+
+MODULE = "reddit_assets.definitions"
+
+
+def committed_file(name: str) -> Path | None:
+    """``dagster.yaml`` or ``workspace.yaml``: beside the package in a checkout, else inside it."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package.parent, package / "local"):
+        path = folder / name
+        # A site-packages folder has no such file of ours; a checkout has pyproject.toml too.
+        if path.is_file() and (folder != package.parent or (folder / "pyproject.toml").is_file()):
+            return path
+    return None
+
+
+def workspace_arguments() -> list[str]:
+    """How webserver and daemon find the definitions."""
+    workspace = committed_file("workspace.yaml")
+    return ["-m", MODULE] if workspace is None else ["-w", str(workspace)]
+
+
+def write_instance(home: Path, postgres_url: str | None) -> None:
+    """Writes ``dagster.yaml`` of the instance: the committed one plus Postgres.
+
+    Args:
+        home: DAGSTER_HOME.
+        postgres_url: of the embedded server; ``None`` leaves it to DAGSTER_POSTGRES_URL in the
+            environment, so that no password is written to a file.
+    """
+    committed = committed_file("dagster.yaml")
+    text = "" if committed is None else committed.read_text(encoding="utf-8")
+    url = "{ env: DAGSTER_POSTGRES_URL }" if postgres_url is None else json.dumps(postgres_url)
+    text += f"\nstorage:\n  postgres:\n    postgres_url: {url}\n"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "dagster.yaml").write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class AssetPartitions:
+    """What Dagster says of one asset's partitions (of all shards together)."""
+
+    partitions: int = 0
+    materialized: int = 0
+    failed: int = 0
+
+    def __add__(self, other: AssetPartitions) -> AssetPartitions:
+        return AssetPartitions(
+            self.partitions + other.partitions,
+            self.materialized + other.materialized,
+            self.failed + other.failed,
+        )
+
+
+class Page:
+    """The webserver, asked through its GraphQL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client = httpx.Client(base_url=url, timeout=60.0)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._client.close()
+
+    def answers(self) -> bool:
+        """Whether the webserver is there."""
+        try:
+            return self._client.get("/server_info", timeout=5.0).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def definitions_loaded(self) -> bool:
+        """Whether every code location is loaded.
+
+        Raises:
+            StartupError: one cannot be loaded; its error is the message.
+        """
+        data = self.ask(
+            "{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus"
+            " locationOrLoadError { __typename ... on PythonError { message } } } } } }"
+        )
+        entries = data["workspaceOrError"].get("locationEntries", [])
+        for entry in entries:
+            problem = entry["locationOrLoadError"] or {}
+            if problem.get("__typename") == "PythonError":
+                raise StartupError(
+                    f"Dagster cannot load {entry['name']}: {problem['message'].strip()}",
+                    hint="Its log has the whole traceback.",
+                )
+        return bool(entries) and all(
+            entry["loadStatus"] == "LOADED" and entry["locationOrLoadError"] for entry in entries
+        )
+
+    def daemons_healthy(self) -> bool:
+        """Whether the sensor daemon has given a sign of life."""
+        data = self.ask(
+            "{ instance { daemonHealth { allDaemonStatuses { daemonType healthy required } } } }"
+        )
+        statuses = data["instance"]["daemonHealth"]["allDaemonStatuses"]
+        return any(s["daemonType"] == "SENSOR" and s["healthy"] for s in statuses)
+
+    def partition_counts(self) -> dict[str, AssetPartitions]:
+        """Counts by asset: ``chains``, ``embeddings``, ``clusters``."""
+        data = self.ask(
+            "{ assetNodes { assetKey { path }"
+            " partitionStats { numPartitions numMaterialized numFailed } } }"
+        )
+        counts: dict[str, AssetPartitions] = {}
+        for node in data["assetNodes"]:
+            stats = node["partitionStats"]
+            if stats is not None:
+                name = node["assetKey"]["path"][0]
+                counts[name] = counts.get(name, AssetPartitions()) + AssetPartitions(
+                    stats["numPartitions"], stats["numMaterialized"], stats["numFailed"]
+                )
+        return counts
+
+    def materialized(self) -> dict[str, set[str]]:
+        """The materialized partition keys by asset."""
+        data = self.ask(
+            "{ assetNodes { assetKey { path } isPartitioned assetPartitionStatuses {"
+            " ... on DefaultPartitionStatuses { materializedPartitions } } } }"
+        )
+        found: dict[str, set[str]] = {}
+        for node in data["assetNodes"]:
+            if node["isPartitioned"]:
+                keys = node["assetPartitionStatuses"].get("materializedPartitions") or []
+                found.setdefault(node["assetKey"]["path"][0], set()).update(keys)
+        return found
+
+    def ask(self, query: str) -> dict[str, Any]:
+        """Runs a GraphQL query.
+
+        Raises:
+            StartupError: the webserver does not answer it.
+        """
+        try:
+            answer = self._client.post("/graphql", json={"query": query})
+            answer.raise_for_status()
+            body = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise StartupError(
+                f"Dagster's page {self.url} does not answer: {error}.",
+                hint="Look at the webserver's log.",
+            ) from error
+        if body.get("errors"):
+            raise StartupError(
+                f"Dagster's page refuses a query: {body['errors'][0].get('message', '')}",
+                hint="Is the installed Dagster the version of constraints.txt?",
+            )
+        data: dict[str, Any] = body["data"]
+        return data

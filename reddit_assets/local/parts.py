@@ -1,0 +1,112 @@
+"""The parts that ``reddit-assets up`` starts: their command lines and their environment."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.local.instance import workspace_arguments
+from reddit_assets.local.processes import Child
+from reddit_assets.local.state import StateDir
+from reddit_assets.settings import Settings
+
+__all__ = ["HOST", "Part", "family_environment", "parts_of"]
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A child process of ``up``.
+
+    Attributes:
+        name: in messages and as the name of its log.
+        command: its command line.
+        environment: variables beside those that all parts share.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+
+    def start(self, state: StateDir) -> Child:
+        """Starts it. Raises StartupError."""
+        child = Child(
+            self.name,
+            self.command,
+            records=state.records,
+            log=state.log(self.name),
+            environment=self.environment,
+            stop_signal=signal.SIGTERM,
+        )
+        child.start()
+        return child
+
+
+def family_environment(
+    settings: Settings, layout: Layout, state: StateDir, *, redis_url: str, postgres_url: str
+) -> dict[str, str]:
+    """What all parts need to load the same settings and meet on the same servers."""
+    return {
+        **settings.environment(),
+        "REDDIT_CHAINS_DIR": str(layout.chains),
+        "REDDIT_EMBEDDINGS_DIR": str(layout.embeddings),
+        "REDDIT_CLUSTERS_DIR": str(layout.clusters),
+        "REDDIT_MODEL_DIR": str(settings.model_dir.absolute()),
+        "MODEL_DIR": str(settings.model_dir.absolute()),
+        "REDIS_URL": redis_url,
+        "DAGSTER_POSTGRES_URL": postgres_url,
+        "DAGSTER_HOME": str(state.dagster_home.absolute()),
+        # The reporter beside Dagster drains the outbox; workers need not.
+        "REDDIT_REPORT": "none",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def parts_of(
+    settings: Settings, environment: Mapping[str, str], *, port: int, workers: int, cores: int
+) -> list[Part]:
+    """Webserver, daemon, reporter, embedding workers and one clustering worker.
+
+    The embedding workers share the cores; the clustering worker may use all of them, since a
+    subreddit is clustered when its files are done.
+
+    Args:
+        port: of the webserver.
+        workers: number of embedding workers.
+        cores: cores that this process may use.
+    """
+    ours = (sys.executable, "-m", "reddit_assets.cli")
+    programs = Path(sys.executable).parent
+    where = tuple(workspace_arguments())
+    threads = settings.threads or max(1, cores // max(workers, 1))
+    parts = [
+        Part(
+            "daemon",
+            (sys.executable, str(programs / "dagster-daemon"), "run", *where),
+            environment,
+        ),
+        Part(
+            "webserver",
+            (
+                *(sys.executable, str(programs / "dagster-webserver")),
+                *("-h", HOST, "-p", str(port), *where),
+            ),
+            environment,
+        ),
+        Part("reporter", (*ours, "report", "--sink", "instance"), environment),
+    ]
+    for number in range(1, workers + 1):
+        parts.append(
+            Part(
+                "embed-worker" if workers == 1 else f"embed-worker-{number}",
+                (*ours, "worker", "--kind", "embed"),
+                {**environment, "REDDIT_THREADS": str(threads)},
+            )
+        )
+    parts.append(Part("cluster-worker", (*ours, "worker", "--kind", "cluster"), environment))
+    return parts

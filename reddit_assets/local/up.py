@@ -1,0 +1,367 @@
+"""Everything on one machine: servers, Dagster, reporter and workers under one supervisor."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import SecretStr
+
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.catalog.scan import ScanOptions
+from reddit_assets.catalog.subreddits import SubredditFilter
+from reddit_assets.errors import (
+    QueueFullError,
+    QueueUnavailableError,
+    RedditAssetsError,
+    StartupError,
+)
+from reddit_assets.jobqueue.connection import connect
+from reddit_assets.jobqueue.job import Kind
+from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.local.completion import Completion, Watch
+from reddit_assets.local.instance import AssetPartitions, Page, write_instance
+from reddit_assets.local.parts import HOST, family_environment, parts_of
+from reddit_assets.local.processes import clear_leftovers
+from reddit_assets.local.servers import PostgresServer, ValkeyServer, free_port, port_is_free
+from reddit_assets.local.state import StateDir, default_state_dir
+from reddit_assets.local.supervisor import Supervisor, end_together
+from reddit_assets.settings import Settings
+
+__all__ = ["Plan", "Summary", "run_up"]
+
+log = logging.getLogger(__name__)
+
+# Ctrl+C to nothing left running takes at most 10 s: parts, then servers, then a last look.
+PARTS_SECONDS, AGAIN_SECONDS, SERVERS_SECONDS = 6.0, 2.5, 2.5
+LOOK_SECONDS = 2.0
+PAGE_SECONDS = 180.0
+# A part that fails at its start this often in a row will not come up by itself.
+MOST_FAILURES = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``up`` is asked for.
+
+    Attributes:
+        port: of the Dagster page.
+        workers: embedding workers.
+        exit_when_done: end when everything is done, instead of running on.
+        settings_fingerprint: of the clustering settings, for the scan.
+    """
+
+    port: int = 3000
+    workers: int = 1
+    exit_when_done: bool = False
+    settings_fingerprint: str | None = None
+
+
+@dataclass
+class Summary:
+    """What ``up`` did, for people and for ``--json``."""
+
+    root: str
+    page: str
+    state_dir: str
+    files: int = 0
+    rows: int = 0
+    embedding_files: int = 0
+    cluster_files: int = 0
+    subreddits: int = 0
+    materialized: dict[str, dict[str, int]] = field(default_factory=dict)
+    work_done: dict[str, int] = field(default_factory=dict)
+    dead_letters: list[dict[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    restarts: int = 0
+    seconds: float = 0.0
+    done: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether there was no work to do."""
+        return self.done and not any(self.work_done.values())
+
+
+def run_up(settings: Settings, plan: Plan, say: Callable[[str], None]) -> tuple[int, Summary]:
+    """Runs everything until it is done or told to stop.
+
+    SIGINT, SIGTERM and SIGHUP end all children within 10 seconds; a second signal kills them.
+
+    Args:
+        settings: with a root.
+        plan: what is asked for.
+        say: gets a sentence whenever something happens.
+
+    Returns:
+        The exit status (0; 1 with dead letters or unusable files; 130 when told to stop before
+        it was done) and the summary.
+
+    Raises:
+        StartupError: the port is taken, another ``up`` runs, a part does not come up.
+        SettingsError: the root or its chains/ folder is missing.
+    """
+    root = settings.require_root().absolute()
+    settings = settings.model_copy(update={"root": root})
+    layout = Layout.from_settings(settings)
+    layout.require_chains()
+    if not port_is_free(plan.port, HOST):
+        raise StartupError(
+            f"Port {plan.port} is taken.", hint=f"Choose another, for example --port {free_port()}."
+        )
+    state = StateDir((settings.state_dir or default_state_dir(root)).absolute())
+    with state:
+        return _Up(settings, layout, plan, state, say).run()
+
+
+class _Up:
+    def __init__(
+        self,
+        settings: Settings,
+        layout: Layout,
+        plan: Plan,
+        state: StateDir,
+        say: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._layout = layout
+        self._plan = plan
+        self._state = state
+        self._say = say
+        self._stop = threading.Event()
+        self._hurry = threading.Event()
+        self._servers: list[ValkeyServer | PostgresServer] = []
+        self._supervisor = Supervisor(say)
+        self._page = Page(f"http://{HOST}:{plan.port}")
+        self._began = time.monotonic()
+        self._summary = Summary(
+            root=str(settings.root), page=self._page.url, state_dir=str(state.path)
+        )
+
+    def run(self) -> tuple[int, Summary]:
+        with ExitStack() as stack:
+            self._catch_signals(stack)
+            stack.callback(self._page.close)
+            found = clear_leftovers(self._state.records)
+            if found:
+                self._say(f"Ended what an earlier crash left running: {', '.join(found)}.")
+            stack.callback(self._end_everything)
+            environment = self._start_servers()
+            watch = self._watch(environment["REDIS_URL"])
+            before = {kind: dict(count.totals) for kind, count in watch.counts().items()}
+            # Work begins while Dagster is still loading.
+            with suppress(QueueUnavailableError):
+                watch.look()
+            self._start_parts(environment)
+            self._wait_for_page()
+            final = self._watch_over(watch)
+            self._summarise(watch, before, final)
+        if self._summary.done and not (final.dead or final.problems):
+            return 0, self._summary
+        if self._summary.done:
+            return 1, self._summary
+        return (130 if self._plan.exit_when_done else 0), self._summary
+
+    # --- start ---------------------------------------------------------------------------
+    def _catch_signals(self, stack: ExitStack) -> None:
+        def told(number: int, frame: object) -> None:
+            if self._stop.is_set():
+                self._hurry.set()
+            self._stop.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            previous = signal.signal(number, told)
+            stack.callback(signal.signal, number, previous)
+
+    def _start_servers(self) -> dict[str, str]:
+        settings, state = self._settings, self._state
+        valkey = postgres = None
+        if settings.redis_url is None:
+            valkey = ValkeyServer(state.path / "valkey", records=state.records)
+            self._servers.append(valkey)
+        if settings.dagster_postgres_url is None:
+            postgres = PostgresServer(state.path / "postgres", records=state.records)
+            self._servers.append(postgres)
+        with ThreadPoolExecutor(2) as pool:
+            for started in [pool.submit(server.start) for server in self._servers]:
+                started.result()
+        redis_url = valkey.url if valkey is not None else settings.require_redis_url()
+        if postgres is not None:
+            postgres_url = postgres.url
+        else:
+            assert settings.dagster_postgres_url is not None
+            postgres_url = settings.dagster_postgres_url.get_secret_value()
+        write_instance(state.dagster_home, None if postgres is None else postgres.url)
+        for server, name in ((valkey, "Valkey"), (postgres, "Postgres")):
+            if server is not None:
+                self._say(f"{name} runs ({server.url}).")
+        return family_environment(
+            settings, self._layout, state, redis_url=redis_url, postgres_url=postgres_url
+        )
+
+    def _watch(self, redis_url: str) -> Watch:
+        settings = self._settings.model_copy(update={"redis_url": SecretStr(redis_url)})
+        client = connect(settings)
+        options = ScanOptions(
+            filter=SubredditFilter.parse(settings.subreddits),
+            settle_seconds=settings.settle_seconds,
+            adopt=settings.adopt,
+            settings_fingerprint=self._plan.settings_fingerprint,
+        )
+        queues = {kind: JobQueue(client, kind) for kind in Kind}
+        return Watch(self._layout, options, queues, self._page)
+
+    def _start_parts(self, environment: dict[str, str]) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        parts = parts_of(
+            self._settings,
+            environment,
+            port=self._plan.port,
+            workers=self._plan.workers,
+            cores=cores or 1,
+        )
+        for part in parts:
+            self._supervisor.add(part.name, lambda part=part: part.start(self._state))  # type: ignore[misc]
+        names = ", ".join(part.name for part in parts)
+        self._say(f"Starting {names}; logs are in {self._state.log('x').parent}.")
+
+    def _wait_for_page(self) -> None:
+        deadline = time.monotonic() + PAGE_SECONDS
+        while not self._stop.wait(0.3):
+            self._tick()
+            if self._page.answers():
+                with suppress(StartupError):
+                    self._page.ask("{ version }")
+                    if self._page.definitions_loaded():
+                        break
+            if time.monotonic() > deadline:
+                raise StartupError(
+                    f"Dagster's page did not come up within {PAGE_SECONDS:.0f} s.",
+                    hint=f"Look at {self._state.log('webserver')}.",
+                )
+        if not self._stop.is_set():
+            self._state.note(pid=os.getpid(), page=self._page.url)
+            self._say(f"The Dagster page is {self._page.url}")
+
+    # --- watching ------------------------------------------------------------------------
+    def _watch_over(self, watch: Watch) -> Completion:
+        state, said = Completion(), ""
+        next_look = 0.0
+        while not self._stop.wait(0.25):
+            self._tick()
+            if time.monotonic() < next_look:
+                continue
+            try:
+                # Without --exit-when-done the sensors do it; here their intervals would add up.
+                state = watch.look()
+            except (QueueUnavailableError, QueueFullError) as error:
+                log.debug("%s", error)
+            if state.files and state.line() != said:
+                said = state.line()
+                self._say(said + ".")
+            if state.done and self._plan.exit_when_done:
+                break
+            pause = LOOK_SECONDS if self._plan.exit_when_done else 5 * LOOK_SECONDS
+            next_look = time.monotonic() + max(pause, 0.0)
+        return state
+
+    def _tick(self) -> None:
+        for server in self._servers:
+            if not server.child.running:
+                self._say(f"{server.child.name} ended (exit status {server.child.poll()}).")
+                server.kill()
+                server.start()
+        self._supervisor.tick()
+        worst = self._supervisor.most_failures()
+        if worst is not None and worst.failures >= MOST_FAILURES:
+            log_path = self._state.log(worst.name)
+            raise StartupError(
+                f"{worst.name} does not come up: {_last_lines(log_path)}",
+                hint=f"Its log is {log_path}.",
+            )
+
+    # --- end -----------------------------------------------------------------------------
+    def _end_everything(self) -> None:
+        if self._stop.is_set():
+            self._say("Stopping everything.")
+        end_together(
+            self._supervisor.children(),
+            timeout=PARTS_SECONDS,
+            again_after=AGAIN_SECONDS,
+            hurry=self._hurry,
+        )
+        servers = []
+        for server in self._servers:
+            with suppress(StartupError):
+                servers.append(server.child)
+        end_together(servers, timeout=SERVERS_SECONDS, hurry=self._hurry)
+        left = clear_leftovers(self._state.records, grace=0)
+        if left:
+            log.debug("Killed at the end: %s", ", ".join(left))
+
+    def _summarise(
+        self, watch: Watch, before: dict[Kind, dict[str, int]], state: Completion
+    ) -> None:
+        summary = self._summary
+        summary.seconds = round(time.monotonic() - self._began, 1)
+        summary.done = state.done
+        summary.restarts = self._supervisor.restarts
+        summary.problems = state.problems
+        summary.dead_letters = [
+            {"kind": letter.kind.word, "key": letter.key, "reason": letter.error}
+            for letter in state.dead
+        ]
+        summary.files = state.files
+        summary.subreddits = state.clusters
+        summary.embedding_files = state.files_done
+        summary.cluster_files = state.clusters_done
+        if not state.done:
+            return
+        summary.rows = _rows(self._layout)
+        counts: dict[str, AssetPartitions] = self._page.partition_counts()
+        summary.materialized = {
+            asset: {"materialized": found.materialized, "partitions": found.partitions}
+            for asset, found in sorted(counts.items())
+            if asset in ("chains", "embeddings", "clusters")
+        }
+        with suppress(RedditAssetsError):
+            after = watch.counts()
+            summary.work_done = {
+                f"{kind.word}_jobs": after[kind].totals.get("done", 0) - before[kind].get("done", 0)
+                for kind in after
+            }
+
+
+def _rows(layout: Layout) -> int:
+    """Rows of all chain files by their footers; unreadable ones are dead letters already."""
+    total = 0
+    for path in layout.chains.rglob("*.parquet"):
+        with suppress(pa.ArrowException, OSError):
+            total += pq.read_metadata(path).num_rows
+    return total
+
+
+def _last_lines(path: Path, count: int = 3) -> str:
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return " ".join(line.strip() for line in lines[-count:])[-600:]
+
+
+def summary_fields(summary: Summary) -> dict[str, Any]:
+    """The summary as JSON has it."""
+    fields = dict(vars(summary))
+    fields["no_work"] = summary.idle
+    return fields
