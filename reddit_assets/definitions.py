@@ -1,0 +1,26 @@
+"""What Dagster loads: assets, sensors, schedule, checks, jobs.
+
+Loads without Redis, Postgres, models or a root being there.
+"""
+
+from __future__ import annotations
+
+from dagster import Definitions, in_process_executor
+
+from reddit_assets.orchestration.factory import make_assets, make_inputs
+from reddit_assets.orchestration.names import asset_sets
+from reddit_assets.orchestration.sensors import make_sensors
+from reddit_assets.settings import load_settings
+
+settings = load_settings()
+sets = asset_sets(settings.shards)
+
+defs = Definitions(
+    assets=[
+        *(asset for one in sets for asset in make_assets(one, settings.backfill_run_size)),
+        *make_inputs(),
+    ],
+    sensors=make_sensors(settings.discovery_seconds),
+    # A run worker that is killed must not leave a step behind that goes on recording.
+    executor=in_process_executor,
+)

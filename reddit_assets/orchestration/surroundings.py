@@ -1,0 +1,109 @@
+"""What a tick or a run needs of the world: settings, trees, queues. Read when used, not before."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from dagster import Failure, SkipReason
+
+from reddit_assets.catalog.footer import FooterCache
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.catalog.scan import Scanner, ScanOptions
+from reddit_assets.catalog.subreddits import SubredditFilter
+from reddit_assets.clustering.params import ClusterParams
+from reddit_assets.errors import RedditAssetsError
+from reddit_assets.jobqueue.connection import connect
+from reddit_assets.jobqueue.job import Kind
+from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.reporting.assets import parse_shards
+from reddit_assets.settings import Settings, load_settings
+
+__all__ = ["Surroundings", "as_failure", "sentences"]
+
+# The code server keeps it between ticks: a footer is opened again only when its file changes.
+_FOOTERS = FooterCache()
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Settings, trees and queues of one tick or run."""
+
+    settings: Settings
+    layout: Layout
+    queues: dict[Kind, JobQueue]
+
+    @classmethod
+    def load(cls, settings: Settings | None = None) -> Surroundings:
+        """From the environment, as it is now.
+
+        Raises:
+            SettingsError: a setting is missing or wrong.
+        """
+        settings = settings or load_settings()
+        client = connect(settings)
+        return cls(
+            settings,
+            Layout.from_settings(settings),
+            {kind: JobQueue(client, kind) for kind in Kind},
+        )
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Shards with assets of their own."""
+        return parse_shards(self.settings.shards)
+
+    @property
+    def cluster_fingerprint(self) -> str:
+        """Fingerprint of the wanted clustering settings."""
+        return ClusterParams.from_settings(self.settings).fingerprint
+
+    def scanner(self, *, deep: bool = False, dead: Container[str] | None = None) -> Scanner:
+        """A scanner of the trees as the settings want them.
+
+        Args:
+            deep: open every footer.
+            dead: keys of dead letters; read from the queue if not given.
+
+        Raises:
+            SettingsError: there is no folder of chain files.
+            QueueUnavailableError: the dead letters cannot be read.
+        """
+        options = ScanOptions(
+            filter=SubredditFilter.parse(self.settings.subreddits),
+            settle_seconds=self.settings.settle_seconds,
+            adopt=self.settings.adopt,
+            settings_fingerprint=self.cluster_fingerprint,
+            deep=deep,
+        )
+        if dead is None:
+            dead = self.queues[Kind.EMBED].dead_keys()
+        return Scanner(self.layout, options, dead=dead, footers=_FOOTERS)
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """In a tick: our errors become failed ticks with a sentence and no traceback of ours.
+
+    Raises:
+        TickError: instead of any RedditAssetsError.
+    """
+    try:
+        yield
+    except RedditAssetsError as error:
+        raise TickError(str(error)) from None
+
+
+class TickError(Exception):
+    """A tick failed; the message says why and what to do."""
+
+
+def as_failure(error: RedditAssetsError) -> Failure:
+    """In a run: our error as Dagster's, its sentence as the description, not to be retried."""
+    return Failure(description=str(error), allow_retries=False)
+
+
+def skip(parts: list[str]) -> SkipReason:
+    """A tick's message made of sentences."""
+    return SkipReason(" ".join(part for part in parts if part))
