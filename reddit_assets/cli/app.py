@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Sequence
 
-import click
 import typer
 
 from reddit_assets import __version__
@@ -79,20 +77,16 @@ for _name in _GROUPS:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; the exit status. Errors that a user can mend are one line, no traceback."""
     try:
-        result = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        # Typer prints its own usage errors and ends with SystemExit; ours come through.
+        app(args=None if arguments is None else list(arguments))
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except RedditAssetsError as error:
         _complain(error.message, error.hint)
         return 1
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader (`| head`) has left. Do not let the interpreter's own flush fail on exit.
-        sys.stderr.close()
-        return 0
-    return result if isinstance(result, int) else 0
+    return 0
 
 
 def _complain(message: str, hint: str) -> None:

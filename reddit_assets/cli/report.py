@@ -36,7 +36,7 @@ def report(
     until_empty: Annotated[
         bool, typer.Option("--until-empty", help="End when nothing is left to report.")
     ] = False,
-) -> int:
+) -> None:
     """Report results to Dagster as they come. Nothing is lost while Dagster is down."""
     from reddit_assets.cli.queue import open_queues
     from reddit_assets.cli.worker import start_logging
@@ -53,7 +53,7 @@ def report(
 
         reported = instance_sink.run(settings, until_empty=until_empty)
         typer.echo(f"{reported:,} results reported.")
-        return 0
+        return
     if settings.dagster_url is None:
         raise SettingsError(
             "DAGSTER_URL is not set.", hint="Set it (or --dagster-url) to the webserver's address."
@@ -72,4 +72,3 @@ def report(
     reporter.stop()
     reporter.join(30)
     typer.echo(f"{reporter.reported:,} results reported.")
-    return 0

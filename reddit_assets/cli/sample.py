@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def sample(root: Root = None) -> None:
-    """Write the sample corpus (14 subreddits, 60 files, 6,644 rows) to ROOT/chains."""
+    """Write a small corpus to ROOT/chains: 14 subreddits, 60 files, more than 6,000 rows."""
     from reddit_assets.cli.progress import progress
     from reddit_assets.local.sample import write_sample
     from reddit_assets.settings import load_settings

@@ -58,7 +58,7 @@ def up(
     model: Model = None,
     model_dir: ModelDir = None,
     state_dir: Annotated[Path | None, flag("state_dir")] = None,
-) -> int:
+) -> None:
     """Run everything on this machine: queue, storage, Dagster's page and daemon, workers.
 
     Starts an embedded Valkey and Postgres unless REDIS_URL and DAGSTER_POSTGRES_URL name real
@@ -90,7 +90,7 @@ def up(
     status, summary = run_up(settings, plan, note)
     if as_json:
         print_json(summary_fields(summary))
-        return status
+        raise typer.Exit(status)
     if summary.done:
         work = "Nothing was to do" if summary.idle else "Done"
         typer.echo(
@@ -101,4 +101,4 @@ def up(
         typer.echo(f"Failed: {letter['kind']} {letter['key']}: {letter['reason']}")
     for problem in summary.problems:
         typer.echo(f"Cannot be used: {problem}")
-    return status
+    raise typer.Exit(status)

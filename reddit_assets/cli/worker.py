@@ -62,7 +62,7 @@ def worker(
     until_empty: Annotated[
         bool, typer.Option("--until-empty", help="End when no job is left.")
     ] = False,
-) -> int:
+) -> None:
     """Embed files or cluster subreddits: take jobs from the queue until told to stop.
 
     Shows progress in a terminal and plain lines elsewhere. Fresh outputs are skipped.
@@ -87,7 +87,7 @@ def worker(
         metrics_port=metrics_port,
     )
     start_logging()
-    return run_worker(settings, kinds, until_empty=until_empty)
+    raise typer.Exit(run_worker(settings, kinds, until_empty=until_empty))
 
 
 def start_logging() -> None:

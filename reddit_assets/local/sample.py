@@ -99,7 +99,7 @@ def sample_files() -> Iterator[SampleFile]:
         shard = subreddit[:2].lower()
         dice = random.Random(f"{SEED}/{subreddit}")
         sizes = TINY.get(subreddit) or tuple(
-            dice.randrange(90, 150) for _ in range(FILES_PER_SUBREDDIT)
+            dice.randrange(88, 140) for _ in range(FILES_PER_SUBREDDIT)
         )
         for number, size in enumerate(sizes):
             rows = 0 if (subreddit, number) == EMPTY else size
