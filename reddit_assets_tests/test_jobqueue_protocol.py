@@ -160,7 +160,7 @@ def test_two_runs_and_a_scan_share_one_computation(queue: JobQueue) -> None:
     assert queue.claim("w", 5, 30) == [], "superseded copies are discarded"
     queue.acknowledge(claim, result_of(claim))
     for run in ("a", "b"):
-        ((entry, result),) = runs.collect(queue, run, block_seconds=0.01)
+        ((entry, result),) = runs.collect(queue, run, block_seconds=0)
         assert result.partition == "as/A/1"
         runs.recorded(queue, run, [entry])
         assert runs.withdraw(queue, run).kept == 0
@@ -174,11 +174,11 @@ def test_a_run_that_wants_it_anew_while_it_is_computed_gets_it_anew(queue: JobQu
     assert queue.enqueue(jobs("1", force=True), LAYOUT, run="a").anew == 1
     assert queue.acknowledge(first, result_of(first))
     assert queue.counts().outbox == 1
-    assert runs.collect(queue, "a", block_seconds=0.01) == []
+    assert runs.collect(queue, "a", block_seconds=0) == []
     second = claim_one(queue)
     assert second.force
     queue.acknowledge(second, result_of(second))
-    assert len(runs.collect(queue, "a", block_seconds=0.01)) == 1
+    assert len(runs.collect(queue, "a", block_seconds=0)) == 1
 
 
 def test_cancelling_a_run_leaves_the_others_served(queue: JobQueue) -> None:
@@ -193,7 +193,7 @@ def test_cancelling_a_run_leaves_the_others_served(queue: JobQueue) -> None:
     assert sorted(claim.key for claim in claims) == ["as/A/both", "as/A/scanned"]
     for claim in claims:
         queue.acknowledge(claim, result_of(claim))
-    assert [r.partition for _, r in runs.collect(queue, "b", block_seconds=0.01)] == ["as/A/both"]
+    assert [r.partition for _, r in runs.collect(queue, "b", block_seconds=0)] == ["as/A/both"]
     assert queue.counts().outbox == 1
 
 
@@ -214,7 +214,7 @@ def test_a_failed_job_tells_its_runs(queue: JobQueue) -> None:
     runs.open_run(queue, "a", 30)
     queue.enqueue(jobs("1", force=True), LAYOUT, run="a")
     fail(queue, claim_one(queue), permanent=True)
-    ((_, result),) = runs.collect(queue, "a", block_seconds=0.01)
+    ((_, result),) = runs.collect(queue, "a", block_seconds=0)
     assert (result.ok, result.error, result.partition) == (False, "broken", "as/A/1")
     assert queue.enqueue(jobs("1", force=True), LAYOUT, run="a").queued == 1
 

@@ -45,7 +45,9 @@ def collect(
     name = f"{queue.prefix}results:{run}"
     with redis_errors(queue.client):
         answer = queue.client.xread(
-            {name: after}, count=count, block=max(1, int(block_seconds * 1000))
+            {name: after},
+            count=count,
+            block=int(block_seconds * 1000) or None,  # 0 would wait for ever
         )
     return [
         (entry, Result.from_json(fields["r"], queue.kind.asset))
