@@ -96,7 +96,7 @@ def scan(
 
         print_json(
             {
-                **asdict(report),
+                **vars_of(report),
                 "dry_run": dry_run,
                 "recovered": recovered,
                 "rows_per_second": rate,
@@ -108,6 +108,19 @@ def scan(
         typer.echo(line)
     if dry_run:
         typer.echo(_estimate(report.rows, rate, workers))
+
+
+def vars_of(report: ScanReport) -> dict[str, Any]:
+    """A report's fields as JSON has them."""
+    # Not asdict of the whole: it takes a Counter apart into pairs.
+    fields = {name: getattr(report, name) for name in report.__dataclass_fields__}
+    return {
+        **fields,
+        "files": dict(report.files),
+        "clusters": dict(report.clusters),
+        "embed": asdict(report.embed),
+        "cluster": asdict(report.cluster),
+    }
 
 
 def _lines(report: ScanReport, *, dry_run: bool, recovered: int) -> list[str]:

