@@ -1,4 +1,4 @@
-"""What Dagster loads: assets, sensors, schedule, checks, jobs.
+"""What Dagster loads: assets, checks, sensors, the nightly schedule, jobs.
 
 Loads without Redis, Postgres, models or a root being there.
 """
@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from dagster import Definitions, in_process_executor
 
+from reddit_assets.orchestration.checks import make_checks, make_corpus_check
 from reddit_assets.orchestration.factory import make_assets, make_inputs
+from reddit_assets.orchestration.jobs import (
+    NIGHTLY,
+    make_corpus,
+    make_schedule,
+    make_steering_jobs,
+)
 from reddit_assets.orchestration.names import asset_sets
 from reddit_assets.orchestration.sensors import make_sensors
 from reddit_assets.settings import load_settings
@@ -19,8 +26,12 @@ defs = Definitions(
     assets=[
         *(asset for one in sets for asset in make_assets(one, settings.backfill_run_size)),
         *make_inputs(),
+        make_corpus(),
     ],
+    asset_checks=[*(check for one in sets for check in make_checks(one)), make_corpus_check()],
     sensors=make_sensors(settings.discovery_seconds),
+    schedules=[make_schedule(settings.nightly_cron, settings.nightly_timezone)],
+    jobs=[NIGHTLY, *make_steering_jobs()],
     # A run worker that is killed must not leave a step behind that goes on recording.
     executor=in_process_executor,
 )

@@ -161,9 +161,7 @@ class Settings(BaseSettings):
     claim_jobs: int = Field(
         16, ge=1, description="Jobs that a worker claims at a time at the most."
     )
-    poll_seconds: float = Field(
-        0.5, gt=0, description="How often an idle worker looks for a job."
-    )
+    poll_seconds: float = Field(0.5, gt=0, description="How often an idle worker looks for a job.")
     recycle_jobs: int = Field(
         500, ge=1, description="Cluster jobs after which the computing process is replaced."
     )
@@ -194,6 +192,9 @@ class Settings(BaseSettings):
     )
     nightly_cron: str = Field("0 2 * * *", description="When the nightly rescan runs.")
     nightly_timezone: str = Field("UTC", description="Time zone of the nightly rescan.")
+    fresh_hours: float = Field(
+        24.0, gt=0, description="A file that waits longer for its embedding fails corpus_fresh."
+    )
     backfill_run_size: int = Field(
         1_000, ge=1, description="Partitions per run of a backfill at the most."
     )

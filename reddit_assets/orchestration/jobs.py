@@ -1,0 +1,118 @@
+"""The ``corpus`` asset with its nightly job, and small jobs that steer the workers.
+
+Without ``from __future__ import annotations``: Dagster reads the type of an op's context.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dagster import (
+    AssetExecutionContext,
+    AssetMaterialization,
+    AssetsDefinition,
+    AssetSelection,
+    AssetSpec,
+    DefaultScheduleStatus,
+    JobDefinition,
+    OpExecutionContext,
+    ScheduleDefinition,
+    define_asset_job,
+    job,
+    multi_asset,
+    op,
+)
+
+from reddit_assets.orchestration.names import CODE_VERSION, CORPUS
+
+__all__ = ["NIGHTLY", "make_corpus", "make_schedule", "make_steering_jobs"]
+
+NIGHTLY = define_asset_job(
+    "nightly_rescan",
+    selection=AssetSelection.assets(CORPUS),
+    description="Opens every footer, finds what is wrong, and queues what must be made again.",
+)
+
+
+def make_schedule(cron: str, timezone: str) -> ScheduleDefinition:
+    """The nightly rescan, switched on."""
+    return ScheduleDefinition(
+        name="nightly",
+        job=NIGHTLY,
+        cron_schedule=cron,
+        execution_timezone=timezone,
+        default_status=DefaultScheduleStatus.RUNNING,
+    )
+
+
+def make_corpus() -> AssetsDefinition:
+    """The overview; materializing it is the rescan."""
+
+    @multi_asset(
+        name="rescan",
+        specs=[
+            AssetSpec(
+                CORPUS,
+                description="Everything at a glance, made by the nightly rescan.",
+                group_name="reddit",
+                code_version=CODE_VERSION,
+                skippable=True,
+            )
+        ],
+    )
+    def corpus(context: AssetExecutionContext) -> Iterator[Any]:
+        from reddit_assets.errors import RedditAssetsError
+        from reddit_assets.orchestration.nightly import rescan
+        from reddit_assets.orchestration.overview import corpus_metadata
+        from reddit_assets.orchestration.surroundings import Surroundings, as_failure
+
+        try:
+            around = Surroundings.load()
+            found = rescan(around, context.instance, context.log.info)
+            metadata = corpus_metadata(around, context.instance, found)
+        except RedditAssetsError as error:
+            raise as_failure(error) from None
+        context.log_event(AssetMaterialization(CORPUS, metadata=metadata))
+        return
+        yield
+
+    return corpus
+
+
+def make_steering_jobs() -> list[JobDefinition]:
+    """Pause, resume, and retry of all dead letters."""
+
+    def pause(queue: Any) -> str:
+        queue.pause()
+        return f"{queue.kind.word}: nothing new is claimed; work in progress finishes."
+
+    def resume(queue: Any) -> str:
+        queue.resume()
+        return f"{queue.kind.word}: claiming goes on."
+
+    def retry(queue: Any) -> str:
+        return f"{queue.kind.word}: {queue.retry(sorted(queue.dead_keys()))} dead letters queued."
+
+    return [
+        _steering("pause_workers", "Workers claim nothing new; work in progress finishes.", pause),
+        _steering("resume_workers", "Workers claim jobs again.", resume),
+        _steering("retry_dead_letters", "Queues every dead letter again.", retry),
+    ]
+
+
+def _steering(name: str, description: str, act: Callable[[Any], str]) -> JobDefinition:
+    @op(name=f"{name}_op")
+    def steer(context: OpExecutionContext) -> None:
+        from reddit_assets.errors import RedditAssetsError
+        from reddit_assets.orchestration.surroundings import Surroundings, as_failure
+
+        try:
+            for queue in Surroundings.load().queues.values():
+                context.log.info(act(queue))
+        except RedditAssetsError as error:
+            raise as_failure(error) from None
+
+    @job(name=name, description=description)
+    def steering() -> None:
+        steer()
+
+    return steering
