@@ -44,7 +44,7 @@ __all__ = ["Plan", "Summary", "run_up"]
 log = logging.getLogger(__name__)
 
 # Ctrl+C to nothing left running takes at most 10 s: parts, then servers, then a last look.
-PARTS_SECONDS, AGAIN_SECONDS, SERVERS_SECONDS = 6.0, 2.5, 2.5
+PARTS_SECONDS, AGAIN_SECONDS, SERVERS_SECONDS = 5.0, 2.0, 2.5
 LOOK_SECONDS = 2.0
 WORD_SECONDS = 5.0
 PAGE_SECONDS = 180.0
@@ -117,10 +117,6 @@ def run_up(settings: Settings, plan: Plan, say: Callable[[str], None]) -> tuple[
     settings = settings.model_copy(update={"root": root})
     layout = Layout.from_settings(settings)
     layout.require_chains()
-    if not port_is_free(plan.port, HOST):
-        raise StartupError(
-            f"Port {plan.port} is taken.", hint=f"Choose another, for example --port {free_port()}."
-        )
     state = StateDir((settings.state_dir or default_state_dir(root)).absolute())
     with state:
         return _Up(settings, layout, plan, state, say).run()
@@ -157,6 +153,12 @@ class _Up:
             found = clear_leftovers(self._state.records)
             if found:
                 self._say(f"Ended what an earlier crash left running: {', '.join(found)}.")
+            # Only now: it may have been a leftover that held the port.
+            if not port_is_free(self._plan.port, HOST):
+                raise StartupError(
+                    f"Port {self._plan.port} is taken.",
+                    hint=f"Choose another, for example --port {free_port()}.",
+                )
             stack.callback(self._end_everything)
             environment = self._start_servers()
             watch = self._watch(environment["REDIS_URL"])
@@ -297,20 +299,19 @@ class _Up:
     def _end_everything(self) -> None:
         if self._stop.is_set():
             self._say("Stopping everything.")
-        end_together(
+        killed = end_together(
             self._supervisor.children(),
             timeout=PARTS_SECONDS,
             again_after=AGAIN_SECONDS,
             hurry=self._hurry,
         )
+        log.debug("Killed at the end: %s", killed)
         servers = []
         for server in self._servers:
             with suppress(StartupError):
                 servers.append(server.child)
         end_together(servers, timeout=SERVERS_SECONDS, hurry=self._hurry)
-        left = clear_leftovers(self._state.records, grace=0)
-        if left:
-            log.debug("Killed at the end: %s", ", ".join(left))
+        clear_leftovers(self._state.records, grace=0)
 
     def _summarise(
         self, watch: Watch, before: dict[Kind, dict[str, int]], state: Completion
