@@ -16,7 +16,7 @@ from reddit_assets.embedding.batching import plan_batches
 from reddit_assets.embedding.model import ModelSpec
 from reddit_assets.embedding.tokenizer import Texts, Tokenizer, TokenTable, as_texts
 
-__all__ = ["Embedder", "Encoded", "Window"]
+__all__ = ["DEFAULT_WINDOW_ROWS", "Embedder", "Encoded", "Pending", "Window"]
 
 DEFAULT_WINDOW_ROWS = 20_000
 
@@ -57,6 +57,28 @@ class Window:
     def row_tokens(self) -> np.ndarray:
         """Tokens per row, int64, shape (n,)."""
         return self.tokens.lengths[self.rows]
+
+
+class Pending:
+    """Vectors that are being computed."""
+
+    def __init__(self, vectors: np.ndarray, futures: list[Future[None]]) -> None:
+        self._vectors = vectors
+        self._futures = futures
+
+    def result(self) -> np.ndarray:
+        """Wait for the vectors: float32, shape (n, dimension).
+
+        Raises:
+            Exception: what the backend raised first; the rest is not computed then.
+        """
+        try:
+            for future in self._futures:
+                future.result()
+        finally:
+            for future in self._futures:  # After a failure the rest would only cost time.
+                future.cancel()
+        return self._vectors
 
 
 class Embedder:
@@ -150,17 +172,18 @@ class Embedder:
 
         The texts are batched by length to the token budget and computed in the backend's streams.
         """
+        return self.submit(tokens).result()
+
+    def submit(self, tokens: TokenTable) -> Pending:
+        """Begin to compute tokenized texts; what was submitted before is computed before.
+
+        Submitting the next texts before the former are done leaves no stream without work.
+        """
         vectors = np.empty((len(tokens), self.dimension), np.float32)
-        pending: list[Future[None]] = []
-        for rows in plan_batches(tokens.lengths, self.batch_tokens, padded=self.backend.padded):
-            pending.append(self._pool.submit(self._compute, tokens, rows, vectors))
-        try:
-            for future in pending:
-                future.result()
-        finally:
-            for future in pending:  # After a failure the rest would only cost time.
-                future.cancel()
-        return vectors
+        batches = plan_batches(tokens.lengths, self.batch_tokens, padded=self.backend.padded)
+        return Pending(
+            vectors, [self._pool.submit(self._compute, tokens, rows, vectors) for rows in batches]
+        )
 
     def window(self, texts: Texts) -> Window:
         """Tokenize texts as one window, each different text once."""

@@ -26,6 +26,9 @@ __all__ = ["Processor", "child_main"]
 
 _PR_SET_PDEATHSIG = 1
 
+# Seconds without a task until ``None`` is said: first, and then again and again.
+_FIRST_LOOK, _LATER_LOOKS = 0.002, 0.02
+
 
 class Processor(Protocol):
     """Computes tasks of one kind."""
@@ -37,7 +40,8 @@ class Processor(Protocol):
     def run(self, tasks: Iterator[Task | None], emit: Callable[[Event], None]) -> None:
         """Work until ``tasks`` ends.
 
-        ``tasks`` yields ``None`` when no task is waiting at the moment: finish what is in hand.
+        ``tasks`` yields ``None``, again and again, while no task is waiting: finish what is in
+        hand.
         Every task ends in one ``Finished`` or ``Failed`` event.
         """
         ...
@@ -104,13 +108,19 @@ def _take_back(waiting: queue.SimpleQueue[Task | None]) -> Iterator[str]:
 
 
 def _tasks(waiting: queue.SimpleQueue[Task | None]) -> Iterator[Task | None]:
-    """Tasks as they come; ``None`` while none is waiting; ends when the parent says so."""
+    """Tasks as they come; ``None`` now and then while none waits; ends when the parent says so.
+
+    ``None`` comes again and again, so that a processor can look after its unfinished work.
+    """
+    wait = _FIRST_LOOK
     while True:
         try:
-            task = waiting.get_nowait()
+            task = waiting.get(timeout=wait)
         except queue.Empty:
+            wait = _LATER_LOOKS
             yield None
-            task = waiting.get()
+            continue
+        wait = _FIRST_LOOK
         if task is None:
             return
         yield task

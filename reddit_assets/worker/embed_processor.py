@@ -1,20 +1,18 @@
-"""Embedding tasks: chain file in, embedding file (still under its temporary name) out."""
+"""Embedding tasks: chain files in, embedding files (still under their temporary names) out."""
 
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from reddit_assets.catalog.chainfile import ChainFile, texts_of
-from reddit_assets.catalog.fingerprints import embedding_version
-from reddit_assets.catalog.footer import EmbeddingFooter, ModelIdentity, read_output
+from reddit_assets.catalog.footer import EmbeddingFooter, read_output
 from reddit_assets.catalog.layout import Layout
-from reddit_assets.catalog.output import EmbeddingWriter, temporary_path
 from reddit_assets.catalog.scan import Scanner, ScanOptions
 from reddit_assets.catalog.wanted import claim_wanted_model
+from reddit_assets.embedding.filework import FileJob, FileResult
 from reddit_assets.embedding.model import find_model
+from reddit_assets.embedding.pipeline import FilePipeline, identity_of
 from reddit_assets.embedding.select import open_embedder
 from reddit_assets.jobqueue.job import Failure
 from reddit_assets.settings import Settings
@@ -24,7 +22,7 @@ __all__ = ["EmbedProcessor"]
 
 
 class EmbedProcessor:
-    """Holds the engine; one file after the other.
+    """Holds the engine, and feeds tasks to its file pipeline.
 
     Raises:
         ModelNotFoundError, ModelMismatchError, BackendUnavailableError, NonconformantError: this
@@ -35,13 +33,7 @@ class EmbedProcessor:
         self.layout = layout
         self.settings = settings
         spec = find_model(settings.model, settings.model_dir)
-        self.model = ModelIdentity(
-            name=spec.name,
-            fingerprint=spec.fingerprint,
-            dimension=spec.dimension,
-            max_tokens=spec.max_tokens,
-            pooling=spec.pooling,
-        )
+        self.model = identity_of(spec)
         claim_wanted_model(layout, self.model)
         self.embedder = open_embedder(
             spec,
@@ -53,26 +45,44 @@ class EmbedProcessor:
             window_rows=settings.window_rows,
             allow_nonconformant=settings.allow_nonconformant,
         )
-        self._described = self.embedder.describe()
+        self._described = {**self.embedder.describe(), "reason": self.embedder.reason}
 
     def facts(self) -> dict[str, object]:
-        """Backend, device, precision, versions."""
+        """Backend, device, precision, versions, and why they were chosen."""
         return self._described
 
     def run(self, tasks: Iterator[Task | None], emit: Callable[[Event], None]) -> None:
         """As :class:`~reddit_assets.worker.child.Processor`."""
+        FilePipeline(self.embedder, _Report(emit, self._metadata)).run(self._jobs(tasks, emit))
+
+    def _jobs(
+        self, tasks: Iterator[Task | None], emit: Callable[[Event], None]
+    ) -> Iterator[FileJob | None]:
+        """The tasks as file jobs; outputs that are fresh already are reported and left out."""
         for task in tasks:
             if task is None:
+                yield None
                 continue
-            emit(Started(task.token))
             try:
-                emit(self._existing(task) or self._embed(task, emit))
+                existing = self._existing(task)
             except Exception as error:
                 emit(Failed(task.token, Failure.of(error)))
+                continue
+            if existing is not None:
+                emit(Started(task.token))
+                emit(existing)
+                continue
+            yield FileJob(
+                token=task.token,
+                key=task.key,
+                source=self.layout.chain_path(task.key),
+                output=self.layout.embedding_path(task.key),
+                job_id=task.job_id,
+            )
 
     def _existing(self, task: Task) -> Finished | None:
         """The output if it is fresh and may be taken as it is."""
-        if task.force:
+        if task.force or not self.layout.embedding_path(task.key).exists():
             return None
         options = ScanOptions(deep=True, settle_seconds=0, adopt=self.settings.adopt)
         status = Scanner(self.layout, options).file(task.key)
@@ -95,60 +105,54 @@ class EmbedProcessor:
             },
         )
 
-    def _embed(self, task: Task, emit: Callable[[Event], None]) -> Finished:
-        started = time.perf_counter()
-        output = self.layout.embedding_path(task.key)
-        temporary = temporary_path(output, task.token)
-        tokens = 0
-        with ChainFile(self.layout.chain_path(task.key)) as chain:
-            with EmbeddingWriter(temporary, chain.schema, self.model.dimension) as writer:
-                for batch in chain.batches(self.settings.window_rows):
-                    encoded = self.embedder.encode_counted(texts_of(batch, chain.text_column))
-                    writer.write(batch, encoded.vectors)
-                    tokens += int(encoded.tokens.sum())
-                    emit(Progress(task.token, batch.num_rows))
-                chain.verify_unchanged()
-                version = embedding_version(chain.source.fingerprint, self.model.fingerprint)
-                seconds = time.perf_counter() - started
-                size = writer.finish(
-                    EmbeddingFooter(
-                        key=task.key,
-                        data_version=version,
-                        source=chain.source,
-                        model=self.model,
-                        writer={"host": socket.gethostname(), **self._described},
-                        tokens=tokens,
-                        seconds=seconds,
-                        text_column=chain.text_column,
-                        job_id=task.job_id,
-                        written_at=time.time(),
-                    )
-                )
-            return Finished(
-                task.token,
-                ((temporary, output),),
-                data_version=version,
-                source_version=chain.source.fingerprint,
-                metadata=self._metadata(task, chain.rows, tokens, seconds, size, str(output)),
-                rows=chain.rows,
-                tokens=tokens,
-                seconds=seconds,
-            )
-
-    def _metadata(
-        self, task: Task, rows: int, tokens: int, seconds: float, size: int, path: str
-    ) -> dict[str, Any]:
+    def _metadata(self, job: FileJob, result: FileResult) -> dict[str, Any]:
+        seconds = result.seconds
         return {
-            "rows": rows,
-            "tokens": tokens,
+            "rows": result.rows,
+            "tokens": result.tokens,
             "seconds": round(seconds, 3),
-            "rows_per_second": round(rows / seconds, 1) if seconds else 0.0,
+            "rows_per_second": round(result.rows / seconds, 1) if seconds else 0.0,
             "device": self._described.get("device"),
             "backend": self._described.get("backend"),
             "precision": self._described.get("precision"),
             "host": socket.gethostname(),
-            "bytes": size,
+            "bytes": result.size,
             "model": self.model.name,
-            "path": path,
-            "job_id": task.job_id,
+            "path": str(job.output),
+            "job_id": job.job_id,
         }
+
+
+class _Report:
+    """Turns the pipeline's callbacks into the child's events."""
+
+    def __init__(
+        self,
+        emit: Callable[[Event], None],
+        metadata: Callable[[FileJob, FileResult], dict[str, Any]],
+    ) -> None:
+        self._emit = emit
+        self._metadata = metadata
+
+    def started(self, job: FileJob) -> None:
+        self._emit(Started(job.token))
+
+    def progress(self, job: FileJob, rows: int) -> None:
+        self._emit(Progress(job.token, rows))
+
+    def finished(self, job: FileJob, result: FileResult) -> None:
+        self._emit(
+            Finished(
+                job.token,
+                ((result.temporary, job.output),),
+                data_version=result.data_version,
+                source_version=result.source_version,
+                metadata=self._metadata(job, result),
+                rows=result.rows,
+                tokens=result.tokens,
+                seconds=result.seconds,
+            )
+        )
+
+    def failed(self, job: FileJob, error: Exception) -> None:
+        self._emit(Failed(job.token, Failure.of(error)))
