@@ -1,0 +1,143 @@
+"""The files of ``deploy/`` and the checkout's root: what they promise is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+import yaml
+
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.errors import QueueUnavailableError
+from reddit_assets.jobqueue.connection import connect
+from reddit_assets.jobqueue.job import Failure, Job, Kind, Lane, Result
+from reddit_assets.jobqueue.outbox import Outbox
+from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.jobqueue.runs import collect, expired_runs, open_run, recorded, withdraw
+from reddit_assets.local.servers import ValkeyServer
+from reddit_assets.settings import load_settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DEPLOY = REPOSITORY / "deploy"
+
+
+@pytest.fixture
+def protected(own_valkey: Callable[..., ValkeyServer], tmp_path: Path) -> ValkeyServer:
+    """A server with the access rules of deploy/redis-acl.conf, the password being ``secret``."""
+    rules = tmp_path / "acl.conf"
+    lines = (DEPLOY / "redis-acl.conf").read_text().splitlines()
+    # An ACL file knows no comments.
+    text = "\n".join(line for line in lines if line and not line.startswith("#"))
+    rules.write_text(text.replace("CHANGE-ME", "secret") + "\n")
+    return own_valkey(aclfile=f'"{rules}"')
+
+
+def test_the_documented_account_can_do_all_work(protected: ValkeyServer, tmp_path: Path):
+    # Given the documented account
+    client = connect(load_settings(redis_url=f"redis://worker:secret@127.0.0.1:{protected.port}/0"))
+    layout = Layout.of(tmp_path)
+    queue = JobQueue(client, Kind.EMBED)
+    # If it does everything that producers, workers, runs, operators and reporters do
+    jobs = [Job(Kind.EMBED, f"as/sub/c_{number}", "1-1") for number in range(4)]
+    assert queue.enqueue(jobs[:3], layout).queued == 3
+    open_run(queue, "run-1", 60.0)
+    queue.enqueue(jobs[3:], layout, run="run-1")
+    queue.enqueue([Job(Kind.EMBED, "as/sub/c_9", "1-1")], layout, lane=Lane.STALE)
+    queue.announce("w1", {"host": "h"}, 60.0)
+    assert queue.lead("w1", 10.0)
+    claims = queue.claim("w1", 5, 60.0)
+    assert claims is not None
+    assert len(claims) == 5
+    queue.renew("w1", [(claim, True) for claim in claims], 60.0)
+    for claim in claims[:2]:
+        result = Result(claim.id, "embeddings", claim.key, data_version="v")
+        assert queue.acknowledge(claim, result, rows=1, tokens=1, seconds=1.0)
+    failure = Failure("torn", "", "BadFileError", True)
+    assert queue.fail(claims[2], failure, max_attempts=1, retry_seconds=1.0) == "dead"
+    queue.release(claims[3:4])
+    queue.reap(max_recoveries=3)
+    queue.counts()
+    queue.workers()
+    assert len(queue.dead_letters()) == 1
+    queue.retry(queue.dead_keys())
+    queue.pause()
+    queue.resume()
+    queue.close(queue.unlisted(0))
+    found = collect(queue, "run-1", block_seconds=0.01)
+    recorded(queue, "run-1", [entry for entry, _ in found])
+    withdraw(queue, "run-1")
+    assert expired_runs(queue) == []
+    outbox = Outbox(queue, "r1")
+    assert outbox.slot(2, 10.0)
+    entries = outbox.take(10)
+    assert entries
+    outbox.done([entry.entry for entry in entries])
+    outbox.free_slot()
+    queue.leave("w1")
+    # Then nothing was refused, and a plain consumer's BLPOP works as well
+    assert client.blpop("phase4_todo_queue", timeout=1) is not None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("FLUSHALL",),
+        ("CONFIG", "GET", "*"),
+        ("KEYS", "*"),
+        ("GET", "other"),
+        ("SET", "phase4_secrets", "x"),
+        ("ACL", "LIST"),
+        ("SHUTDOWN",),
+        ("EVAL", "return redis.call('GET', 'other')", "0"),
+    ],
+    ids=lambda command: " ".join(command)[:20],
+)
+def test_the_documented_account_can_do_nothing_else(
+    protected: ValkeyServer, command: tuple[str, ...]
+):
+    # Given the documented account, If it tries something else, Then it is refused
+    client = redis.Redis.from_url(f"redis://worker:secret@127.0.0.1:{protected.port}/0")
+    with pytest.raises(redis.exceptions.ResponseError, match=r"(?i)permission|NOPERM|ACL"):
+        client.execute_command(*command)
+
+
+def test_a_wrong_password_and_the_default_account_are_refused(protected: ValkeyServer):
+    # Given wrong credentials, Then the sentence says so and holds no password
+    for user in ("worker:wrong@", ""):
+        url = f"redis://{user}127.0.0.1:{protected.port}/0"
+        with pytest.raises(QueueUnavailableError) as caught:
+            JobQueue(connect(load_settings(redis_url=url)), Kind.EMBED).counts()
+        assert "wrong" not in str(caught.value)
+
+
+def test_dagster_yaml_names_no_storage_and_no_host():
+    # Given the committed instance file, Then a bare `dagster dev` can use it
+    instance = yaml.safe_load((REPOSITORY / "dagster.yaml").read_text())
+    assert "storage" not in instance
+    assert instance["telemetry"] == {"enabled": False}
+    assert instance["nux"] == {"enabled": False}
+
+
+def test_constraints_keep_what_belongs_together():
+    # Given the constraints, Then they are exact and hold the pairs that must match
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert pins["torch"] == "2.13.0"
+    dagster = {pins[name] for name in ("dagster", "dagster-webserver", "dagster-graphql")}
+    assert dagster == {"1.13.27"}
+    assert pins["dagster-postgres"] == "0.29.27"
+
+
+def test_units_run_commands_that_exist():
+    # Given the systemd units, Then every reddit-assets command in them is known
+    from reddit_assets.cli.app import run
+
+    for unit in (DEPLOY / "systemd").glob("*.service"):
+        command = next(
+            line for line in unit.read_text().splitlines() if line.startswith("ExecStart=")
+        )
+        if "/reddit-assets " in command:
+            name = command.split("/reddit-assets ")[1].split()[0]
+            assert run([name, "--help"]) == 0, unit.name
