@@ -78,6 +78,20 @@ class Watch:
         """Where the queues' jobs are."""
         return {kind: queue.counts() for kind, queue in self._queues.items()}
 
+    def glance(self) -> str:
+        """The queues' state in words, without a look at the disk.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer.
+        """
+        parts = []
+        for kind, count in self.counts().items():
+            words = [f"{count.queued + count.delayed:,} waiting", f"{count.leased:,} in work"]
+            words += [f"{count.dead:,} dead letters"] if count.dead else []
+            words += ["paused"] if count.paused else []
+            parts.append(f"{kind.word}: {count.totals.get('done', 0):,} done, {', '.join(words)}")
+        return "; ".join(parts)
+
     def look(self) -> Completion:
         """Scans, queues what is wanted, and asks Dagster when all else is done.
 

@@ -163,9 +163,8 @@ class _Up:
             environment = self._start_servers()
             watch = self._watch(environment["REDIS_URL"])
             before = {kind: dict(count.totals) for kind, count in watch.counts().items()}
-            # Work begins while Dagster is still loading.
-            with suppress(QueueUnavailableError):
-                watch.look()
+            if self._plan.exit_when_done:
+                watch.look()  # Work begins while Dagster is still loading.
             self._start_parts(environment)
             self._wait_for_page()
             final = self._watch_over(watch)
@@ -259,25 +258,31 @@ class _Up:
 
     # --- watching ------------------------------------------------------------------------
     def _watch_over(self, watch: Watch) -> Completion:
+        """Keeps everything running; returns when told to stop, or when all is done."""
         state, said = Completion(), ""
         next_look = next_word = 0.0
         while not self._stop.wait(0.25):
             self._tick()
-            if time.monotonic() < next_look:
+            began = time.monotonic()
+            if began < next_look:
                 continue
             try:
-                # Without --exit-when-done the sensors do it; here their intervals would add up.
-                state = watch.look()
+                if self._plan.exit_when_done:
+                    state = watch.look()
+                    line = state.line()
+                else:
+                    line = watch.glance()
             except (QueueUnavailableError, QueueFullError) as error:
                 log.debug("%s", error)
+                continue
             now = time.monotonic()
-            if state.files and state.line() != said and (now >= next_word or state.done):
-                said, next_word = state.line(), now + WORD_SECONDS
-                self._say(said + ".")
+            if line != said and (now >= next_word or state.done):
+                said, next_word = line, now + WORD_SECONDS
+                self._say(f"{line}.")
             if state.done and self._plan.exit_when_done:
                 break
-            pause = LOOK_SECONDS if self._plan.exit_when_done else 5 * LOOK_SECONDS
-            next_look = time.monotonic() + pause
+            # A look at a large tree takes long: it must not take most of the time.
+            next_look = now + max(LOOK_SECONDS, 10 * (now - began))
         return state
 
     def _tick(self) -> None:
