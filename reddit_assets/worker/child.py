@@ -13,12 +13,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Protocol
 
 from reddit_assets.catalog.layout import Layout
 from reddit_assets.errors import RedditAssetsError
-from reddit_assets.jobqueue.job import Failure, Kind
+from reddit_assets.jobqueue.job import Failure
 from reddit_assets.settings import Settings
 from reddit_assets.worker.messages import Broken, Event, Ready, Recall, Recalled, Task
 
@@ -47,8 +48,12 @@ class Processor(Protocol):
         ...
 
 
-def child_main(kind: Kind, settings: Settings, layout: Layout, pipe: Connection) -> None:
-    """Entry of the process."""
+def child_main(processor: str, settings: Settings, layout: Layout, pipe: Connection) -> None:
+    """Entry of the process.
+
+    Args:
+        processor: ``module:class`` of the :class:`Processor`.
+    """
     _die_with_parent()
     os.setsid()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -60,24 +65,19 @@ def child_main(kind: Kind, settings: Settings, layout: Layout, pipe: Connection)
             pipe.send(event)
 
     try:
-        processor = _processor(kind, settings, layout)
-        emit(Ready(dict(processor.facts())))
+        loaded = _load(processor)(settings, layout)
+        emit(Ready(dict(loaded.facts())))
     except RedditAssetsError as error:
         emit(Broken(Failure.of(error)))
         return
     waiting: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(pipe, waiting, emit), daemon=True).start()
-    processor.run(_tasks(waiting), emit)
+    loaded.run(_tasks(waiting), emit)
 
 
-def _processor(kind: Kind, settings: Settings, layout: Layout) -> Processor:
-    if kind is Kind.EMBED:
-        from reddit_assets.worker.embed_processor import EmbedProcessor
-
-        return EmbedProcessor(settings, layout)
-    from reddit_assets.worker.cluster_processor import ClusterProcessor
-
-    return ClusterProcessor(settings, layout)
+def _load(processor: str) -> Callable[[Settings, Layout], Processor]:
+    module, _, name = processor.partition(":")
+    return getattr(import_module(module), name)
 
 
 def _receive(

@@ -23,7 +23,7 @@ _JOBS = Metric("reddit_assets_jobs", "Jobs ended by this worker.", ["kind", "out
 _ROWS = Metric("reddit_assets_rows", "Rows computed by this worker.", ["kind"])
 _TOKENS = Metric("reddit_assets_tokens", "Tokens embedded by this worker.", ["kind"])
 _SECONDS = Metric("reddit_assets_compute_seconds", "Seconds of computing.", ["kind"])
-_ACTIVE = Gauge("reddit_assets_active_jobs", "Jobs being computed now.", ["kind"])
+_HELD = Gauge("reddit_assets_held_jobs", "Jobs leased to this worker now.", ["kind"])
 
 
 class Display:
@@ -85,9 +85,12 @@ class Display:
         log.info("Ready to %s: %s.", kind.word, ", ".join(shown) or "engine loaded")
         self._refresh()
 
+    def holding(self, kind: Kind, jobs: int) -> None:
+        """Jobs in this worker's hands now."""
+        _HELD.labels(kind.word).set(jobs)
+
     def started(self, kind: Kind, key: str) -> None:
         """A job is being computed."""
-        _ACTIVE.labels(kind.word).inc()
         self._current = key
         self._refresh()
 
@@ -101,7 +104,6 @@ class Display:
         """A job is acknowledged."""
         self._done[kind] += 1
         self._tokens += event.tokens
-        _ACTIVE.labels(kind.word).dec()
         _JOBS.labels(kind.word, event.outcome).inc()
         _TOKENS.labels(kind.word).inc(event.tokens)
         _SECONDS.labels(kind.word).inc(event.seconds)
@@ -116,7 +118,6 @@ class Display:
     def failed(self, kind: Kind, key: str, failure: Failure, outcome: str) -> None:
         """An attempt failed; ``outcome`` says what becomes of the job."""
         self._problems += 1
-        _ACTIVE.labels(kind.word).dec()
         _JOBS.labels(kind.word, outcome).inc()
         text = f"{failure.error} {failure.hint}".strip()
         log.error("%s %s failed (%s): %s", kind.word, key, outcome, text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -18,7 +18,13 @@ from reddit_assets.worker.child import child_main
 from reddit_assets.worker.liveness import Liveness
 from reddit_assets.worker.messages import Recall, Task
 
-__all__ = ["Held", "Station"]
+__all__ = ["PROCESSORS", "Held", "Station"]
+
+# What computes the jobs of a kind: module and class, imported by the child alone.
+PROCESSORS = {
+    Kind.EMBED: "reddit_assets.worker.embed_processor:EmbedProcessor",
+    Kind.CLUSTER: "reddit_assets.worker.cluster_processor:ClusterProcessor",
+}
 
 # A child with this many bytes of chain files in hand has enough to do: more would only be
 # withheld from other workers.
@@ -49,13 +55,21 @@ class Station:
 
     Args:
         queue: where the jobs come from.
+        processors: what computes them; tests and experiments give their own.
     """
 
-    def __init__(self, queue: JobQueue, settings: Settings, layout: Layout) -> None:
+    def __init__(
+        self,
+        queue: JobQueue,
+        settings: Settings,
+        layout: Layout,
+        processors: Mapping[Kind, str] = PROCESSORS,
+    ) -> None:
         self.queue = queue
         self.kind = queue.kind
         self.settings = settings
         self.layout = layout
+        self._processor = processors[queue.kind]
         self.lock = threading.Lock()
         self.held: dict[str, Held] = {}
         self.lost: set[str] = set()
@@ -74,7 +88,7 @@ class Station:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
             target=child_main,
-            args=(self.kind, self.settings, self.layout, theirs),
+            args=(self._processor, self.settings, self.layout, theirs),
             name=f"reddit-assets-{self.kind.word}",
             daemon=True,
         )

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import TypeVar
@@ -41,7 +41,7 @@ from reddit_assets.worker.messages import (
     Started,
 )
 from reddit_assets.worker.outputs import outputs_of
-from reddit_assets.worker.station import Station
+from reddit_assets.worker.station import PROCESSORS, Station
 
 __all__ = ["Worker"]
 
@@ -62,6 +62,7 @@ class Worker:
         queues: the queues to serve, each with a child of its own.
         display: where progress is shown.
         until_empty: return when no job is queued, delayed or leased by anybody.
+        processors: what computes the jobs.
     """
 
     def __init__(
@@ -72,12 +73,13 @@ class Worker:
         display: Display,
         *,
         until_empty: bool = False,
+        processors: Mapping[Kind, str] = PROCESSORS,
     ) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{new_token()[:6]}"
         self.settings = settings
         self.layout = layout
         self.display = display
-        self.stations = [Station(queue, settings, layout) for queue in queues]
+        self.stations = [Station(queue, settings, layout, processors) for queue in queues]
         self._until_empty = until_empty
         self._signals = 0
         self._wake = threading.Event()
@@ -134,6 +136,7 @@ class Worker:
                     return
             for station in self.stations:
                 station.feed()
+                self.display.holding(station.kind, len(station.held))
             self._listen()
             for station in self.stations:
                 if station.worn:

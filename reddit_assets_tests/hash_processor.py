@@ -1,0 +1,157 @@
+"""A processor with real files and made-up vectors: for tests of everything but the engine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import numpy as np
+
+from reddit_assets.catalog.chainfile import ChainFile, texts_of
+from reddit_assets.catalog.fingerprints import embedding_version
+from reddit_assets.catalog.footer import EmbeddingFooter, ModelIdentity, read_output
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.catalog.output import EmbeddingWriter, temporary_path
+from reddit_assets.catalog.scan import Scanner, ScanOptions
+from reddit_assets.catalog.wanted import claim_wanted_model
+from reddit_assets.jobqueue.job import Failure, Kind
+from reddit_assets.settings import Settings
+from reddit_assets.worker.messages import Event, Failed, Finished, Progress, Started, Task
+
+MODEL = ModelIdentity(name="hash", fingerprint="hash-8", dimension=8, max_tokens=256, pooling="sum")
+PROCESSORS = {
+    Kind.EMBED: "hash_processor:HashProcessor",
+    Kind.CLUSTER: "hash_processor:NoClusters",
+}
+
+
+class HashProcessor:
+    """Vectors made of the texts' lengths. Some texts make it misbehave (see ``_obey``)."""
+
+    def __init__(self, settings: Settings, layout: Layout) -> None:
+        self.layout = layout
+        claim_wanted_model(layout, MODEL)
+
+    def facts(self) -> dict[str, object]:
+        return {"backend": "hash", "device": "cpu", "precision": "exact"}
+
+    def run(self, tasks: Iterator[Task | None], emit: Callable[[Event], None]) -> None:
+        for task in tasks:
+            if task is None:
+                continue
+            emit(Started(task.token))
+            try:
+                emit(self._existing(task) or self._embed(task, emit))
+            except Exception as error:
+                emit(Failed(task.token, Failure.of(error)))
+
+    def _existing(self, task: Task) -> Finished | None:
+        if task.force:
+            return None
+        status = Scanner(self.layout, ScanOptions(deep=True, settle_seconds=0)).file(task.key)
+        if status is None or not status.verdict.done:
+            return None
+        output = read_output(self.layout.embedding_path(task.key))
+        return Finished(task.token, (), output.data_version, outcome="fresh")
+
+    def _embed(self, task: Task, emit: Callable[[Event], None]) -> Finished:
+        output = self.layout.embedding_path(task.key)
+        temporary = temporary_path(output, task.token)
+        with ChainFile(self.layout.chain_path(task.key)) as chain:
+            version = embedding_version(chain.source.fingerprint, MODEL.fingerprint)
+            with EmbeddingWriter(temporary, chain.schema, MODEL.dimension) as writer:
+                for batch in chain.batches(1000):
+                    texts = texts_of(batch, chain.text_column).to_pylist()
+                    for text in texts:
+                        self._obey(text)
+                    vectors = np.zeros((len(texts), MODEL.dimension), np.float32)
+                    for row, text in enumerate(texts):
+                        vectors[row, len(text) % MODEL.dimension] = 1.0
+                    writer.write(batch, vectors)
+                    emit(Progress(task.token, len(texts)))
+                chain.verify_unchanged()
+                writer.finish(
+                    EmbeddingFooter(
+                        key=task.key,
+                        data_version=version,
+                        source=chain.source,
+                        model=MODEL,
+                        writer={"token": task.token},
+                        job_id=task.job_id,
+                        written_at=time.time(),
+                    )
+                )
+        return Finished(
+            task.token,
+            ((temporary, output),),
+            version,
+            source_version=chain.source.fingerprint,
+            metadata={"rows": chain.rows},
+            rows=chain.rows,
+            seconds=0.001,
+        )
+
+    @staticmethod
+    def _obey(text: str) -> None:
+        if text.startswith("sleep "):
+            time.sleep(float(text.split()[1]))
+        elif text.startswith("spin "):
+            until = time.monotonic() + float(text.split()[1])
+            while time.monotonic() < until:
+                pass
+        elif text == "crash":
+            os._exit(3)
+        elif text.startswith("crash once "):
+            with suppress(FileExistsError):
+                os.close(os.open(text.split()[2], os.O_CREAT | os.O_EXCL))
+                os._exit(3)
+        elif text == "error":
+            raise RuntimeError("the text says so")
+
+
+class NoClusters:
+    """Stands in where a test makes no clusters."""
+
+    def __init__(self, settings: Settings, layout: Layout) -> None:
+        pass
+
+    def facts(self) -> dict[str, object]:
+        return {}
+
+    def run(self, tasks: Iterator[Task | None], emit: Callable[[Event], None]) -> None:
+        for task in tasks:
+            if task is not None:
+                emit(Failed(task.token, Failure("no clusters here", permanent=True)))
+
+
+def worker_main() -> int:
+    """A worker process with this processor; settings from the environment."""
+    import logging
+    import sys
+
+    from reddit_assets.jobqueue.connection import connect
+    from reddit_assets.jobqueue.queue import JobQueue
+    from reddit_assets.settings import load_settings
+    from reddit_assets.worker.display import Display
+    from reddit_assets.worker.worker import Worker
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    settings = load_settings()
+    layout = Layout.from_settings(settings)
+    queue = JobQueue(connect(settings), Kind.EMBED)
+    until_empty = "--until-empty" in sys.argv
+    with Display() as display:
+        return Worker(
+            [queue],
+            settings,
+            layout,
+            display,
+            until_empty=until_empty,
+            processors=PROCESSORS,
+        ).run()
+
+
+if __name__ == "__main__":
+    raise SystemExit(worker_main())
