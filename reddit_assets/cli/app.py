@@ -50,7 +50,7 @@ _GROUPS = (
     "export",
     # "bench",
     "report",
-    # "nightly",
+    "nightly",
     "settings",
 )
 

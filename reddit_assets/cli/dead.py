@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reddit_assets.cli.options import AsJson, KindName, RedisUrl, chosen_kinds, print_json
+from reddit_assets.cli.options import AsJson, KindName, RedisUrl, Root, chosen_kinds, print_json
 
 if TYPE_CHECKING:
     from reddit_assets.jobqueue.job import DeadLetter
@@ -46,9 +47,13 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="dead")
 
 
-def list_(kind: KindName = "any", redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
+def list_(
+    kind: KindName = "any", root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = False
+) -> None:
     """List the dead letters: key, reason, host, attempts."""
-    letters = [letter for queue in _queues(kind, redis_url) for letter in queue.dead_letters()]
+    letters = [
+        letter for queue in _queues(kind, root, redis_url) for letter in queue.dead_letters()
+    ]
     if as_json:
         print_json([asdict(letter) for letter in letters])
         return
@@ -61,11 +66,14 @@ def list_(kind: KindName = "any", redis_url: RedisUrl = None, as_json: AsJson = 
 def show(
     keys: Annotated[list[str], typer.Argument(help="Partition keys.")],
     kind: KindName = "any",
+    root: Root = None,
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Show everything known of dead letters: reason, job, traceback."""
-    letters = [letter for queue in _queues(kind, redis_url) for letter in queue.dead_letters(keys)]
+    letters = [
+        letter for queue in _queues(kind, root, redis_url) for letter in queue.dead_letters(keys)
+    ]
     _require(keys, {letter.key for letter in letters})
     if as_json:
         print_json([asdict(letter) for letter in letters])
@@ -84,40 +92,53 @@ def show(
 
 
 def retry(
-    keys: Keys = None, every: All = False, kind: KindName = "any", redis_url: RedisUrl = None
+    keys: Keys = None,
+    every: All = False,
+    kind: KindName = "any",
+    root: Root = None,
+    redis_url: RedisUrl = None,
 ) -> None:
     """Queue dead letters again, with their attempts counted anew."""
     total = sum(
-        queue.retry(chosen) for queue, chosen in _chosen(kind, redis_url, keys, every=every)
+        queue.retry(chosen) for queue, chosen in _chosen(kind, root, redis_url, keys, every=every)
     )
     typer.echo(f"{total:,} queued again.")
 
 
 def purge(
-    keys: Keys = None, every: All = False, kind: KindName = "any", redis_url: RedisUrl = None
+    keys: Keys = None,
+    every: All = False,
+    kind: KindName = "any",
+    root: Root = None,
+    redis_url: RedisUrl = None,
 ) -> None:
     """Forget dead letters; the next scan queues those again whose outputs are missing."""
     total = sum(
-        queue.purge(chosen) for queue, chosen in _chosen(kind, redis_url, keys, every=every)
+        queue.purge(chosen) for queue, chosen in _chosen(kind, root, redis_url, keys, every=every)
     )
     typer.echo(f"{total:,} forgotten.")
 
 
-def _queues(kind: str, redis_url: str | None) -> list[JobQueue]:
+def _queues(kind: str, root: Path | None, redis_url: str | None) -> list[JobQueue]:
+    from reddit_assets.cli.beside import load_beside_up
     from reddit_assets.cli.queue import open_queues
-    from reddit_assets.settings import load_settings
 
     kinds = chosen_kinds(kind)
-    queues = open_queues(load_settings(redis_url=redis_url))
+    queues = open_queues(load_beside_up(root=root, redis_url=redis_url))
     return [queues[each] for each in kinds]
 
 
 def _chosen(
-    kind: str, redis_url: str | None, keys: Sequence[str] | None, *, every: bool
+    kind: str,
+    root: Path | None,
+    redis_url: str | None,
+    keys: Sequence[str] | None,
+    *,
+    every: bool,
 ) -> list[tuple[JobQueue, list[str]]]:
     if bool(keys) == every:
         raise typer.BadParameter("Name the keys, or say --all.")
-    queues = _queues(kind, redis_url)
+    queues = _queues(kind, root, redis_url)
     dead = {queue: queue.dead_keys() for queue in queues}
     if keys:
         _require(keys, set().union(*dead.values()))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from reddit_assets.cli.options import AsJson, KindName, RedisUrl, chosen_kinds, print_json
+from reddit_assets.cli.options import AsJson, KindName, RedisUrl, Root, chosen_kinds, print_json
 
 if TYPE_CHECKING:
     from reddit_assets.jobqueue.job import Kind
@@ -38,11 +38,11 @@ def open_queues(settings: Settings) -> dict[Kind, JobQueue]:
     return {kind: JobQueue(client, kind) for kind in Kind}
 
 
-def show(redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
+def show(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
     """Show where the jobs are: waiting, in work, delayed, dead, not yet reported."""
-    from reddit_assets.settings import load_settings
+    from reddit_assets.cli.beside import load_beside_up
 
-    queues = open_queues(load_settings(redis_url=redis_url))
+    queues = open_queues(load_beside_up(root=root, redis_url=redis_url))
     counts = {kind: queue.counts() for kind, queue in queues.items()}
     workers = {name: facts for queue in queues.values() for name, facts in queue.workers().items()}
     if as_json:
@@ -76,21 +76,21 @@ def show(redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
         console.print(f"{name}: {shown}", highlight=False)
 
 
-def pause(kind: KindName = "any", redis_url: RedisUrl = None) -> None:
+def pause(kind: KindName = "any", root: Root = None, redis_url: RedisUrl = None) -> None:
     """Let workers claim nothing new; work in progress finishes."""
-    from reddit_assets.settings import load_settings
+    from reddit_assets.cli.beside import load_beside_up
 
-    queues = open_queues(load_settings(redis_url=redis_url))
+    queues = open_queues(load_beside_up(root=root, redis_url=redis_url))
     for each in chosen_kinds(kind):
         queues[each].pause()
     typer.echo("Paused: nothing new is claimed. `reddit-assets resume` goes on.")
 
 
-def resume(kind: KindName = "any", redis_url: RedisUrl = None) -> None:
+def resume(kind: KindName = "any", root: Root = None, redis_url: RedisUrl = None) -> None:
     """Let workers claim jobs again."""
-    from reddit_assets.settings import load_settings
+    from reddit_assets.cli.beside import load_beside_up
 
-    queues = open_queues(load_settings(redis_url=redis_url))
+    queues = open_queues(load_beside_up(root=root, redis_url=redis_url))
     for each in chosen_kinds(kind):
         queues[each].resume()
     typer.echo("Workers claim jobs again.")

@@ -38,14 +38,14 @@ def report(
     ] = False,
 ) -> None:
     """Report results to Dagster as they come. Nothing is lost while Dagster is down."""
+    from reddit_assets.cli.beside import load_beside_up
     from reddit_assets.cli.queue import open_queues
     from reddit_assets.cli.worker import start_logging
     from reddit_assets.errors import SettingsError
-    from reddit_assets.settings import load_settings
 
     if sink not in ("rest", "instance"):
         raise typer.BadParameter("must be rest or instance.", param_hint="--sink")
-    settings = load_settings(root=root, redis_url=redis_url, dagster_url=dagster_url)
+    settings = load_beside_up(root=root, redis_url=redis_url, dagster_url=dagster_url)
     queues = list(open_queues(settings).values())
     start_logging()
     if sink == "instance":

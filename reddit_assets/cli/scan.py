@@ -12,7 +12,7 @@ from reddit_assets.cli.options import AsJson, KindName, RedisUrl, Root, Subreddi
 if TYPE_CHECKING:
     from reddit_assets.jobqueue.planner import ScanReport
 
-__all__ = ["register"]
+__all__ = ["register", "report_fields"]
 
 EPILOG = """
 Examples:
@@ -61,14 +61,14 @@ def scan(
     from reddit_assets.catalog.layout import Layout
     from reddit_assets.catalog.scan import Scanner, ScanOptions
     from reddit_assets.catalog.subreddits import SubredditFilter
+    from reddit_assets.cli.beside import load_beside_up
     from reddit_assets.cli.queue import open_queues
     from reddit_assets.clustering.params import ClusterParams
     from reddit_assets.jobqueue.job import Kind
     from reddit_assets.jobqueue.planner import measured_rate, queue_wanted, sweep
-    from reddit_assets.settings import load_settings
 
     kinds = chosen_kinds(kind)
-    settings = load_settings(root=root, subreddits=subreddits, redis_url=redis_url, adopt=adopt)
+    settings = load_beside_up(root=root, subreddits=subreddits, redis_url=redis_url, adopt=adopt)
     layout = Layout.from_settings(settings)
     layout.require_chains()
     queues: dict[Any, Any] = {}
@@ -96,7 +96,7 @@ def scan(
 
         print_json(
             {
-                **vars_of(report),
+                **report_fields(report),
                 "dry_run": dry_run,
                 "recovered": recovered,
                 "rows_per_second": rate,
@@ -110,7 +110,7 @@ def scan(
         typer.echo(_estimate(report.rows, rate, workers))
 
 
-def vars_of(report: ScanReport) -> dict[str, Any]:
+def report_fields(report: ScanReport) -> dict[str, Any]:
     """A report's fields as JSON has them."""
     # Not asdict of the whole: it takes a Counter apart into pairs.
     fields = {name: getattr(report, name) for name in report.__dataclass_fields__}

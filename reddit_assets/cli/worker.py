@@ -67,11 +67,11 @@ def worker(
 
     Shows progress in a terminal and plain lines elsewhere. Fresh outputs are skipped.
     """
-    from reddit_assets.settings import load_settings
+    from reddit_assets.cli.beside import load_beside_up
     from reddit_assets.worker.run import run_worker
 
     kinds = chosen_kinds(kind)
-    settings = load_settings(
+    settings = load_beside_up(
         root=root,
         backend=backend,
         device=device,

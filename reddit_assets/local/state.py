@@ -94,6 +94,18 @@ class StateDir:
             return {}
         return facts if isinstance(facts, dict) else {}
 
+    @property
+    def in_use(self) -> bool:
+        """Whether a living process holds the lock."""
+        try:
+            with (self.path / "lock").open("r", encoding="utf-8") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
     def release(self) -> None:
         """Gives the lock back."""
         if self._lock is not None:

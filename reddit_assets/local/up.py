@@ -142,6 +142,7 @@ class _Up:
         self._supervisor = Supervisor(say)
         self._page = Page(f"http://{HOST}:{plan.port}")
         self._began = time.monotonic()
+        self._redis_url = ""
         self._summary = Summary(
             root=str(settings.root), page=self._page.url, state_dir=str(state.path)
         )
@@ -205,6 +206,9 @@ class _Up:
             assert settings.dagster_postgres_url is not None
             postgres_url = settings.dagster_postgres_url.get_secret_value()
         write_instance(state.dagster_home, None if postgres is None else postgres.url)
+        # For commands beside this one; somebody else's address may hold a password.
+        self._redis_url = "" if valkey is None else valkey.url
+        self._note()
         for server, name in ((valkey, "Valkey"), (postgres, "Postgres")):
             if server is not None:
                 self._say(f"{name} runs ({server.url}).")
@@ -253,8 +257,16 @@ class _Up:
                     hint=f"Look at {self._state.log('webserver')}.",
                 )
         if not self._stop.is_set():
-            self._state.note(pid=os.getpid(), page=self._page.url)
+            self._note(page=self._page.url)
             self._say(f"The Dagster page is {self._page.url}")
+
+    def _note(self, **facts: str) -> None:
+        self._state.note(
+            pid=os.getpid(),
+            redis_url=self._redis_url,
+            dagster_home=str(self._state.dagster_home),
+            **facts,
+        )
 
     # --- watching ------------------------------------------------------------------------
     def _watch_over(self, watch: Watch) -> Completion:

@@ -1,0 +1,55 @@
+"""Commands beside a running ``reddit-assets up``: they find its queue and its Dagster."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reddit_assets.settings import Settings
+
+__all__ = ["load_beside_up", "use_dagster_of_up"]
+
+
+def load_beside_up(**flags: Any) -> Settings:
+    """Settings from flags and environment; the queue of the root's ``up`` if none is named.
+
+    Raises:
+        SettingsError: a value is not valid.
+    """
+    from reddit_assets.settings import load_settings
+
+    settings = load_settings(**flags)
+    address = _facts(settings).get("redis_url")
+    if settings.redis_url is None and address:
+        return load_settings(**{**flags, "redis_url": address})
+    return settings
+
+
+def use_dagster_of_up(settings: Settings) -> None:
+    """Sets DAGSTER_HOME to the instance of the root's ``up`` if it is not set.
+
+    Raises:
+        SettingsError: it is not set, and no ``up`` runs for the root.
+    """
+    from reddit_assets.errors import SettingsError
+
+    if os.environ.get("DAGSTER_HOME"):
+        return
+    home = _facts(settings).get("dagster_home")
+    if not home:
+        raise SettingsError(
+            "DAGSTER_HOME is not set.",
+            hint="Set it to the folder of Dagster's dagster.yaml, or start `reddit-assets up`.",
+        )
+    os.environ["DAGSTER_HOME"] = str(home)
+
+
+def _facts(settings: Settings) -> dict[str, Any]:
+    """What the root's ``up`` has noted, if one runs."""
+    if settings.root is None:
+        return {}
+    from reddit_assets.local.state import StateDir, default_state_dir
+
+    state = StateDir(settings.state_dir or default_state_dir(settings.root.absolute()))
+    return state.facts() if state.in_use else {}
