@@ -1,0 +1,198 @@
+"""``reddit-assets up``, whole: real servers, webserver, daemon, reporter and workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.local.processes import FAMILY_VARIABLE, family_of
+from reddit_assets.local.sample import sample_files
+from reddit_assets.local.servers import free_port
+
+pytestmark = pytest.mark.slow
+
+LIMIT_SECONDS = 180
+
+
+class Up:
+    """Starts ``up`` on one root and state folder, and looks at what it leaves."""
+
+    def __init__(self, root: Path, state: Path) -> None:
+        self.root, self.state, self.port = root, state, free_port()
+        self.errors = state / "stderr.txt"
+        self.environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("REDDIT_", "REDIS_", "DAGSTER_"))
+        }
+        self.environment |= {
+            "REDDIT_STATE_DIR": str(state),
+            "REDDIT_SETTLE_SECONDS": "0",
+            # A cluster of a few rows needs no reduction that is compiled first.
+            "REDDIT_REDUCTION": "none",
+        }
+
+    def command(self, *arguments: str) -> list[str]:
+        return [
+            *(sys.executable, "-m", "reddit_assets.cli", "up", "--root", str(self.root)),
+            *("--port", str(self.port), "--backend", "onnx", *arguments),
+        ]
+
+    def run(self, *arguments: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+        """Runs it to its end; the process and its JSON."""
+        done = subprocess.run(
+            self.command("--exit-when-done", "--json", *arguments),
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+        return done, json.loads(done.stdout) if done.stdout else {}
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Starts it and waits until its page is there."""
+        self.state.mkdir(exist_ok=True)
+        with self.errors.open("wb") as errors:
+            process = subprocess.Popen(self.command(), stderr=errors, env=self.environment)
+        wait_for(lambda: "The Dagster page is" in self.errors.read_text(), process)
+        return process
+
+    def left(self) -> list[str]:
+        """The processes of its family that run."""
+        mark, found = family_of(self.state / "processes"), []
+        recorded = {
+            json.loads(path.read_text())["pid"]
+            for path in (self.state / "processes").glob("*.json")
+        }
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get(FAMILY_VARIABLE) == mark or process.pid in recorded
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(" ".join(process.cmdline())[-80:])
+            except psutil.Error:
+                continue
+        return found
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        assert process.poll() is None, "it ended"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Two subreddits of the sample, names beyond ASCII included: four files."""
+    base = tmp_path_factory.mktemp("up")
+    for file in sample_files():
+        if file.path.parent.name in ("tinytown", "日本旅行"):
+            path = Layout.of(base / "root").chains / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(file.table.slice(0, 12), path)
+    up = Up(base / "root", base / "state")
+    yield up
+    assert up.left() == []
+
+
+def test_it_survives_its_own_death_and_does_everything_once(up: Up):
+    # Given a running `up`
+    process = up.start()
+    # If a second one is started on the same root, Then a sentence names the first
+    second = subprocess.run(
+        up.command("--port", str(free_port())),
+        capture_output=True,
+        text=True,
+        env=up.environment,
+        timeout=60,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert f"runs for this root already (process {process.pid}" in second.stderr
+    # If it is killed, Then its children are left, as after any crash
+    process.kill()
+    process.wait()
+    assert up.left()
+    # If it is started again, Then they are cleared, and everything is done
+    done, summary = up.run()
+    assert done.returncode == 0, done.stderr
+    assert "Ended what an earlier crash left running" in done.stderr
+    assert up.left() == []
+    assert (summary["files"], summary["rows"], summary["subreddits"]) == (3, 27, 2)
+    assert {name: c["materialized"] for name, c in summary["materialized"].items()} == {
+        "chains": 3,
+        "embeddings": 3,
+        "clusters": 2,
+    }
+    for key in ("ti/tinytown", "日本/日本旅行"):
+        table = pq.read_table(Layout.of(up.root).cluster_path(key))
+        assert table.schema.field("emb_383").type == pa.float32()
+        assert table["cluster_id"].to_pylist()
+
+
+def test_a_second_run_has_nothing_to_do_and_a_third_only_what_changed(up: Up):
+    # Given everything done, If it runs again, Then it does no work and says so
+    done, summary = up.run()
+    assert done.returncode == 0, done.stderr
+    assert summary["no_work"]
+    assert summary["work_done"] == {"embed_jobs": 0, "cluster_jobs": 0}
+    # If one file changes and another is torn
+    layout = Layout.of(up.root)
+    changed = layout.chain_path("日本/日本旅行/chains_chunk_1")
+    pq.write_table(pq.read_table(changed).slice(0, 5), changed)
+    layout.chain_path("ti/tinytown/chains_chunk_0").write_bytes(b"PAR1 torn")
+    done, summary = up.run()
+    # Then the changed one and its subreddit are done again, nothing else; the torn one is named,
+    # and the status is 1
+    assert done.returncode == 1, done.stderr
+    assert summary["work_done"] == {"embed_jobs": 1, "cluster_jobs": 1}
+    assert [letter["key"] for letter in summary["dead_letters"]] == ["ti/tinytown/chains_chunk_0"]
+
+
+def test_ctrl_c_leaves_nothing_running(up: Up):
+    # Given a running `up`, If it is told to stop
+    process = up.start()
+    assert up.left()
+    process.send_signal(signal.SIGINT)
+    # Then it ends in good order and nothing is left
+    assert process.wait(30) == 0
+    assert up.left() == []
+    assert "Stopping everything." in up.errors.read_text()
+
+
+def test_a_taken_port_and_a_missing_folder_are_sentences(up: Up, tmp_path: Path):
+    # Given a port that is taken
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        up_there = up.command("--port", str(taken.getsockname()[1]))
+        done = subprocess.run(
+            up_there, capture_output=True, text=True, env=up.environment, timeout=60, check=False
+        )
+    # Then one sentence says so
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "is taken. Choose another, for example --port" in done.stderr
+    # and so it does for a folder that is not there
+    other = Up(tmp_path / "nowhere", tmp_path / "state")
+    done = subprocess.run(
+        other.command(), capture_output=True, text=True, env=other.environment, check=False
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "There is no folder" in done.stderr
