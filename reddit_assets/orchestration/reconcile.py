@@ -49,7 +49,7 @@ def result_of(output: OutputFile, key: str, asset: str, chain_stamp: str = "") -
         else:
             metadata |= footer.summary
     return Result(
-        job=job or f"on disk {output.data_version}",
+        job=job or f"on disk {key} {output.data_version}",
         asset=asset,
         partition=key,
         outcome="fresh",
