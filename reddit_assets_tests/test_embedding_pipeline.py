@@ -21,21 +21,7 @@ from reddit_assets.errors import BadFileError, ModelNotFoundError, SourceChanged
 from reddit_assets_tests.embedding_fakes import DIMENSION, FakeBackend, fake_spec
 
 WORDS = np.array(
-    [
-        "the",
-        "of",
-        "cat",
-        "dog",
-        "house",
-        "tree",
-        "river",
-        "stone",
-        "idea",
-        "question",
-        "answer",
-        "war",
-        "love",
-    ]
+    ["the", "of", "cat", "dog", "house", "tree", "river", "stone", "idea", "question", "war"]
 )
 
 

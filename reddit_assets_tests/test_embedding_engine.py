@@ -1,0 +1,177 @@
+"""The engine around a backend: batches, windows, order; threads; conformance's verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from reddit_assets.embedding import conformance
+from reddit_assets.embedding.backends.base import Batch
+from reddit_assets.embedding.batching import padding_share, plan_batches
+from reddit_assets.embedding.conformance import Conformance, cosines, demand
+from reddit_assets.embedding.engine import Embedder
+from reddit_assets.embedding.host import available_cores
+from reddit_assets.embedding.model import find_model
+from reddit_assets.embedding.reference import golden
+from reddit_assets.embedding.tokenizer import TokenTable
+from reddit_assets.errors import ModelNotFoundError, NonconformantError
+from reddit_assets_tests.embedding_fakes import FakeBackend, fake_spec
+
+
+@pytest.fixture
+def embedder(tmp_path: Path) -> Embedder:
+    try:
+        spec = find_model("all-MiniLM-L6-v2", tmp_path)
+    except ModelNotFoundError as error:
+        pytest.skip(str(error))
+    return Embedder(fake_spec(spec), FakeBackend())
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_batches_hold_every_text_once_within_the_budget(padded: bool) -> None:
+    # Given lengths from nothing to more than the budget
+    random = np.random.default_rng(0)
+    lengths = np.concatenate([random.integers(0, 257, 2_000), [600, 3, 0]])
+    # If they are planned
+    batches = plan_batches(lengths, 512, padded=padded)
+    # Then each is in one batch, no batch of several costs more than the budget, long ones first
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    for rows in batches:
+        kept = np.maximum(lengths[rows], 1)
+        cost = len(rows) * kept.max() if padded else kept.sum()
+        assert len(rows) == 1 or cost <= 512
+    firsts = [lengths[rows].max() for rows in batches]
+    assert firsts == sorted(firsts, reverse=True)
+    # and batches are full and nearly unpadded
+    assert len(batches) < 1.2 * lengths.sum() / 512 + 10
+    assert padding_share(lengths, batches) < 0.02
+
+
+def test_no_texts_make_no_batches() -> None:
+    assert plan_batches(np.array([], np.int64), 512) == []
+    assert padding_share(np.array([], np.int64), []) == 0.0
+
+
+def test_padding_and_mask() -> None:
+    tokens = TokenTable(np.array([9, 8, 7, 6, 5], np.int32), np.array([0, 3, 3, 5]))
+    ids, mask = Batch(tokens, pad_id=1).padded(multiple=4)
+    assert ids.tolist() == [[9, 8, 7, 1], [1, 1, 1, 1], [6, 5, 1, 1]]
+    assert mask.tolist() == [[1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 0, 0]]
+
+
+def test_equal_texts_are_computed_once_and_order_is_kept(embedder: Embedder) -> None:
+    # Given a thousand rows of only fifty texts, with nulls, in chunks
+    random = np.random.default_rng(1)
+    pool = [f"text number {i} " * int(random.integers(1, 9)) for i in range(49)] + [None]
+    chosen = [pool[i] for i in random.integers(0, 50, 1_000)]
+    column = pa.chunked_array([pa.array(chosen[:300]), pa.array(chosen[300:])])
+    # If they are embedded in one window
+    encoded = embedder.encode_counted(column)
+    # Then only fifty were computed, and every row has its own text's vector and tokens
+    assert encoded.computed_rows == 50
+    assert isinstance(embedder.backend, FakeBackend)
+    assert sum(rows for rows, _ in embedder.backend.batches) == 50
+    alone = {text: embedder.encode([text])[0] for text in pool}
+    np.testing.assert_allclose(
+        encoded.vectors, np.stack([alone[text] for text in chosen]), rtol=1e-5, atol=1e-5
+    )
+    assert encoded.tokens.tolist() == [
+        int(embedder.tokenizer([text]).lengths[0]) for text in chosen
+    ]
+
+
+def test_windows_bound_what_is_looked_at_together(embedder: Embedder) -> None:
+    # Given twenty equal texts and windows of six rows
+    embedder.window_rows = 6
+    done: list[int] = []
+    encoded = embedder.encode_counted(["same"] * 20, progress=done.append)
+    # Then each window computes it once, and says its rows
+    assert encoded.computed_rows == 4
+    assert done == [6, 6, 6, 2]
+    assert embedder.encode([]).shape == (0, 8)
+
+
+def test_a_failure_of_the_backend_is_the_callers(embedder: Embedder) -> None:
+    assert isinstance(embedder.backend, FakeBackend)
+    embedder.backend.poison = int(embedder.tokenizer(["zebra"]).ids[1])
+    with pytest.raises(RuntimeError, match="device failed"):
+        embedder.encode(["a"] * 3 + ["zebra"])
+    embedder.backend.poison = None
+    assert len(embedder.encode(["zebra"])) == 1
+
+
+def test_cores_are_those_the_container_grants(tmp_path: Path) -> None:
+    # Given control groups of version 2 whose parent has the tighter quota
+    child = tmp_path / "parent" / "child"
+    child.mkdir(parents=True)
+    (child / "cpu.max").write_text("max 100000\n")
+    (tmp_path / "parent" / "cpu.max").write_text("50000 100000\n")
+    assert available_cores(tmp_path, "0::/parent/child\n") == 1
+    # of version 1
+    old = tmp_path / "cpu,cpuacct" / "box"
+    old.mkdir(parents=True)
+    (old / "cpu.cfs_quota_us").write_text("100000\n")
+    (old / "cpu.cfs_period_us").write_text("100000\n")
+    assert available_cores(tmp_path, "4:cpu,cpuacct:/box\n") == 1
+    # or none at all: then what the process may run on
+    import os
+
+    assert available_cores(tmp_path / "nothing", "0::/x\n") == len(os.sched_getaffinity(0))
+
+
+def test_cosines_see_wrong_and_broken_rows() -> None:
+    a = np.array([[1, 0], [0, 2], [np.nan, 1], [0, 0]], np.float32)
+    b = np.array([[1, 0], [1, 0], [1, 1], [1, 0]], np.float32)
+    np.testing.assert_allclose(cosines(a, b), [1, 0, -1, -1], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("turn", "precision", "conformant"),
+    [
+        (0.0, "fp32", True),
+        (0.01, "fp32", False),
+        (0.01, "bf16", True),
+        (0.03, "bf16", False),
+        (0.03, "fp16", False),
+    ],
+)
+def test_conformance_has_the_bounds_of_its_precision(
+    embedder: Embedder,
+    monkeypatch: pytest.MonkeyPatch,
+    turn: float,
+    precision: str,
+    conformant: bool,
+) -> None:
+    # Given a backend whose vectors are turned by a small angle from the exact one's
+    class Turned(FakeBackend):
+        def forward(self, batch: Batch) -> np.ndarray:
+            vectors = super().forward(batch)
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+            unit = vectors / lengths
+            across = np.zeros_like(unit)
+            across[:, 0], across[:, 1] = -unit[:, 1], unit[:, 0]
+            across += 1e-9
+            across /= np.linalg.norm(across, axis=1, keepdims=True)
+            return lengths * (np.cos(turn) * unit + np.sin(turn) * across)
+
+    backend = Turned()
+    backend.precision = precision
+    checked = Embedder(embedder.spec, backend)
+    # If it is checked, then the bound of its precision decides
+    found = conformance.check(checked, FakeBackend())
+    assert found.reference == "computed"
+    assert found.conformant is conformant
+    if conformant:
+        demand(checked, found)
+    else:
+        with pytest.raises(NonconformantError, match="smallest cosine"):
+            demand(checked, found)
+
+
+def test_another_tokenizer_is_not_conformant(embedder: Embedder) -> None:
+    found = Conformance(False, 1.0, 1.0, 0.99999, False, "golden", len(golden().texts))
+    with pytest.raises(NonconformantError, match="tokenizer"):
+        demand(embedder, found)
