@@ -8,12 +8,23 @@ import socket
 import traceback as tracebacks
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
-from reddit_assets.catalog.layout import Layout
+from reddit_assets.catalog.layout import CLUSTER_FILES, Layout
 from reddit_assets.errors import RedditAssetsError
 
-__all__ = ["Claim", "DeadLetter", "Failure", "Job", "Kind", "Lane", "Result", "new_token"]
+__all__ = [
+    "Claim",
+    "DeadLetter",
+    "Failure",
+    "Job",
+    "Kind",
+    "Lane",
+    "Result",
+    "new_token",
+    "outputs_of",
+]
 
 
 class Kind(StrEnum):
@@ -45,6 +56,14 @@ class Lane(StrEnum):
 def new_token() -> str:
     """A random fencing token or job id: 64 bits as hex."""
     return secrets.token_hex(8)
+
+
+def outputs_of(layout: Layout, kind: Kind, key: str) -> list[Path]:
+    """The final names of a job's outputs. Raises BadKeyError."""
+    if kind is Kind.EMBED:
+        return [layout.embedding_path(key)]
+    folder = layout.cluster_dir(key)
+    return [folder / name for name in CLUSTER_FILES]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reddit_assets.catalog.keys import shard_of
+from reddit_assets.catalog.output import remove_temporary
 from reddit_assets.catalog.scan import Scanner, SubredditStatus, Verdict
 from reddit_assets.errors import RedditAssetsError
-from reddit_assets.jobqueue.job import Job, Kind, Lane
+from reddit_assets.jobqueue.job import Job, Kind, Lane, outputs_of
 from reddit_assets.jobqueue.queue import Enqueued, JobQueue
 
 __all__ = [
@@ -219,7 +220,11 @@ def sweep(scanner: Scanner, queue: JobQueue, *, lost_seconds: float) -> Sweep:
 
     taken = queue.unlisted(0)
     done = settled(taken)
+    tombs = queue.tombs(done)
     queue.close({key: taken[key] for key in done})
+    for key, tokens in tombs.items():
+        for output in outputs_of(scanner.layout, queue.kind, key):
+            remove_temporary(output, tokens)
     old = queue.unlisted(lost_seconds) if len(done) < len(taken) else {}
     lost = {key: old[key] for key in old if key in taken and key not in done}
     queue.repush(lost)

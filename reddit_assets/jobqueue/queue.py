@@ -461,6 +461,19 @@ class JobQueue:
                 start += step // 2
         return {key: job_id for key, job_id in candidates.items() if job_id not in listed}
 
+    def tombs(self, keys: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The tokens of dead leases by key: their temporary files may still be there."""
+        found: dict[str, tuple[str, ...]] = {}
+        with redis_errors(self.client):
+            for chunk in chunks(keys):
+                pipeline = self.client.pipeline(transaction=False)
+                for key in chunk:
+                    pipeline.hget(f"{self.prefix}job:{key}", "tombs")
+                for key, text in zip(chunk, pipeline.execute(), strict=True):
+                    if text:
+                        found[key] = tuple(text.split())
+        return found
+
     def close(self, ids: dict[str, str]) -> int:
         """Remove queued entries whose outputs are there already; the number removed."""
         return sum(

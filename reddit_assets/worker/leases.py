@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from reddit_assets.catalog.output import remove_temporary
 from reddit_assets.errors import QueueFullError, QueueUnavailableError, RedditAssetsError
+from reddit_assets.jobqueue.job import outputs_of
 from reddit_assets.settings import Settings
-from reddit_assets.worker.outputs import outputs_of
 from reddit_assets.worker.station import Station
 
 __all__ = ["LeaseKeeper"]

@@ -25,7 +25,7 @@ from reddit_assets.errors import (
     QueueUnavailableError,
     RedditAssetsError,
 )
-from reddit_assets.jobqueue.job import Claim, Failure, Kind, Result, new_token
+from reddit_assets.jobqueue.job import Claim, Failure, Kind, Result, new_token, outputs_of
 from reddit_assets.jobqueue.queue import JobQueue
 from reddit_assets.settings import Settings
 from reddit_assets.worker.display import Display
@@ -40,7 +40,6 @@ from reddit_assets.worker.messages import (
     Recalled,
     Started,
 )
-from reddit_assets.worker.outputs import outputs_of
 from reddit_assets.worker.station import PROCESSORS, Station
 
 __all__ = ["Worker"]
