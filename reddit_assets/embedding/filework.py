@@ -226,7 +226,7 @@ class FileInWork:
         self._held, self._held_rows = [], 0
         if self._writer is None:
             self._writer = EmbeddingWriter(
-                self._temporary, self._chain.schema, self._model.dimension
+                self._temporary, self._chain.schema, self._model.dimension, rows=self._chain.rows
             )
         if len(batches) == 1:
             self._writer.write(batches[0], vectors[0])
