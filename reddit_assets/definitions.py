@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dagster import Definitions, in_process_executor
 
-from reddit_assets.orchestration.checks import make_checks, make_corpus_check
 from reddit_assets.orchestration.factory import make_assets, make_inputs
 from reddit_assets.orchestration.jobs import (
     NIGHTLY,
@@ -28,7 +27,6 @@ defs = Definitions(
         *make_inputs(),
         make_corpus(),
     ],
-    asset_checks=[*(check for one in sets for check in make_checks(one)), make_corpus_check()],
     sensors=make_sensors(settings.discovery_seconds),
     schedules=[make_schedule(settings.nightly_cron, settings.nightly_timezone)],
     jobs=[NIGHTLY, *make_steering_jobs()],

@@ -195,6 +195,9 @@ class Settings(BaseSettings):
     fresh_hours: float = Field(
         24.0, gt=0, description="A file that waits longer for its embedding fails corpus_fresh."
     )
+    run_lease_seconds: float = Field(
+        60.0, gt=0, description="A Dagster run not heard of for this long counts as dead."
+    )
     backfill_run_size: int = Field(
         1_000, ge=1, description="Partitions per run of a backfill at the most."
     )

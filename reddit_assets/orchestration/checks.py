@@ -1,99 +1,84 @@
-"""The asset checks. In a run they look at the run's partitions, by hand or nightly at a sample.
+"""The asset checks. In a run they look at the run's partitions, by hand at a sample or at all.
 
-Without ``from __future__ import annotations``: Dagster reads the type of a check's context.
+Their assets' own ops evaluate them: a check with an op of its own would be skipped in every run of
+its asset, whose op yields no output.
 """
 
+from __future__ import annotations
+
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dagster import (
-    AssetCheckExecutionContext,
+    AssetCheckEvaluation,
+    AssetCheckKey,
     AssetCheckResult,
-    AssetChecksDefinition,
     AssetCheckSeverity,
-    AssetKey,
+    AssetCheckSpec,
+    AssetExecutionContext,
     MetadataValue,
     PartitionsDefinition,
     PreviewWarning,
-    asset_check,
 )
 
 from reddit_assets.orchestration.names import CORPUS, AssetSet
 
-__all__ = ["make_checks", "make_corpus_check"]
+__all__ = ["check_specs", "corpus_check", "evaluate", "evaluate_corpus"]
 
 _SAMPLE = 200
 
 
-def make_checks(assets: AssetSet) -> list[AssetChecksDefinition]:
-    """The checks of one set of assets."""
-    return [
-        _check(
-            assets.embeddings,
-            "embeddings_valid",
-            "Schema, rows, unit norms, no NaN.",
-            lambda context: _embeddings(context, assets, "check_embeddings"),
-        ),
-        _check(
-            assets.embeddings,
-            "embeddings_conformant",
-            "Written by backends whose vectors equal the reference's.",
-            lambda context: _embeddings(context, assets, "check_conformance"),
-        ),
-        _check(
-            assets.clusters,
-            "clusters_healthy",
-            "Rows equal to the inputs', clusters found, not nearly all noise.",
-            lambda context: _clusters(context, assets),
-        ),
-        _check(
-            assets.embeddings,
-            "no_dead_letters",
-            "No job of the partition has failed for good.",
-            lambda context: _dead_letters(context, assets, "embed"),
-            assets.files,
-        ),
-        _check(
-            assets.clusters,
-            "no_dead_letters",
-            "No job of the partition has failed for good.",
-            lambda context: _dead_letters(context, assets, "cluster"),
-            assets.subreddits,
-        ),
-    ]
-
-
-def make_corpus_check() -> AssetChecksDefinition:
-    """How long the oldest file has been waiting."""
-    return _check(CORPUS, "corpus_fresh", "No file waits for its embedding too long.", _corpus)
-
-
-def _check(
-    asset: AssetKey,
-    name: str,
-    description: str,
-    body: Callable[[AssetCheckExecutionContext], AssetCheckResult],
-    partitions: PartitionsDefinition | None = None,
-) -> AssetChecksDefinition:
+def check_specs(assets: AssetSet, name: str) -> list[AssetCheckSpec]:
+    """The checks of ``embeddings`` or of ``clusters``."""
+    embeddings = name == "embeddings"
+    key = assets.embeddings if embeddings else assets.clusters
     with warnings.catch_warnings():
         # Partitioned checks are new in Dagster: the contract tests say when they change.
         warnings.simplefilter("ignore", PreviewWarning)
+        dead = AssetCheckSpec(
+            "no_dead_letters",
+            asset=key,
+            description="No job of the partition has failed for good.",
+            partitions_def=assets.files if embeddings else assets.subreddits,
+        )
+    if not embeddings:
+        what = "Rows equal to the inputs', clusters found, not nearly all noise."
+        return [AssetCheckSpec("clusters_healthy", asset=key, description=what), dead]
+    what = "Written by backends whose vectors equal the reference's."
+    return [
+        AssetCheckSpec("embeddings_valid", asset=key, description="Schema, rows, norms, no NaN."),
+        AssetCheckSpec("embeddings_conformant", asset=key, description=what),
+        dead,
+    ]
 
-        @asset_check(asset=asset, name=name, description=description, partitions_def=partitions)
-        def check(context: AssetCheckExecutionContext) -> AssetCheckResult:
-            from reddit_assets.errors import RedditAssetsError
-            from reddit_assets.orchestration.surroundings import as_failure
 
-            try:
-                return body(context)
-            except RedditAssetsError as error:
-                raise as_failure(error) from None
-
-    return check
+def corpus_check() -> AssetCheckSpec:
+    """How long the oldest file has been waiting."""
+    return AssetCheckSpec(
+        "corpus_fresh", asset=CORPUS, description="No file waits for its embedding too long."
+    )
 
 
-def _partitions(context: AssetCheckExecutionContext, partitions: PartitionsDefinition) -> list[str]:
+def evaluate(context: AssetExecutionContext, assets: AssetSet) -> Iterator[AssetCheckResult]:
+    """Results of the selected checks.
+
+    Raises:
+        RedditAssetsError: settings, trees or Redis are not there.
+    """
+    bodies: dict[str, Callable[[], AssetCheckResult]] = {
+        "embeddings_valid": lambda: _embeddings(context, assets, "check_embeddings"),
+        "embeddings_conformant": lambda: _embeddings(context, assets, "check_conformance"),
+        "clusters_healthy": lambda: _clusters(context, assets),
+    }
+    for key in sorted(context.selected_asset_check_keys, key=lambda key: key.name):
+        if key.name in bodies:
+            yield bodies[key.name]()._replace(asset_key=key.asset_key, check_name=key.name)
+        else:
+            yield from _dead_letters(context, assets, key)
+
+
+def _partitions(context: AssetExecutionContext, partitions: PartitionsDefinition) -> list[str]:
     """The partitions of the run, none if it has none."""
     tags = context.run.tags
     if "dagster/partition" in tags:
@@ -108,7 +93,7 @@ def _partitions(context: AssetCheckExecutionContext, partitions: PartitionsDefin
     return keys[keys.index(first) : keys.index(last) + 1]
 
 
-def _result(findings: Any, severity: AssetCheckSeverity) -> AssetCheckResult:
+def _result(findings: Any) -> AssetCheckResult:
     from reddit_assets.orchestration.materialization import table
 
     metadata: dict[str, MetadataValue] = {
@@ -119,17 +104,16 @@ def _result(findings: Any, severity: AssetCheckSeverity) -> AssetCheckResult:
         if found:
             rows = [{"partition": key, "what": what} for key, what in list(found.items())[:100]]
             metadata[name] = table(rows)
-    passed = not findings.problems and not findings.warnings
     return AssetCheckResult(
-        passed=passed,
-        severity=severity if findings.problems else AssetCheckSeverity.WARN,
+        passed=not findings.problems and not findings.warnings,
+        severity=AssetCheckSeverity.ERROR if findings.problems else AssetCheckSeverity.WARN,
         description=findings.summary,
         metadata=metadata,
     )
 
 
 def _embeddings(
-    context: AssetCheckExecutionContext, assets: AssetSet, function: str
+    context: AssetExecutionContext, assets: AssetSet, function: str
 ) -> AssetCheckResult:
     from reddit_assets.orchestration import quality
     from reddit_assets.orchestration.surroundings import Surroundings
@@ -138,53 +122,69 @@ def _embeddings(
     keys = _partitions(context, assets.files)[:_SAMPLE]
     if not keys:
         keys = quality.sample_keys(around.scanner(dead=()), _SAMPLE)
-    return _result(getattr(quality, function)(around.layout, keys), AssetCheckSeverity.ERROR)
+    return _result(getattr(quality, function)(around.layout, keys))
 
 
-def _clusters(context: AssetCheckExecutionContext, assets: AssetSet) -> AssetCheckResult:
+def _clusters(context: AssetExecutionContext, assets: AssetSet) -> AssetCheckResult:
     from reddit_assets.orchestration import quality
     from reddit_assets.orchestration.surroundings import Surroundings
 
     around = Surroundings.load()
     keys = _partitions(context, assets.subreddits) or None
-    return _result(quality.check_clusters(around.scanner(dead=()), keys), AssetCheckSeverity.ERROR)
+    return _result(quality.check_clusters(around.scanner(dead=()), keys))
 
 
 def _dead_letters(
-    context: AssetCheckExecutionContext, assets: AssetSet, kind: str
-) -> AssetCheckResult:
+    context: AssetExecutionContext, assets: AssetSet, check: AssetCheckKey
+) -> Iterator[AssetCheckResult]:
+    """One event per partition of the run, else one result for all."""
     from reddit_assets.jobqueue.job import Kind
     from reddit_assets.orchestration.dead_letters import letters_table
     from reddit_assets.orchestration.names import set_of
     from reddit_assets.orchestration.surroundings import Surroundings
 
     around = Surroundings.load()
-    wanted = Kind.EMBED if kind == "embed" else Kind.CLUSTER
-    partitions = assets.files if wanted is Kind.EMBED else assets.subreddits
-    keys = set(_partitions(context, partitions))
-    letters = [
-        letter
-        for letter in around.queues[wanted].dead_letters()
-        if set_of(letter.key, around.shards) == assets and (not keys or letter.key in keys)
-    ]
-    metadata: dict[str, MetadataValue] = {"dead letters": MetadataValue.int(len(letters))}
-    if letters:
-        metadata["letters"] = letters_table(letters)
+    embed = check.asset_key == assets.embeddings
+    letters = {
+        letter.key: letter
+        for letter in around.queues[Kind.EMBED if embed else Kind.CLUSTER].dead_letters()
+        if set_of(letter.key, around.shards) == assets
+    }
+    keys = _partitions(context, assets.files if embed else assets.subreddits)
+    for key in keys:
+        letter = letters.get(key)
+        context.log_event(
+            AssetCheckEvaluation(
+                asset_key=check.asset_key,
+                check_name=check.name,
+                passed=letter is None,
+                description=letter.error if letter is not None else "The output is there.",
+                partition=key,
+            )
+        )
+    if not keys:
+        metadata: dict[str, MetadataValue] = {"dead letters": MetadataValue.int(len(letters))}
+        if letters:
+            metadata["letters"] = letters_table(list(letters.values()))
+        yield AssetCheckResult(
+            asset_key=check.asset_key,
+            check_name=check.name,
+            passed=not letters,
+            description=f"{len(letters)} dead letters.",
+            metadata=metadata,
+        )
+
+
+def evaluate_corpus(hours: float, limit: float) -> AssetCheckResult:
+    """Whether the oldest unprocessed file has waited too long.
+
+    Args:
+        hours: its age.
+        limit: the setting ``fresh_hours``.
+    """
     return AssetCheckResult(
-        passed=not letters,
-        description=f"{len(letters)} dead letters.",
-        metadata=metadata,
-    )
-
-
-def _corpus(context: AssetCheckExecutionContext) -> AssetCheckResult:
-    from reddit_assets.orchestration.overview import oldest_unprocessed
-    from reddit_assets.orchestration.surroundings import Surroundings
-
-    around = Surroundings.load()
-    limit = around.settings.fresh_hours
-    hours = oldest_unprocessed(list(around.scanner().scan())) / 3600
-    return AssetCheckResult(
+        asset_key=CORPUS,
+        check_name="corpus_fresh",
         passed=hours <= limit,
         severity=AssetCheckSeverity.WARN,
         description=f"The oldest unprocessed file has waited {hours:.1f} h (limit {limit:g} h).",

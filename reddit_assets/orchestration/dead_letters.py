@@ -15,6 +15,7 @@ from dagster import (
 from reddit_assets.catalog.scan import Scanner
 from reddit_assets.errors import RedditAssetsError
 from reddit_assets.jobqueue.job import DeadLetter, Kind
+from reddit_assets.orchestration import records
 from reddit_assets.orchestration.materialization import table
 from reddit_assets.orchestration.names import key_of_result
 from reddit_assets.orchestration.surroundings import Surroundings
@@ -66,14 +67,14 @@ def report_dead_letters(
         letters = {letter.key: letter for letter in queue.dead_letters()}
         new = [letter for key, letter in letters.items() if mine.get(key) != letter.died_at]
         for letter in new[:_PER_TICK]:
-            instance.report_runless_asset_event(_failed(around, kind, letter))
+            records.report_check(instance, _failed(around, kind, letter))
             mine[letter.key] = letter.died_at
         gone = [key for key in mine if key not in letters]
         healed = 0
         for key in gone[:_PER_TICK]:
             scanner = scanner or around.scanner()
             if (why := _healed(scanner, kind, key)) is not None:
-                instance.report_runless_asset_event(_passed(around, kind, key, why))
+                records.report_check(instance, _passed(around, kind, key, why))
                 del mine[key]
                 healed += 1
         if letters or healed:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from dagster import (
+    AssetCheckSpec,
     AssetDep,
     AssetExecutionContext,
     AssetsDefinition,
@@ -15,20 +16,21 @@ from dagster import (
     multi_asset,
 )
 
+from reddit_assets.orchestration.checks import check_specs
 from reddit_assets.orchestration.mapping import FileToSubredditMapping
 from reddit_assets.orchestration.names import CODE_VERSION, MODEL, SETTINGS, AssetSet
 
 __all__ = ["make_assets", "make_inputs"]
 
-Body = Callable[[AssetExecutionContext], None]
+Body = Callable[[AssetExecutionContext], Iterator[Any]]
 
 
 def make_assets(assets: AssetSet, run_size: int) -> list[AssetsDefinition]:
     """The three assets.
 
-    Each can be materialized in a run and takes reports from outside as well. An op yields nothing
-    and logs one event per partition: a yielded output would stand for every partition of the
-    run's range, also for those that failed.
+    Each can be materialized in a run and takes reports from outside as well. An op yields check
+    results alone and logs one event per partition: a yielded output would stand for every
+    partition of the run's range, also for those that failed.
 
     Args:
         run_size: partitions per run of a backfill at the most.
@@ -67,36 +69,66 @@ def make_assets(assets: AssetSet, run_size: int) -> list[AssetsDefinition]:
         group_name=group,
     )
 
-    def check(context: AssetExecutionContext) -> None:
-        from reddit_assets.orchestration.ops import check_chains
-
-        check_chains(context, assets)
-
-    def embed(context: AssetExecutionContext) -> None:
-        from reddit_assets.jobqueue.job import Kind
-        from reddit_assets.orchestration.ops import have_made
-
-        have_made(context, assets, Kind.EMBED)
-
-    def cluster(context: AssetExecutionContext) -> None:
-        from reddit_assets.jobqueue.job import Kind
-        from reddit_assets.orchestration.ops import have_made
-
-        have_made(context, assets, Kind.CLUSTER)
-
     return [
-        _asset(assets.named("check_chains"), chains, run_size, check),
-        _asset(assets.named("embed"), embeddings, run_size, embed),
-        _asset(assets.named("cluster"), clusters, run_size, cluster),
+        _asset(assets.named("check_chains"), chains, [], run_size, _chains_body(assets)),
+        _asset(
+            assets.named("embed"),
+            embeddings,
+            check_specs(assets, "embeddings"),
+            run_size,
+            _jobs_body(assets, "EMBED"),
+        ),
+        _asset(
+            assets.named("cluster"),
+            clusters,
+            check_specs(assets, "clusters"),
+            run_size,
+            _jobs_body(assets, "CLUSTER"),
+        ),
     ]
 
 
-def _asset(name: str, spec: AssetSpec, run_size: int, body: Body) -> AssetsDefinition:
-    @multi_asset(name=name, specs=[spec], backfill_policy=BackfillPolicy.multi_run(run_size))
+def _chains_body(assets: AssetSet) -> Body:
+    def body(context: AssetExecutionContext) -> Iterator[Any]:
+        from reddit_assets.orchestration.ops import check_chains
+
+        check_chains(context, assets)
+        yield from ()
+
+    return body
+
+
+def _jobs_body(assets: AssetSet, kind: str) -> Body:
+    def body(context: AssetExecutionContext) -> Iterator[Any]:
+        from reddit_assets.errors import RedditAssetsError
+        from reddit_assets.jobqueue.job import Kind
+        from reddit_assets.orchestration.checks import evaluate
+        from reddit_assets.orchestration.ops import have_made
+        from reddit_assets.orchestration.surroundings import as_failure
+
+        # Checks can be run without their asset.
+        if context.selected_asset_keys:
+            have_made(context, assets, Kind[kind])
+        try:
+            yield from evaluate(context, assets)
+        except RedditAssetsError as error:
+            raise as_failure(error) from None
+
+    return body
+
+
+def _asset(
+    name: str, spec: AssetSpec, checks: list[AssetCheckSpec], run_size: int, body: Body
+) -> AssetsDefinition:
+    @multi_asset(
+        name=name,
+        specs=[spec],
+        check_specs=checks,
+        can_subset=bool(checks),
+        backfill_policy=BackfillPolicy.multi_run(run_size),
+    )
     def op(context: AssetExecutionContext) -> Iterator[Any]:
-        body(context)
-        return
-        yield  # makes it a generator: the body logs its events itself
+        yield from body(context)
 
     return op
 

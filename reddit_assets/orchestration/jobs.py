@@ -8,12 +8,12 @@ from typing import Any
 
 from dagster import (
     AssetExecutionContext,
-    AssetMaterialization,
     AssetsDefinition,
     AssetSelection,
     AssetSpec,
     DefaultScheduleStatus,
     JobDefinition,
+    MaterializeResult,
     OpExecutionContext,
     ScheduleDefinition,
     define_asset_job,
@@ -22,6 +22,7 @@ from dagster import (
     op,
 )
 
+from reddit_assets.orchestration.checks import corpus_check
 from reddit_assets.orchestration.names import CODE_VERSION, CORPUS
 
 __all__ = ["NIGHTLY", "make_corpus", "make_schedule", "make_steering_jobs"]
@@ -58,22 +59,31 @@ def make_corpus() -> AssetsDefinition:
                 skippable=True,
             )
         ],
+        check_specs=[corpus_check()],
+        can_subset=True,
     )
     def corpus(context: AssetExecutionContext) -> Iterator[Any]:
         from reddit_assets.errors import RedditAssetsError
+        from reddit_assets.orchestration.checks import evaluate_corpus
         from reddit_assets.orchestration.nightly import rescan
-        from reddit_assets.orchestration.overview import corpus_metadata
+        from reddit_assets.orchestration.overview import corpus_metadata, oldest_unprocessed
         from reddit_assets.orchestration.surroundings import Surroundings, as_failure
 
         try:
             around = Surroundings.load()
-            found = rescan(around, context.instance, context.log.info)
-            metadata = corpus_metadata(around, context.instance, found)
+            if context.selected_asset_keys:
+                found = rescan(around, context.instance, context.log.info)
+                statuses = found.statuses
+                yield MaterializeResult(
+                    asset_key=CORPUS, metadata=corpus_metadata(around, context.instance, found)
+                )
+            else:
+                statuses = list(around.scanner().scan())
         except RedditAssetsError as error:
             raise as_failure(error) from None
-        context.log_event(AssetMaterialization(CORPUS, metadata=metadata))
-        return
-        yield
+        if context.selected_asset_check_keys:
+            hours = oldest_unprocessed(statuses) / 3600
+            yield evaluate_corpus(hours, around.settings.fresh_hours)
 
     return corpus
 

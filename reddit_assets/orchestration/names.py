@@ -15,7 +15,6 @@ __all__ = [
     "CODE_VERSION",
     "CORPUS",
     "MODEL",
-    "RUN_KIND_TAG",
     "SETTINGS",
     "AssetSet",
     "asset_sets",
@@ -30,9 +29,6 @@ CODE_VERSION = str(FORMAT_VERSION)
 MODEL = AssetKey(["model"])
 SETTINGS = AssetKey(["cluster_settings"])
 CORPUS = AssetKey(["corpus"])
-
-# Limits in dagster.yaml go by this tag; the watchdog looks at runs that carry it.
-RUN_KIND_TAG = "reddit_assets/run"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from reddit_assets.orchestration import records
 from reddit_assets.orchestration.inputs import materializer, report_inputs
 from reddit_assets.orchestration.materialization import chains_event
 from reddit_assets.orchestration.names import AssetSet
-from reddit_assets.orchestration.run_logic import Lease, wait_for_jobs
+from reddit_assets.orchestration.run_logic import wait_for_jobs
 from reddit_assets.orchestration.surroundings import Surroundings, as_failure
 
 __all__ = ["check_chains", "have_made"]
@@ -51,7 +51,7 @@ def have_made(context: AssetExecutionContext, assets: AssetSet, kind: Kind) -> N
         outcome = wait_for_jobs(
             around.queues[kind],
             around.layout,
-            context.run_id,
+            around.lease(kind, context.run_id),
             _jobs(around, kind, keys),
             record=record,
             log=log,
@@ -121,7 +121,7 @@ def check_chains(context: AssetExecutionContext, assets: AssetSet) -> None:
     log: Any = context.log
     try:
         around = Surroundings.load()
-        lease = Lease(around.queues[Kind.EMBED], context.run_id)
+        lease = around.lease(Kind.EMBED, context.run_id)
         lease.keep()
         bad: dict[str, str] = {}
         keys = list(context.partition_keys)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from dagster import (
+    AssetCheckEvaluation,
     AssetKey,
     AssetMaterialization,
     AssetRecordsFilter,
@@ -19,8 +20,18 @@ from dagster._core.definitions.data_version import extract_data_version_from_ent
 from dagster._core.events import DagsterEvent, StepMaterializationData
 from dagster._core.events.log import EventLogEntry
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
-__all__ = ["Latest", "latest", "latest_ids", "latest_versions", "report", "reported_jobs"]
+__all__ = [
+    "Latest",
+    "latest",
+    "latest_ids",
+    "latest_versions",
+    "report",
+    "report_check",
+    "reported_jobs",
+]
 
 # Partitions or storage ids per query: SQLite of old allows 999 variables.
 _CHUNK = 900
@@ -137,6 +148,27 @@ def report(instance: DagsterInstance, events: Sequence[AssetMaterialization]) ->
         batch = [_entry(event) for event in group]
         for start in range(0, len(batch), 1_000):
             instance.event_log_storage.store_event_batch(batch[start : start + 1_000])
+
+
+def report_check(instance: DagsterInstance, evaluation: AssetCheckEvaluation) -> None:
+    """Store a check's evaluation without a run; it replaces an earlier one of the partition.
+
+    Dagster's table allows one evaluation per check, run and partition, and all reports without a
+    run count as one run: the second report of a partition would be refused.
+    """
+    storage = instance.event_log_storage
+    if evaluation.partition is not None and isinstance(storage, SqlEventLogStorage):
+        rows = AssetCheckExecutionsTable.c
+        with storage.index_connection() as connection:
+            connection.execute(
+                AssetCheckExecutionsTable.delete().where(
+                    rows.asset_key == evaluation.asset_key.to_string(),
+                    rows.check_name == evaluation.check_name,
+                    rows.partition == evaluation.partition,
+                    rows.run_id == RUNLESS_RUN_ID,
+                )
+            )
+    instance.report_runless_asset_event(evaluation)
 
 
 def _entry(event: AssetMaterialization) -> EventLogEntry:

@@ -17,10 +17,7 @@ from reddit_assets.jobqueue.job import Job, Result
 from reddit_assets.jobqueue.queue import JobQueue
 from reddit_assets.jobqueue.runs import Withdrawn, collect, open_run, recorded, withdraw
 
-__all__ = ["LEASE_SECONDS", "Lease", "Log", "Outcome", "Waiting", "wait_for_jobs"]
-
-# A run whose process has not renewed its lease for so long is dead.
-LEASE_SECONDS = 60.0
+__all__ = ["Lease", "Log", "Outcome", "Waiting", "wait_for_jobs"]
 
 # A run waits this long for Redis to come back before it gives up.
 _PATIENCE_SECONDS = 600.0
@@ -45,22 +42,24 @@ class Lease:
     Args:
         queue: whose results the run waits for.
         run: the run's id.
+        seconds: a run that has not renewed its lease for so long is dead.
     """
 
-    def __init__(self, queue: JobQueue, run: str, seconds: float = LEASE_SECONDS) -> None:
-        self._queue, self._run, self._seconds = queue, run, seconds
+    def __init__(self, queue: JobQueue, run: str, seconds: float) -> None:
+        self.run = run
+        self._queue, self._seconds = queue, seconds
         self._renewed = float("-inf")
 
     def keep(self) -> None:
         """Renew the lease if a quarter of it has passed. Call it often."""
         now = time.monotonic()
         if now - self._renewed >= self._seconds / 4:
-            open_run(self._queue, self._run, self._seconds)
+            open_run(self._queue, self.run, self._seconds)
             self._renewed = now
 
     def give_back(self) -> Withdrawn:
         """Wait no longer: jobs that nobody else wants leave the queue."""
-        return withdraw(self._queue, self._run)
+        return withdraw(self._queue, self.run)
 
 
 @dataclass
@@ -93,7 +92,7 @@ class Waiting:
     Args:
         queue: where they go.
         layout: this host's trees.
-        run: the run's id.
+        lease: of the run.
         record: called with results that succeeded; they count as recorded when it returns.
         log: the run's log.
     """
@@ -102,15 +101,15 @@ class Waiting:
         self,
         queue: JobQueue,
         layout: Layout,
-        run: str,
+        lease: Lease,
         *,
         record: Callable[[Sequence[Result]], None],
         log: Log,
     ) -> None:
         self.queue = queue
         self.layout = layout
-        self.run = run
-        self.lease = Lease(queue, run)
+        self.run = lease.run
+        self.lease = lease
         self._record = record
         self._log = log
         self._jobs: dict[str, Job] = {}
@@ -241,7 +240,7 @@ def _duration(seconds: float) -> str:
 def wait_for_jobs(
     queue: JobQueue,
     layout: Layout,
-    run: str,
+    lease: Lease,
     jobs: Sequence[Job],
     *,
     record: Callable[[Sequence[Result]], None],
@@ -254,6 +253,7 @@ def wait_for_jobs(
     run, as is what was not recorded.
 
     Args:
+        lease: of the run; given back at the end.
         jobs: what is wanted; forced, to make fresh outputs anew.
         record: see :class:`Waiting`.
 
@@ -264,7 +264,7 @@ def wait_for_jobs(
         QueueUnavailableError: Redis cannot be reached, or stayed away too long.
         QueueFullError: its memory is used up; the jobs queued before are withdrawn.
     """
-    waiting = Waiting(queue, layout, run, record=record, log=log)
+    waiting = Waiting(queue, layout, lease, record=record, log=log)
     finished = False
     try:
         waiting.enqueue(jobs)

@@ -59,7 +59,7 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
     @sensor(
         name="dead_runs",
         description="Fails runs whose process died and withdraws their jobs.",
-        minimum_interval_seconds=30,
+        minimum_interval_seconds=min(30, discovery_seconds),
         **on,
     )
     def dead_runs(context: SensorEvaluationContext) -> SkipReason:
@@ -72,7 +72,7 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
     @sensor(
         name="dead_letters",
         description="Shows dead letters as failed checks of their partitions, and heals them.",
-        minimum_interval_seconds=30,
+        minimum_interval_seconds=min(30, discovery_seconds),
         **on,
     )
     def dead_letters(context: SensorEvaluationContext) -> SkipReason:
@@ -88,7 +88,7 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
     @sensor(
         name="reconciliation",
         description="Reports outputs on the disk that Dagster does not know, adopted ones too.",
-        minimum_interval_seconds=60,
+        minimum_interval_seconds=2 * discovery_seconds,
         **on,
     )
     def reconciliation(context: SensorEvaluationContext) -> SkipReason:

@@ -17,6 +17,7 @@ from reddit_assets.errors import RedditAssetsError
 from reddit_assets.jobqueue.connection import connect
 from reddit_assets.jobqueue.job import Kind
 from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.orchestration.run_logic import Lease
 from reddit_assets.reporting.assets import parse_shards
 from reddit_assets.settings import Settings, load_settings
 
@@ -58,6 +59,10 @@ class Surroundings:
     def cluster_fingerprint(self) -> str:
         """Fingerprint of the wanted clustering settings."""
         return ClusterParams.from_settings(self.settings).fingerprint
+
+    def lease(self, kind: Kind, run: str) -> Lease:
+        """The lease of a run that waits for one queue's jobs."""
+        return Lease(self.queues[kind], run, self.settings.run_lease_seconds)
 
     def scanner(self, *, deep: bool = False, dead: Container[str] | None = None) -> Scanner:
         """A scanner of the trees as the settings want them.

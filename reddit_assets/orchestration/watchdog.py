@@ -16,7 +16,6 @@ from reddit_assets.jobqueue.connection import redis_errors
 from reddit_assets.jobqueue.queue import JobQueue
 from reddit_assets.jobqueue.runs import expired_runs, withdraw
 from reddit_assets.orchestration.names import AssetSet
-from reddit_assets.orchestration.run_logic import LEASE_SECONDS
 from reddit_assets.orchestration.surroundings import Surroundings
 
 __all__ = ["bury_dead_runs"]
@@ -69,7 +68,7 @@ def _without_lease(around: Surroundings, instance: DagsterInstance) -> list[RunR
         with redis_errors(queue.client):
             leased.update(queue.client.zrange(f"{queue.prefix}runs", 0, -1))
     ours = _waiting_assets(around.shards)
-    horizon = time.time() - 2 * LEASE_SECONDS
+    horizon = time.time() - 2 * around.settings.run_lease_seconds
     return [
         record
         for record in runs

@@ -1,0 +1,431 @@
+"""A whole stack for the orchestration's tests: webserver, daemon, Valkey, Postgres, fake workers.
+
+Not a test module. The fake worker claims and acknowledges like a real one and writes real files
+with two vector columns in no time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reddit_assets.catalog.chainfile import ChainFile
+from reddit_assets.catalog.fingerprints import cluster_version, embedding_version, set_hash
+from reddit_assets.catalog.footer import (
+    FOOTER_KEY,
+    ClusterFooter,
+    EmbeddingFooter,
+    ModelIdentity,
+    cluster_inputs,
+)
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.catalog.output import EmbeddingWriter, publish, temporary_path
+from reddit_assets.catalog.scan import Scanner, ScanOptions
+from reddit_assets.catalog.wanted import read_wanted_model, set_wanted_model
+from reddit_assets.clustering.params import ClusterParams
+from reddit_assets.errors import BadFileError
+from reddit_assets.jobqueue.connection import connect
+from reddit_assets.jobqueue.job import Claim, Failure, Kind, Result
+from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.local.servers import free_port
+from reddit_assets.settings import Settings
+
+REPO = Path(__file__).parent.parent
+
+MODEL = ModelIdentity(name="tiny", fingerprint="m1", dimension=2, max_tokens=256, pooling="mean")
+
+
+def write_chain(layout: Layout, key: str, rows: int = 3, salt: str = "") -> None:
+    """A small chain file, old enough to have settled."""
+    path = layout.chain_path(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"body": [f"{key} {salt} {i}" for i in range(rows)]}), path)
+    age(path)
+
+
+def age(path: Path, seconds: float = 30.0) -> None:
+    """Let a file look older."""
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+class FakeWorker(threading.Thread):
+    """Takes jobs of both queues.
+
+    Args:
+        hold: jobs wait while it is set.
+    """
+
+    def __init__(self, settings: Settings, layout: Layout, delay: float = 0.0) -> None:
+        super().__init__(daemon=True)
+        self.settings, self.layout, self.delay = settings, layout, delay
+        client = connect(settings)
+        self.queues = [JobQueue(client, kind) for kind in Kind]
+        self.ended = threading.Event()
+        self.hold = threading.Event()
+        self.done: list[tuple[Kind, str]] = []
+
+    def stop(self) -> None:
+        self.ended.set()
+        self.join(10)
+
+    def run(self) -> None:
+        while not self.ended.is_set():
+            worked = False
+            if not self.hold.is_set():
+                for queue in self.queues:
+                    for claim in queue.claim("fake", 1, 60.0) or []:
+                        self.work(queue, claim)
+                        worked = True
+            if not worked:
+                time.sleep(0.05)
+
+    def work(self, queue: JobQueue, claim: Claim) -> None:
+        time.sleep(self.delay)
+        try:
+            result, files = self.embed(claim) if queue.kind is Kind.EMBED else self.cluster(claim)
+        except BadFileError as error:
+            queue.fail(claim, Failure.of(error), max_attempts=1, retry_seconds=0)
+            return
+        for temporary, output in files:
+            publish(temporary, output)
+        queue.acknowledge(claim, result, rows=3, tokens=30, seconds=0.01)
+        self.done.append((queue.kind, claim.key))
+
+    def model(self) -> ModelIdentity:
+        wanted = read_wanted_model(self.layout)
+        if wanted is None:
+            set_wanted_model(self.layout, MODEL)
+            return MODEL
+        return wanted.identity
+
+    def embed(self, claim: Claim) -> tuple[Result, list[tuple[Path, Path]]]:
+        model = self.model()
+        output = self.layout.embedding_path(claim.key)
+        temporary = temporary_path(output, claim.token)
+        with ChainFile(self.layout.chain_path(claim.key)) as chain:
+            version = embedding_version(chain.source.fingerprint, model.fingerprint)
+            with EmbeddingWriter(temporary, chain.schema, 2) as writer:
+                for batch in chain.batches(1000):
+                    vectors = np.tile(np.float32([0.6, 0.8]), (batch.num_rows, 1))
+                    writer.write(batch, vectors)
+                size = writer.finish(
+                    EmbeddingFooter(
+                        key=claim.key,
+                        data_version=version,
+                        source=chain.source,
+                        model=model,
+                        job_id=claim.id,
+                        text_column=chain.text_column,
+                        writer={"backend": "fake", "host": "test"},
+                    )
+                )
+            rows, source = chain.rows, chain.source.fingerprint
+        metadata = {
+            "rows": rows,
+            "tokens": 10 * rows,
+            "seconds": 0.01,
+            "rows_per_second": 300.0,
+            "backend": "fake",
+            "device": "cpu",
+            "host": "test",
+            "bytes": size,
+            "path": str(output),
+            "job_id": claim.id,
+        }
+        result = Result(
+            job=claim.id,
+            asset="embeddings",
+            partition=claim.key,
+            data_version=version,
+            source_version=source,
+            metadata=metadata,
+        )
+        return result, [(temporary, output)]
+
+    def cluster(self, claim: Claim) -> tuple[Result, list[tuple[Path, Path]]]:
+        scanner = Scanner(self.layout, ScanOptions(settle_seconds=0))
+        excluded = set(claim.job.get("excluded", []))
+        keys = [f.key for f in scanner.subreddit(claim.key).files if f.key not in excluded]
+        try:
+            inputs = dict(zip(keys, cluster_inputs(self.layout, keys), strict=True))
+        except FileNotFoundError as error:
+            raise BadFileError(f"{error.filename} is missing.", hint="Embed it first.") from None
+        versions = {key: file.data_version for key, file in inputs.items()}
+        fingerprint = ClusterParams.from_settings(self.settings).fingerprint
+        rows = sum(file.rows for file in inputs.values())
+        summary = {
+            "rows": rows,
+            "clusters": 1,
+            "noise_share": 0.25,
+            "top_clusters": [{"cluster": 0, "rows": rows, "keywords": ["tea", "kettle"]}],
+        }
+        version = cluster_version(set_hash(versions), fingerprint)
+        footer = ClusterFooter(
+            key=claim.key,
+            data_version=version,
+            inputs=versions,
+            inputs_hash=set_hash(versions),
+            inputs_stamp=set_hash({key: file.stamp for key, file in inputs.items()}),
+            excluded=sorted(excluded),
+            settings_fingerprint=fingerprint,
+            summary=summary,
+            job_id=claim.id,
+        )
+        output = self.layout.cluster_path(claim.key)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_path(output, claim.token)
+        table = pa.table({"cluster_id": pa.array([0] * rows, pa.int32())})
+        pq.write_table(
+            table.replace_schema_metadata({FOOTER_KEY: footer.model_dump_json()}), temporary
+        )
+        result = Result(
+            job=claim.id,
+            asset="clusters",
+            partition=claim.key,
+            data_version=version,
+            metadata={**summary, "path": str(output), "job_id": claim.id},
+        )
+        return result, [(temporary, output)]
+
+
+# The daemon itself, with a pause of 3 instead of 30 s between its looks at backfills and runs.
+_HASTY_DAEMON = (
+    "import dagster._daemon.controller as c; c.DEFAULT_DAEMON_INTERVAL_SECONDS = 3;"
+    "from dagster._daemon.cli import main; main()"
+)
+
+
+class Stack:
+    """Webserver and daemon over given Valkey and Postgres servers, on a tree of files."""
+
+    def __init__(self, folder: Path, redis_url: str, postgres_url: str, **settings: Any) -> None:
+        self.folder = folder
+        self.root = folder / "root"
+        self.home = folder / "home"
+        self.home.mkdir(parents=True, exist_ok=True)
+        (self.root / "chains").mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.settings = Settings(
+            root=self.root,
+            redis_url=redis_url,
+            dagster_postgres_url=postgres_url,
+            dagster_url=self.url,
+            **{"discovery_seconds": 3, "settle_seconds": 1.0, "run_lease_seconds": 8.0, **settings},
+        )
+        self.layout = Layout.from_settings(self.settings)
+        client = connect(self.settings)
+        self.queues = {kind: JobQueue(client, kind) for kind in Kind}
+        self._write_config(postgres_url)
+        self.env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("REDDIT_", "DAGSTER"))},
+            **self.settings.environment(),
+            "DAGSTER_HOME": str(self.home),
+            "PYTHONPATH": str(REPO),
+        }
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def _write_config(self, postgres_url: str) -> None:
+        text = (REPO / "dagster.yaml").read_text()
+        text = text.replace("poll_interval_seconds: 30", "poll_interval_seconds: 5")
+        text += f"\nstorage:\n  postgres:\n    postgres_url: {postgres_url!r}\n"
+        (self.home / "dagster.yaml").write_text(text)
+
+    # --- processes -----------------------------------------------------------------------
+    def start(self, *names: str) -> Stack:
+        for name in names or ("webserver", "daemon"):
+            arguments = (
+                ["-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(self.port)]
+                if name == "webserver"
+                else ["-c", _HASTY_DAEMON, "run"]
+            )
+            log = open(self.folder / f"{name}.log", "ab")  # noqa: SIM115 - the child's
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, *arguments, "-w", str(REPO / "workspace.yaml")],
+                cwd=self.folder,
+                env=self.env,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            log.close()
+        if not names or "webserver" in names:
+            wait_for(self.loaded, 60, "the webserver has loaded the assets")
+        return self
+
+    def loaded(self) -> bool:
+        try:
+            found = self.gql(
+                "{ assetsOrError { ... on AssetConnection { nodes { key { path } } } } }"
+            )
+        except (httpx.HTTPError, RuntimeError):
+            return False
+        return len(found["assetsOrError"]["nodes"]) >= 0 and bool(self.repository())
+
+    def repository(self) -> dict[str, str] | None:
+        found = self.gql(
+            "{ repositoriesOrError { ... on RepositoryConnection {"
+            " nodes { name location { name } } } } }"
+        )["repositoriesOrError"].get("nodes")
+        if not found:
+            return None
+        return {
+            "repositoryName": found[0]["name"],
+            "repositoryLocationName": found[0]["location"]["name"],
+        }
+
+    def kill(self, *names: str) -> None:
+        """End whole process groups at once, as when a host goes down."""
+        for name in names or tuple(self.processes):
+            process = self.processes.pop(name)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(20)
+
+    # --- the page's own API --------------------------------------------------------------
+    def gql(self, query: str, **variables: Any) -> dict[str, Any]:
+        answer = httpx.post(
+            f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60
+        ).json()
+        if answer.get("errors"):
+            raise RuntimeError(str(answer["errors"])[:2000])
+        return answer["data"]
+
+    def counts(self, asset: str) -> tuple[int, int]:
+        """(materialized, all) partitions of an asset."""
+        found = self.gql(
+            "query($k: AssetKeyInput!) { assetNodeOrError(assetKey: $k) { ... on AssetNode {"
+            " partitionStats { numMaterialized numPartitions numFailed numMaterializing } } } }",
+            k={"path": asset.split("/")},
+        )["assetNodeOrError"]["partitionStats"]
+        return found["numMaterialized"], found["numPartitions"]
+
+    def events(self, asset: str, partition: str) -> list[dict[str, Any]]:
+        """A partition's materializations, latest first."""
+        found = self.gql(
+            "query($k: AssetKeyInput!, $p: [String!]) { assetOrError(assetKey: $k) { ... on Asset {"
+            " assetMaterializations(partitions: $p) { runId timestamp tags { key value }"
+            " metadataEntries { label __typename ... on TextMetadataEntry { text }"
+            " ... on IntMetadataEntry { intValue } } } } } }",
+            k={"path": asset.split("/")},
+            p=[partition],
+        )
+        return found["assetOrError"]["assetMaterializations"]
+
+    def stale(self, asset: str, partition: str) -> tuple[str, list[str]]:
+        """What the page shows of a partition: its status and the reasons."""
+        node = self.gql(
+            "query($k: [AssetKeyInput!]!, $p: String) { assetNodes(assetKeys: $k) {"
+            " staleStatus(partition: $p) staleCauses(partition: $p) { reason } } }",
+            k=[{"path": asset.split("/")}],
+            p=partition,
+        )["assetNodes"][0]
+        return node["staleStatus"], [cause["reason"] for cause in node["staleCauses"]]
+
+    def backfill(self, assets: Sequence[str], partitions: Sequence[str]) -> str:
+        found = self.gql(
+            "mutation($b: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $b) {"
+            " __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message }"
+            " } }",
+            b={
+                "assetSelection": [{"path": name.split("/")} for name in assets],
+                "partitionNames": list(partitions),
+                "fromFailure": False,
+            },
+        )["launchPartitionBackfill"]
+        if "backfillId" not in found:
+            raise RuntimeError(str(found))
+        return found["backfillId"]
+
+    def backfill_by_assets(self, wanted: dict[str, Sequence[str]]) -> str:
+        found = self.gql(
+            "mutation($b: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $b) {"
+            " __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message }"
+            " } }",
+            b={
+                "partitionsByAssets": [
+                    {
+                        "assetKey": {"path": name.split("/")},
+                        "partitions": {"ranges": [{"start": key, "end": key} for key in keys]},
+                    }
+                    for name, keys in wanted.items()
+                ]
+            },
+        )["launchPartitionBackfill"]
+        if "backfillId" not in found:
+            raise RuntimeError(str(found))
+        return found["backfillId"]
+
+    def backfill_status(self, backfill: str) -> dict[str, Any]:
+        return self.gql(
+            "query($b: String!) { partitionBackfillOrError(backfillId: $b) { __typename"
+            " ... on PartitionBackfill { status error { message } runs(limit: 100) { runId status"
+            " tags { key value } } assetBackfillData { assetBackfillStatuses { __typename"
+            " ... on AssetPartitionsStatusCounts { assetKey { path } numPartitionsTargeted"
+            " numPartitionsMaterialized numPartitionsFailed } } } } } }",
+            b=backfill,
+        )["partitionBackfillOrError"]
+
+    def wait_backfill(self, backfill: str, seconds: float = 90) -> dict[str, Any]:
+        def ended() -> dict[str, Any] | None:
+            status = self.backfill_status(backfill)
+            return (
+                status if status["status"].startswith(("COMPLETED", "FAILED", "CANCELED")) else None
+            )
+
+        return wait_for(ended, seconds, f"backfill {backfill} ends")
+
+    def launch(self, job: str, seconds: float = 60) -> str:
+        """Run a job and wait; its final status."""
+        selector = {**(self.repository() or {}), "jobName": job}
+        found = self.gql(
+            "mutation($p: ExecutionParams!) { launchRun(executionParams: $p) { __typename"
+            " ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }",
+            p={"selector": selector, "mode": "default", "runConfigData": {}},
+        )["launchRun"]
+        return self.wait_run(found["run"]["runId"], seconds)
+
+    def wait_run(self, run: str, seconds: float = 60) -> str:
+        def ended() -> str | None:
+            status = self.gql(
+                "query($r: ID!) { runOrError(runId: $r) { ... on Run { status } } }", r=run
+            )["runOrError"]["status"]
+            return status if status in ("SUCCESS", "FAILURE", "CANCELED") else None
+
+        return wait_for(ended, seconds, f"run {run} ends")
+
+    def tick(self, sensor: str) -> dict[str, Any] | None:
+        """A sensor's latest tick."""
+        repository = self.repository()
+        found = self.gql(
+            "query($s: SensorSelector!) { sensorOrError(sensorSelector: $s) { ... on Sensor {"
+            " sensorState { ticks(limit: 1) { status skipReason error { message stack }"
+            " timestamp } } } } }",
+            s={**(repository or {}), "sensorName": sensor},
+        )["sensorOrError"]["sensorState"]["ticks"]
+        return found[0] if found else None
+
+
+def wait_for(check: Callable[[], Any], seconds: float, what: str) -> Any:
+    """What ``check`` returns once it is true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = check()
+        if found:
+            return found
+        time.sleep(0.3)
+    raise AssertionError(f"waited {seconds:.0f} s in vain: {what}")

@@ -1,0 +1,354 @@
+"""Webserver, daemon, Valkey, Postgres and a fake worker: what people see and steer in Dagster."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+from dagster import DagsterInstance
+from dagster._core.instance.ref import InstanceRef
+
+from reddit_assets.catalog.wanted import set_wanted_model
+from reddit_assets.jobqueue.job import Kind
+from reddit_assets.local.servers import PostgresServer, ValkeyServer
+from reddit_assets.orchestration import instance_sink
+from reddit_assets_tests.orchestration_stack import (
+    MODEL,
+    FakeWorker,
+    Stack,
+    age,
+    wait_for,
+    write_chain,
+)
+
+TEA = [f"as/Tea/c_{i}" for i in range(3)]
+JAM = [f"as/Jam/c_{i}" for i in range(3)]
+BOOKS = [f"bo/Bücher 2/c_{i}" for i in range(3)]
+ALL = [*JAM, *TEA, *BOOKS]
+
+
+class Live:
+    """The running parts that the tests share, in the order in which they are written."""
+
+    def __init__(self, stack: Stack, worker: FakeWorker) -> None:
+        self.stack, self.worker = stack, worker
+
+    def settle(self) -> None:
+        """Nothing is queued, in work or unreported, and the disk agrees with Dagster."""
+        queues = self.stack.queues.values()
+
+        def quiet() -> bool:
+            if not all(queue.counts().idle for queue in queues):
+                return False
+            done = len(self.worker.done)
+            time.sleep(6)  # two looks of the sensors
+            return done == len(self.worker.done) and all(q.counts().idle for q in queues)
+
+        wait_for(quiet, 60, "the pipeline settles")
+
+
+@pytest.fixture(scope="module")
+def live(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer
+) -> Iterator[Live]:
+    folder = tmp_path_factory.mktemp("stack")
+    name = f"stack_{uuid.uuid4().hex[:8]}"
+    admin = psycopg2.connect(host=str(postgres_server.socket_folder), user="postgres")
+    admin.autocommit = True
+    with admin.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+    postgres_url = postgres_server.url.replace("/postgres?", f"/{name}?")
+    with ValkeyServer(folder / "valkey", config={"appendonly": "no"}) as valkey:
+        stack = Stack(folder, valkey.url, postgres_url)
+        for key in ALL:
+            write_chain(stack.layout, key)
+        stack.start()
+        ended = threading.Event()
+        instance = DagsterInstance.from_ref(InstanceRef.from_dir(str(stack.home)))
+        sink = threading.Thread(
+            target=instance_sink.run,
+            args=(stack.settings,),
+            kwargs={"stop": ended, "instance": instance},
+        )
+        sink.start()
+        worker = FakeWorker(stack.settings, stack.layout)
+        worker.start()
+        yield Live(stack, worker)
+        stack.kill()
+        worker.stop()
+        ended.set()
+        sink.join(20)
+        instance.dispose()
+    with admin.cursor() as cursor:
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    admin.close()
+
+
+def test_files_become_partitions_and_outputs_in_all_three_assets(live: Live) -> None:
+    # Given chain files and running sensors. If nobody does anything:
+    stack = live.stack
+    wait_for(lambda: stack.counts("clusters") == (3, 3), 60, "all clusters are materialized")
+    # Then every partition of every asset is materialized and fresh, once.
+    assert stack.counts("chains") == (9, 9)
+    assert stack.counts("embeddings") == (9, 9)
+    for asset, key in (("chains", TEA[0]), ("embeddings", TEA[0]), ("clusters", "as/Tea")):
+        assert len(stack.events(asset, key)) == 1
+        assert stack.stale(asset, key) == ("FRESH", [])
+    event = stack.events("embeddings", TEA[0])[0]
+    tags = {tag["key"]: tag["value"] for tag in event["tags"]}
+    assert tags["dagster/input_data_version/model"] == MODEL.fingerprint
+    assert tags["dagster/input_event_pointer/chains"].isdigit()
+    labels = {entry["label"] for entry in event["metadataEntries"]}
+    assert {"rows", "tokens", "rows_per_second", "backend", "host", "path", "job_id"} <= labels
+
+
+def test_changes_are_recomputed_alone_and_the_page_agrees(live: Live) -> None:
+    stack, worker = live.stack, live.worker
+    live.settle()
+    # Given a changed file, a new file and nobody working:
+    worker.hold.set()
+    before = len(worker.done)
+    write_chain(stack.layout, TEA[1], salt="changed")
+    write_chain(stack.layout, "as/Jam/c_3")
+    age(stack.layout.embedding_path(TEA[1]), 60)
+    # Then the page shows the changed file's embedding as stale, the others not.
+    wait_for(lambda: stack.stale("embeddings", TEA[1])[0] == "STALE", 30, "the change shows")
+    assert stack.stale("embeddings", TEA[1])[1] == ["has a new data version"]
+    assert stack.stale("embeddings", TEA[0])[0] == "FRESH"
+    # If workers go on, then exactly those files and their subreddits are done again.
+    worker.hold.clear()
+    wait_for(lambda: stack.counts("embeddings") == (10, 10), 30, "the new file is embedded")
+    live.settle()
+    assert sorted(key for kind, key in worker.done[before:] if kind is Kind.EMBED) == [
+        "as/Jam/c_3",
+        TEA[1],
+    ]
+    assert sorted({key for kind, key in worker.done[before:] if kind is Kind.CLUSTER}) == [
+        "as/Jam",
+        "as/Tea",
+    ]
+    for asset, key in (("embeddings", TEA[1]), ("clusters", "as/Tea"), ("clusters", "as/Jam")):
+        assert stack.stale(asset, key) == ("FRESH", [])
+
+    # If another model is wanted, then every embedding is stale until it is made anew.
+    before = len(worker.done)
+    worker.hold.set()
+    set_wanted_model(stack.layout, MODEL.model_copy(update={"fingerprint": "m2"}))
+    wait_for(lambda: stack.stale("embeddings", TEA[0])[0] == "STALE", 30, "the model shows")
+    assert stack.stale("clusters", "as/Tea")[0] == "FRESH"
+    worker.hold.clear()
+    wait_for(lambda: len(worker.done) >= before + 13, 60, "everything is made anew")
+    live.settle()
+    assert len({key for kind, key in worker.done[before:] if kind is Kind.EMBED}) == 10
+    assert stack.stale("embeddings", TEA[0]) == ("FRESH", [])
+    assert stack.stale("clusters", "as/Tea") == ("FRESH", [])
+
+
+def test_a_backfill_names_its_failures_and_can_be_mended(live: Live) -> None:
+    stack = live.stack
+    # Given one spoilt file among a subreddit's, and a backfill of files and clusters of two:
+    spoilt = stack.layout.chain_path(BOOKS[1])
+    whole = spoilt.read_bytes()
+    spoilt.write_bytes(b"PAR1 nonsense")
+    age(spoilt)
+    good = stack.backfill_by_assets({"embeddings": TEA, "clusters": ["as/Tea"]})
+    bad = stack.backfill(["embeddings"], BOOKS)
+    # Then the first succeeds, clusters included,
+    ended = stack.wait_backfill(good)
+    assert ended["status"] == "COMPLETED_SUCCESS"
+    assert {
+        (s["assetKey"]["path"][0], s["numPartitionsMaterialized"])
+        for s in ended["assetBackfillData"]["assetBackfillStatuses"]
+    } == {("embeddings", 3), ("clusters", 1)}
+    # and the second fails with one partition, named with its reason in the run's error.
+    ended = stack.wait_backfill(bad)
+    assert ended["status"] == "COMPLETED_FAILED"
+    (status,) = ended["assetBackfillData"]["assetBackfillStatuses"]
+    assert (status["numPartitionsMaterialized"], status["numPartitionsFailed"]) == (2, 1)
+    (run,) = ended["runs"]
+    events = stack.gql(
+        "query($r: ID!) { logsForRun(runId: $r) { ... on EventConnection { events { __typename"
+        " ... on ExecutionStepFailureEvent { error { message } failureMetadata { description } }"
+        " } } } }",
+        r=run["runId"],
+    )["logsForRun"]["events"]
+    told = str([e for e in events if e["__typename"] == "ExecutionStepFailureEvent"])
+    assert BOOKS[1] in told
+    assert "not a whole parquet file" in told
+    # The partition's check fails, too.
+    wait_for(lambda: _check(stack, BOOKS[1]) == "EXECUTION_FAILED_OR_FAILED", 30, "failed check")
+    # If the file is mended and the partition tried again, then it succeeds and the check heals.
+    spoilt.write_bytes(whole)
+    age(spoilt)
+    assert stack.wait_backfill(stack.backfill(["embeddings"], [BOOKS[1]]))["status"] == (
+        "COMPLETED_SUCCESS"
+    )
+    wait_for(lambda: _check(stack, BOOKS[1]) == "SUCCEEDED", 30, "the check heals")
+
+
+def _check(stack: Stack, partition: str) -> str | None:
+    found = stack.gql(
+        "query($k: AssetKeyInput!, $p: String) { assetCheckExecutions(assetKey: $k,"
+        ' checkName: "no_dead_letters", limit: 5, partition: $p) { status partition } }',
+        k={"path": ["embeddings"]},
+        p=partition,
+    )["assetCheckExecutions"]
+    if not found:
+        return None
+    return "EXECUTION_FAILED_OR_FAILED" if "FAILED" in found[0]["status"] else found[0]["status"]
+
+
+def test_cancelling_withdraws_what_is_queued(live: Live) -> None:
+    stack, worker = live.stack, live.worker
+    live.settle()
+    # Given a backfill with one file in work and the rest queued:
+    worker.hold.set()
+    queue = stack.queues[Kind.EMBED]
+    backfill = stack.backfill(["embeddings"], TEA)
+    wait_for(lambda: queue.counts().queued == 3, 30, "the jobs are queued")
+    (claim,) = queue.claim("fake", 1, 60.0) or []
+    before = {key: len(stack.events("embeddings", key)) for key in TEA}
+    # If it is cancelled:
+    stack.gql(
+        "mutation($b: String!) { cancelPartitionBackfill(backfillId: $b) { __typename } }",
+        b=backfill,
+    )
+    # Then nothing is queued a few seconds later,
+    wait_for(lambda: queue.counts().queued == 0, 20, "the jobs are withdrawn")
+    assert stack.wait_backfill(backfill)["status"] == "CANCELED"
+    # and what was being computed is reported without a run.
+    worker.work(queue, claim)
+    wait_for(
+        lambda: len(stack.events("embeddings", claim.key)) == before[claim.key] + 1, 20, "reported"
+    )
+    assert stack.events("embeddings", claim.key)[0]["runId"] == ""
+    assert all(
+        len(stack.events("embeddings", key)) == before[key] for key in TEA if key != claim.key
+    )
+    worker.hold.clear()
+
+
+def test_a_backfill_survives_the_death_of_webserver_and_daemon(live: Live) -> None:
+    stack, worker = live.stack, live.worker
+    live.settle()
+    # Given a backfill that has recorded one of three partitions:
+    worker.hold.set()
+    queue = stack.queues[Kind.EMBED]
+    before = len(stack.events("embeddings", JAM[0]))
+    backfill = stack.backfill(["embeddings"], JAM)
+    wait_for(lambda: queue.counts().queued == 3, 30, "the jobs are queued")
+    for claim in queue.claim("fake", 1, 60.0) or []:
+        worker.work(queue, claim)
+    wait_for(lambda: len(stack.events("embeddings", JAM[0])) == before + 1, 20, "one recorded")
+    # If everything of Dagster's is killed and started again:
+    stack.kill()
+    stack.start()
+    worker.hold.clear()
+    # Then the backfill completes, each partition materialized once in it.
+    ended = stack.wait_backfill(backfill)
+    assert ended["status"] == "COMPLETED_SUCCESS"
+    runs = {run["runId"] for run in ended["runs"]}
+    for key in JAM:
+        events = [event["runId"] for event in stack.events("embeddings", key)]
+        assert sum(run in runs for run in events) == 1
+
+
+def test_the_nightly_rescan_finds_one_fault_of_each_kind(live: Live) -> None:
+    stack, worker = live.stack, live.worker
+    live.settle()
+    worker.hold.set()
+    layout = stack.layout
+    # Given a truncated and a missing output, an orphan, a temporary file, a vanished file:
+    truncated = layout.embedding_path(TEA[0])
+    then = truncated.stat().st_mtime
+    truncated.write_bytes(truncated.read_bytes()[:200])
+    age(truncated, time.time() - then)
+    layout.embedding_path(BOOKS[0]).unlink()
+    layout.chain_path("as/Jam/c_3").unlink()
+    shutil.copy(layout.chain_path(TEA[2]), layout.embeddings / "as/Tea/c_2.parquet.0123.tmp")
+    # If the rescan is run by hand:
+    done = stack.launch("nightly_rescan")
+    # Then the overview counts each, and the right work is queued.
+    assert done == "SUCCESS"
+    found = stack.gql(
+        '{ assetOrError(assetKey: {path: ["corpus"]}) { ... on Asset { assetMaterializations('
+        "limit: 1) { metadataEntries { label ... on IntMetadataEntry { intValue } } } } } }"
+    )["assetOrError"]["assetMaterializations"][0]["metadataEntries"]
+    counts = {entry["label"]: entry.get("intValue") for entry in found}
+    assert counts["corrupt"] == 1
+    assert counts["missing"] == 1
+    assert counts["orphans"] == 1
+    assert counts["temporary files"] == 1
+    assert counts["partitions deleted"] == 1
+    assert stack.counts("embeddings")[1] == 9
+    queue = stack.queues[Kind.EMBED]
+    held = list(queue.claim("fake", 10, 60.0) or [])
+    assert sorted(claim.key for claim in held) == [TEA[0], BOOKS[0]]
+    queue.release(held)
+    worker.hold.clear()
+    live.settle()
+    # The vanished file's embedding is kept; its cluster is made without it.
+    assert layout.embedding_path("as/Jam/c_3").exists()
+    assert stack.stale("clusters", "as/Jam") == ("FRESH", [])
+
+
+def test_pause_and_resume_from_the_page(live: Live) -> None:
+    stack = live.stack
+    # If the pause job is launched, then nothing is claimed until it is resumed.
+    assert stack.launch("pause_workers") == "SUCCESS"
+    assert all(queue.claim("fake", 1, 1.0) is None for queue in stack.queues.values())
+    assert stack.launch("resume_workers") == "SUCCESS"
+    assert all(queue.claim("fake", 1, 1.0) is not None for queue in stack.queues.values())
+
+
+def test_checks_can_be_run_alone(live: Live) -> None:
+    stack = live.stack
+    repository = stack.repository() or {}
+    run = stack.gql(
+        "mutation($p: ExecutionParams!) { launchRun(executionParams: $p) { __typename"
+        " ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }",
+        p={
+            "selector": {
+                **repository,
+                "jobName": "__ASSET_JOB",
+                "assetSelection": [],
+                "assetCheckSelection": [
+                    {"assetKey": {"path": [asset]}, "name": name}
+                    for asset, name in (
+                        ("embeddings", "embeddings_valid"),
+                        ("clusters", "clusters_healthy"),
+                    )
+                ],
+            },
+            "mode": "default",
+            "runConfigData": {},
+        },
+    )["launchRun"]
+    assert stack.wait_run(run["run"]["runId"]) == "SUCCESS"
+
+
+def test_a_missing_queue_is_a_failed_tick_with_a_sentence(live: Live, tmp_path: Path) -> None:
+    from dagster import build_sensor_context
+
+    from reddit_assets.orchestration.sensors import make_sensors
+    from reddit_assets.orchestration.surroundings import TickError
+
+    (tmp_path / "chains").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDDIT_ROOT", str(tmp_path))
+        patch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+        patch.setenv("DAGSTER_HOME", str(tmp_path))
+        for sensor in make_sensors(30):
+            with (
+                DagsterInstance.ephemeral() as instance,
+                pytest.raises(
+                    TickError, match=r"cannot be reached.*Start it, or correct REDIS_URL"
+                ),
+            ):
+                sensor(build_sensor_context(instance=instance))
