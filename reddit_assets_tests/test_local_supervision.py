@@ -20,7 +20,7 @@ from reddit_assets.jobqueue.job import Failure, Kind
 from reddit_assets.jobqueue.queue import JobQueue
 from reddit_assets.local.completion import Watch
 from reddit_assets.local.instance import committed_file, write_instance
-from reddit_assets.local.parts import family_environment, parts_of
+from reddit_assets.local.parts import dagster_parts, family_environment, worker_parts
 from reddit_assets.local.processes import Child
 from reddit_assets.local.state import StateDir, default_state_dir
 from reddit_assets.local.supervisor import Supervisor, end_together
@@ -195,7 +195,8 @@ def test_parts_share_the_cores_and_load_the_same_settings(
         redis_url="redis://127.0.0.1:7/0",
         postgres_url="postgresql+psycopg2://x",
     )
-    parts = {p.name: p for p in parts_of(settings, environment, port=3000, workers=2, cores=4)}
+    workers = worker_parts(settings, environment, workers=2, cores=4)
+    parts = {p.name: p for p in [*dagster_parts(environment, port=3000), *workers]}
     # Then each part loads them from its environment, and each worker has half of the cores
     for name, value in parts["embed-worker-2"].environment.items():
         monkeypatch.setenv(name, value)

@@ -67,7 +67,7 @@ def up(
     """
     from reddit_assets.cli.progress import note
     from reddit_assets.clustering.params import ClusterParams
-    from reddit_assets.local.up import Plan, run_up, summary_fields
+    from reddit_assets.local.up import Plan, run_up
     from reddit_assets.settings import load_settings
 
     settings = load_settings(
@@ -89,7 +89,7 @@ def up(
     )
     status, summary = run_up(settings, plan, note)
     if as_json:
-        print_json(summary_fields(summary))
+        print_json(summary.fields())
         raise typer.Exit(status)
     if summary.done:
         work = "Nothing was to do" if summary.idle else "Done"

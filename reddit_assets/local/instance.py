@@ -83,11 +83,11 @@ class Page:
         except httpx.HTTPError:
             return False
 
-    def definitions_loaded(self) -> bool:
-        """Whether every code location is loaded.
+    def definitions(self) -> tuple[bool, str]:
+        """Whether every code location is loaded, and what is wrong with one that cannot be.
 
         Raises:
-            StartupError: one cannot be loaded; its error is the message.
+            StartupError: the webserver does not answer.
         """
         data = self.ask(
             "{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus"
@@ -97,21 +97,11 @@ class Page:
         for entry in entries:
             problem = entry["locationOrLoadError"] or {}
             if problem.get("__typename") == "PythonError":
-                raise StartupError(
-                    f"Dagster cannot load {entry['name']}: {problem['message'].strip()}",
-                    hint="Its log has the whole traceback.",
-                )
-        return bool(entries) and all(
+                return False, f"{entry['name']}: {problem['message'].strip()}"
+        loaded = bool(entries) and all(
             entry["loadStatus"] == "LOADED" and entry["locationOrLoadError"] for entry in entries
         )
-
-    def daemons_healthy(self) -> bool:
-        """Whether the sensor daemon has given a sign of life."""
-        data = self.ask(
-            "{ instance { daemonHealth { allDaemonStatuses { daemonType healthy required } } } }"
-        )
-        statuses = data["instance"]["daemonHealth"]["allDaemonStatuses"]
-        return any(s["daemonType"] == "SENSOR" and s["healthy"] for s in statuses)
+        return loaded, ""
 
     def partition_counts(self) -> dict[str, AssetPartitions]:
         """Counts by asset: ``chains``, ``embeddings``, ``clusters``."""

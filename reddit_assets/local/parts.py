@@ -14,9 +14,10 @@ from reddit_assets.local.processes import Child
 from reddit_assets.local.state import StateDir
 from reddit_assets.settings import Settings
 
-__all__ = ["HOST", "Part", "family_environment", "parts_of"]
+__all__ = ["HOST", "Part", "dagster_parts", "family_environment", "worker_parts"]
 
 HOST = "127.0.0.1"
+OURS = (sys.executable, "-m", "reddit_assets.cli")
 
 
 @dataclass(frozen=True)
@@ -67,46 +68,40 @@ def family_environment(
     }
 
 
-def parts_of(
-    settings: Settings, environment: Mapping[str, str], *, port: int, workers: int, cores: int
+def dagster_parts(environment: Mapping[str, str], *, port: int) -> list[Part]:
+    """Webserver on ``port``, daemon, and the reporter beside them."""
+    programs = Path(sys.executable).parent
+    where = tuple(workspace_arguments())
+    webserver = (sys.executable, str(programs / "dagster-webserver"))
+    daemon = (sys.executable, str(programs / "dagster-daemon"))
+    return [
+        Part("webserver", (*webserver, "-h", HOST, "-p", str(port), *where), environment),
+        Part("daemon", (*daemon, "run", *where), environment),
+        Part("reporter", (*OURS, "report", "--sink", "instance"), environment),
+    ]
+
+
+def worker_parts(
+    settings: Settings, environment: Mapping[str, str], *, workers: int, cores: int
 ) -> list[Part]:
-    """Webserver, daemon, reporter, embedding workers and one clustering worker.
+    """Embedding workers and one clustering worker.
 
     The embedding workers share the cores; the clustering worker may use all of them, since a
     subreddit is clustered when its files are done.
 
     Args:
-        port: of the webserver.
         workers: number of embedding workers.
         cores: cores that this process may use.
     """
-    ours = (sys.executable, "-m", "reddit_assets.cli")
-    programs = Path(sys.executable).parent
-    where = tuple(workspace_arguments())
     threads = settings.threads or max(1, cores // max(workers, 1))
-    parts = [
-        Part(
-            "daemon",
-            (sys.executable, str(programs / "dagster-daemon"), "run", *where),
-            environment,
-        ),
-        Part(
-            "webserver",
-            (
-                *(sys.executable, str(programs / "dagster-webserver")),
-                *("-h", HOST, "-p", str(port), *where),
-            ),
-            environment,
-        ),
-        Part("reporter", (*ours, "report", "--sink", "instance"), environment),
-    ]
+    parts = []
     for number in range(1, workers + 1):
         parts.append(
             Part(
                 "embed-worker" if workers == 1 else f"embed-worker-{number}",
-                (*ours, "worker", "--kind", "embed"),
+                (*OURS, "worker", "--kind", "embed"),
                 {**environment, "REDDIT_THREADS": str(threads)},
             )
         )
-    parts.append(Part("cluster-worker", (*ours, "worker", "--kind", "cluster"), environment))
+    parts.append(Part("cluster-worker", (*OURS, "worker", "--kind", "cluster"), environment))
     return parts

@@ -10,12 +10,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import SecretStr
 
 from reddit_assets.catalog.layout import Layout
@@ -32,14 +29,21 @@ from reddit_assets.jobqueue.job import Kind
 from reddit_assets.jobqueue.queue import JobQueue
 from reddit_assets.local.completion import Completion, Watch
 from reddit_assets.local.instance import AssetPartitions, Page, write_instance
-from reddit_assets.local.parts import HOST, family_environment, parts_of
+from reddit_assets.local.parts import (
+    HOST,
+    Part,
+    dagster_parts,
+    family_environment,
+    worker_parts,
+)
 from reddit_assets.local.processes import clear_leftovers
 from reddit_assets.local.servers import PostgresServer, ValkeyServer, free_port, port_is_free
 from reddit_assets.local.state import StateDir, default_state_dir
+from reddit_assets.local.summary import Summary, rows_of_corpus
 from reddit_assets.local.supervisor import Supervisor, end_together
 from reddit_assets.settings import Settings
 
-__all__ = ["Plan", "Summary", "run_up"]
+__all__ = ["Plan", "run_up"]
 
 log = logging.getLogger(__name__)
 
@@ -67,32 +71,6 @@ class Plan:
     workers: int = 1
     exit_when_done: bool = False
     settings_fingerprint: str | None = None
-
-
-@dataclass
-class Summary:
-    """What ``up`` did, for people and for ``--json``."""
-
-    root: str
-    page: str
-    state_dir: str
-    files: int = 0
-    rows: int = 0
-    embedding_files: int = 0
-    cluster_files: int = 0
-    subreddits: int = 0
-    materialized: dict[str, dict[str, int]] = field(default_factory=dict)
-    work_done: dict[str, int] = field(default_factory=dict)
-    dead_letters: list[dict[str, str]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    restarts: int = 0
-    seconds: float = 0.0
-    done: bool = False
-
-    @property
-    def idle(self) -> bool:
-        """Whether there was no work to do."""
-        return self.done and not any(self.work_done.values())
 
 
 def run_up(settings: Settings, plan: Plan, say: Callable[[str], None]) -> tuple[int, Summary]:
@@ -166,8 +144,13 @@ class _Up:
             before = {kind: dict(count.totals) for kind, count in watch.counts().items()}
             if self._plan.exit_when_done:
                 watch.look()  # Work begins while Dagster is still loading.
-            self._start_parts(environment)
+            dagster, workers = self._parts(environment)
+            busy = any(not count.idle for count in watch.counts().values())
+            # Without work at hand, workers would only hold up the page.
+            self._start_parts(workers + dagster if busy else dagster)
             self._wait_for_page()
+            if not busy and not self._stop.is_set():
+                self._start_parts(workers)
             final = self._watch_over(watch)
             self._summarise(watch, before, final)
         if self._summary.done and not (final.dead or final.problems):
@@ -228,15 +211,15 @@ class _Up:
         queues = {kind: JobQueue(client, kind) for kind in Kind}
         return Watch(self._layout, options, queues, self._page)
 
-    def _start_parts(self, environment: dict[str, str]) -> None:
+    def _parts(self, environment: dict[str, str]) -> tuple[list[Part], list[Part]]:
+        """Dagster's parts, and the workers."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        parts = parts_of(
-            self._settings,
-            environment,
-            port=self._plan.port,
-            workers=self._plan.workers,
-            cores=cores or 1,
+        return (
+            dagster_parts(environment, port=self._plan.port),
+            worker_parts(self._settings, environment, workers=self._plan.workers, cores=cores or 1),
         )
+
+    def _start_parts(self, parts: list[Part]) -> None:
         for part in parts:
             self._supervisor.add(part.name, lambda part=part: part.start(self._state))  # type: ignore[misc]
         names = ", ".join(part.name for part in parts)
@@ -244,21 +227,27 @@ class _Up:
 
     def _wait_for_page(self) -> None:
         deadline = time.monotonic() + PAGE_SECONDS
-        while not self._stop.wait(0.3):
+        loaded = False
+        while not loaded and not self._stop.wait(0.2):
             self._tick()
             if self._page.answers():
                 with suppress(StartupError):
-                    self._page.ask("{ version }")
-                    if self._page.definitions_loaded():
+                    loaded, problem = self._page.definitions()
+                    if problem:
                         break
             if time.monotonic() > deadline:
                 raise StartupError(
                     f"Dagster's page did not come up within {PAGE_SECONDS:.0f} s.",
                     hint=f"Look at {self._state.log('webserver')}.",
                 )
-        if not self._stop.is_set():
+        if loaded:
             self._note(page=self._page.url)
             self._say(f"The Dagster page is {self._page.url}")
+        elif not self._stop.is_set():
+            raise StartupError(
+                f"Dagster cannot load {problem}",
+                hint=f"The whole traceback is in {self._state.log('webserver')}.",
+            )
 
     def _note(self, **facts: str) -> None:
         self._state.note(
@@ -348,7 +337,7 @@ class _Up:
         summary.cluster_files = state.clusters_done
         if not state.done:
             return
-        summary.rows = _rows(self._layout)
+        summary.rows = rows_of_corpus(self._layout)
         counts: dict[str, AssetPartitions] = self._page.partition_counts()
         summary.materialized = {
             asset: {"materialized": found.materialized, "partitions": found.partitions}
@@ -363,25 +352,9 @@ class _Up:
             }
 
 
-def _rows(layout: Layout) -> int:
-    """Rows of all chain files by their footers; unreadable ones are dead letters already."""
-    total = 0
-    for path in layout.chains.rglob("*.parquet"):
-        with suppress(pa.ArrowException, OSError):
-            total += pq.read_metadata(path).num_rows
-    return total
-
-
 def _last_lines(path: Path, count: int = 3) -> str:
     try:
         lines = path.read_text(errors="replace").strip().splitlines()
     except OSError:
         return ""
     return " ".join(line.strip() for line in lines[-count:])[-600:]
-
-
-def summary_fields(summary: Summary) -> dict[str, Any]:
-    """The summary as JSON has it."""
-    fields = dict(vars(summary))
-    fields["no_work"] = summary.idle
-    return fields
