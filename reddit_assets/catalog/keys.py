@@ -6,6 +6,7 @@ text; any Unicode is welcome except what Dagster's partition ranges or a file sy
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -17,8 +18,14 @@ __all__ = ["check_key", "chunk_of", "cluster_key_of", "join_key", "shard_of", "s
 _FORBIDDEN = ("...", "|")
 
 
+# Most names: letters, digits and harmless signs. They need no look at each character.
+_PLAIN = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*")
+
+
 def _problem(part: str) -> str | None:
     """Why ``part`` (a folder or file name) cannot be part of a key; ``None`` if it can."""
+    if _PLAIN.fullmatch(part):
+        return None
     if part in ("", ".", ".."):
         return f"contains the path part {part!r}"
     if part != part.strip():

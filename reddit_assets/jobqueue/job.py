@@ -11,7 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from reddit_assets.catalog.layout import CLUSTER_FILES, Layout
+from reddit_assets.catalog.keys import check_key
+from reddit_assets.catalog.layout import CLUSTER_FILES, SUFFIX, Layout
 from reddit_assets.errors import RedditAssetsError
 
 __all__ = [
@@ -25,6 +26,9 @@ __all__ = [
     "new_token",
     "outputs_of",
 ]
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Kind(StrEnum):
@@ -89,8 +93,9 @@ class Job:
         job: dict[str, Any]
         if self.kind is Kind.EMBED:
             job = {
-                "input_path": str(layout.chain_path(self.key)),
-                "output_path": str(layout.embedding_path(self.key)),
+                # Not through Path: a scan builds a million of these.
+                "input_path": f"{layout.chains}/{check_key(self.key)}{SUFFIX}",
+                "output_path": f"{layout.embeddings}/{self.key}{SUFFIX}",
             }
         else:
             job = {"subreddit_path": str(layout.subreddit_path(self.key))}
@@ -98,7 +103,7 @@ class Job:
                 job["excluded"] = list(self.excluded)
         job["id"] = job_id
         job["key"] = self.key
-        return json.dumps(job, ensure_ascii=False)
+        return _encode(job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +163,8 @@ class Result:
 
     def to_json(self) -> str:
         """The result as JSON, empty fields left out."""
-        record = {name: value for name, value in asdict(self).items() if value not in ("", {})}
-        return json.dumps(record, ensure_ascii=False)
+        fields = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+        return _encode({name: value for name, value in fields if value not in ("", {})})
 
     @classmethod
     def from_json(cls, text: str, asset: str = "") -> Result:
