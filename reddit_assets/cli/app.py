@@ -42,7 +42,7 @@ _GROUPS = (
     "sample",
     "scan",
     "worker",
-    # "cluster",
+    "cluster",
     # "clusters",
     "queue",
     "dead",

@@ -1,0 +1,149 @@
+"""``reddit-assets cluster``: all subreddits, or one, in this process and without a queue."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reddit_assets.cli.options import Root, Subreddits, Threads, flag
+
+if TYPE_CHECKING:
+    from reddit_assets.catalog.layout import Layout
+    from reddit_assets.catalog.scan import SubredditStatus
+    from reddit_assets.cli.progress import Bar
+    from reddit_assets.clustering.params import ClusterParams
+
+__all__ = ["register"]
+
+EPILOG = """
+Examples:
+
+\b
+  reddit-assets cluster --root data
+  reddit-assets cluster --root data --subreddit AskHistorians
+  reddit-assets cluster --root data --reduction umap --force
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("cluster", epilog=EPILOG)(cluster)
+
+
+def cluster(
+    root: Root = None,
+    subreddit: Annotated[
+        str | None,
+        typer.Option("--subreddit", help="Only this one: NAME or SHARD/NAME.", show_default=False),
+    ] = None,
+    subreddits: Subreddits = None,
+    reduction: Annotated[str | None, flag("reduction")] = None,
+    min_cluster_size: Annotated[int | None, flag("min_cluster_size")] = None,
+    min_samples: Annotated[int | None, flag("min_samples")] = None,
+    selection_method: Annotated[str | None, flag("selection_method")] = None,
+    threads: Threads = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make fresh cluster files anew as well.")
+    ] = False,
+) -> None:
+    """Cluster subreddits here and now, without the queue.
+
+    Fresh cluster files are skipped, so that an interrupted run resumes; --subreddit makes its one
+    anew. Dagster learns of the results with its next look at the disk.
+    """
+    from reddit_assets.catalog.layout import Layout
+    from reddit_assets.catalog.scan import Scanner, ScanOptions
+    from reddit_assets.catalog.subreddits import SubredditFilter
+    from reddit_assets.cli.progress import note, progress
+    from reddit_assets.clustering.params import ClusterParams
+    from reddit_assets.errors import RedditAssetsError
+    from reddit_assets.settings import load_settings
+
+    settings = load_settings(
+        root=root,
+        subreddits=subreddit or subreddits,
+        reduction=reduction,
+        min_cluster_size=min_cluster_size,
+        min_samples=min_samples,
+        selection_method=selection_method,
+        threads=threads,
+    )
+    layout = Layout.from_settings(settings)
+    params = ClusterParams.from_settings(settings)
+    options = ScanOptions(
+        filter=SubredditFilter.parse(settings.subreddits),
+        settle_seconds=0,
+        adopt=settings.adopt,
+        settings_fingerprint=params.fingerprint,
+    )
+    scanner = Scanner(layout, options)
+    keys = scanner.subreddits()
+    if subreddit is not None:
+        _require(subreddit, keys, layout)
+    made = failed = fresh = waiting = 0
+    with progress("Clustering", len(keys)) as bar:
+        for key in keys:
+            status = scanner.subreddit(key)
+            found = status.cluster
+            if found is None or not status.files or not found.inputs or _unfinished(status):
+                waiting += 1
+                bar.step(key)
+            elif found.verdict.done and not (force or subreddit):
+                fresh += 1
+                bar.step(key)
+            else:
+                try:
+                    note(f"{key}: {_one(layout, status, params, bar)}")
+                    made += 1
+                except RedditAssetsError as error:
+                    failed += 1
+                    note(f"{key} failed: {error}")
+                    bar.step(key)
+    typer.echo(
+        f"{made:,} clustered, {fresh:,} were fresh, {waiting:,} wait for embeddings, "
+        f"{failed:,} failed."
+    )
+    raise typer.Exit(1 if failed else 0)
+
+
+def _require(subreddit: str, keys: list[str], layout: Layout) -> None:
+    from reddit_assets.errors import SettingsError
+
+    if not keys:
+        raise SettingsError(
+            f"There is no subreddit {subreddit} in {layout.chains}.",
+            hint="Names are compared with case.",
+        )
+
+
+def _unfinished(status: SubredditStatus) -> bool:
+    return any(not file.verdict.done for file in status.files)
+
+
+def _one(layout: Layout, status: SubredditStatus, params: ClusterParams, bar: Bar) -> str:
+    """Clusters a subreddit and publishes its files; a sentence about it."""
+    from reddit_assets.catalog.output import publish
+    from reddit_assets.clustering.subreddit import cluster_subreddit
+    from reddit_assets.jobqueue.job import new_token
+
+    assert status.cluster is not None
+    layout.cluster_dir(status.cluster_key).mkdir(parents=True, exist_ok=True)
+    result = cluster_subreddit(
+        layout,
+        status.cluster_key,
+        status.cluster.inputs,
+        params,
+        token=new_token(),
+        writer={"host": socket.gethostname(), "by": "reddit-assets cluster"},
+        progress=lambda stage: bar.step(f"{status.cluster_key}: {stage}", 0),
+    )
+    for temporary, final in result.files:
+        publish(temporary, final)
+    bar.step(status.cluster_key)
+    facts = result.metadata
+    return (
+        f"{result.rows:,} rows, {facts.get('clusters', 0):,} clusters, "
+        f"{facts.get('noise_share', 0):.0%} noise, {result.seconds:.1f} s"
+    )
