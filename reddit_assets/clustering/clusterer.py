@@ -164,13 +164,16 @@ def cluster(
     """
     _check(vectors)
     n = len(vectors)
-    wanted = (params or ClusterParams()).resolve(n)
+    asked = params or ClusterParams()
+    wanted = asked.resolve(n)
     say = progress or (lambda stage: None)
     with compute_threads(wanted.threads, n), threadpool_limits(limits=1, user_api="blas"):
-        return _cluster(vectors, wanted, say)
+        return _cluster(vectors, wanted, asked.fingerprint, say)
 
 
-def _cluster(vectors: NDArray[np.float32], params: ClusterParams, say: Progress) -> Clustering:
+def _cluster(
+    vectors: NDArray[np.float32], params: ClusterParams, fingerprint: str, say: Progress
+) -> Clustering:
     n, dimensions = vectors.shape
     size = params.min_cluster_size or 5
     say("order")
@@ -236,6 +239,6 @@ def _cluster(vectors: NDArray[np.float32], params: ClusterParams, say: Progress)
             "min_cluster_size": size,
             "min_samples": params.min_samples,
             "selection": params.selection,
-            "fingerprint": params.fingerprint,
+            "fingerprint": fingerprint,
         },
     )

@@ -88,8 +88,12 @@ class ClusterParams:
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits over everything that changes the labels or the columns."""
+        """32 hex digits over everything that is wanted of the labels and columns.
+
+        ``threads`` changes nothing, and ``memory_mb`` is a property of the host, like its device:
+        it decides above which size a sample is clustered, which the metadata say.
+        """
         fields = asdict(self)
-        del fields["threads"]
+        del fields["threads"], fields["memory_mb"]
         text = json.dumps({"format": FORMAT, **fields}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -24,6 +24,11 @@ EPOCHS = 80
 MAP_EPOCHS = 50
 
 
+def _busy(cores: int) -> bool:
+    """Whether others want these cores as well: a thread that waits for one holds up all."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 1.25 * cores
+
+
 @contextmanager
 def compute_threads(threads: int | None, rows: int = PARALLEL_ROWS) -> Iterator[None]:
     """Hold numba to the number of threads asked for; one where the rows are few."""
@@ -34,6 +39,8 @@ def compute_threads(threads: int | None, rows: int = PARALLEL_ROWS) -> Iterator[
 
     before = numba.get_num_threads()
     wanted = worker_threads(threads) if rows >= PARALLEL_ROWS else 1
+    if threads is None and _busy(wanted):
+        wanted = 1
     most = int(getattr(numba.config, "NUMBA_NUM_THREADS", before))
     numba.set_num_threads(max(1, min(wanted, most)))
     try:

@@ -1,0 +1,96 @@
+"""What the clustering benchmarks share: real vectors, the host's description, CSV rows."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import platform
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reddit_assets.catalog.footer import cluster_inputs
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.clustering.inputs import open_inputs
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """The flags of every clustering benchmark."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--root", type=Path, required=True, help="Folder that holds embeddings/.")
+    parser.add_argument("--out", type=Path, help="CSV to write (default: benchmarks/results/).")
+    return parser
+
+
+def load(root: Path) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """The vectors of all embedding files below ``root`` and the subreddit of each row."""
+    layout = Layout.of(root)
+    paths = sorted(layout.embeddings.glob("**/*.parquet"))
+    keys = [layout.key_of(path) for path in paths]
+    files = open_inputs(cluster_inputs(layout, keys), sorted(keys))
+    names = np.repeat([key.rsplit("/", 2)[-2] for key in files.keys], files.rows)
+    return files.vectors(), names
+
+
+def jittered(
+    vectors: NDArray[np.float32], rows: int, *, spread: float = 0.02, seed: int = 0
+) -> NDArray[np.float32]:
+    """Real vectors drawn with repetition, each with Gaussian noise, back to unit length."""
+    rng = np.random.default_rng(seed)
+    result = np.empty((rows, vectors.shape[1]), dtype=np.float32)
+    for start in range(0, rows, 50_000):
+        part = vectors[rng.integers(0, len(vectors), min(50_000, rows - start))]
+        part = part + rng.standard_normal(part.shape, dtype=np.float32) * spread
+        result[start : start + len(part)] = part / np.linalg.norm(part, axis=1, keepdims=True)
+    return result
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """The result and the seconds it took."""
+    start = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - start
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def surroundings() -> dict[str, str]:
+    """Columns that every row carries: when, on what, with which versions, how busy."""
+    packages = ("numpy", "hdbscan", "evoc", "umap-learn", "fast-hdbscan", "numba")
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": processor(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "python": platform.python_version(),
+        "versions": " ".join(f"{name}={version(name)}" for name in packages),
+        "load_before": f"{os.getloadavg()[0]:.2f}",
+    }
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV (columns of all rows, in order of appearance) and print them."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    print(path.read_text())

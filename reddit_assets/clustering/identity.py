@@ -1,0 +1,214 @@
+"""Cluster ids that last: a re-clustered subreddit's clusters matched to those of the night before.
+
+Clusters are matched on the rows they share (Jaccard among the rows of both nights), then, where
+too few rows are shared to tell, on their centroids. Ids of dead clusters are not given again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Churn", "Former", "keep_identities"]
+
+#: Least Jaccard of the shared rows at which a cluster continues.
+MIN_JACCARD = 0.2
+#: Least cosine of centroids at which a cluster without shared rows continues.
+MIN_COSINE = 0.95
+#: Share of an old cluster's rows that makes a new cluster a part of it (split).
+PART = 0.2
+#: Share of an old cluster's rows inside one new cluster that makes it a merger.
+WHOLE = 0.5
+
+
+@dataclass(frozen=True)
+class Former:
+    """The night before, as far as it matters.
+
+    Attributes:
+        ids: int32 (clusters,), the persistent ids.
+        centroids: float32 (clusters, d).
+        next_id: the first id never given so far.
+    """
+
+    ids: NDArray[np.int32]
+    centroids: NDArray[np.float32]
+    next_id: int
+
+
+@dataclass(frozen=True)
+class Churn:
+    """What became of the clusters.
+
+    Attributes:
+        ids: int32 (clusters,), the persistent id of each new cluster.
+        fates: of each new cluster: ``continued``, ``born``, ``split`` (a part of an older one)
+            or ``merged`` (of several, under the id of the largest).
+        parents: the old ids that a split or merged cluster comes from.
+        died: old ids that neither continue nor went into a merger.
+        next_id: the first id never given.
+        moved_share: share of the rows of both nights that have another id now, noise counted
+            as an id; ``None`` without a night before.
+        kept_share: share of the old clusters whose id continues; ``None`` likewise.
+    """
+
+    ids: NDArray[np.int32]
+    fates: tuple[str, ...]
+    parents: tuple[tuple[int, ...], ...]
+    died: tuple[int, ...]
+    next_id: int
+    moved_share: float | None = None
+    kept_share: float | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values for metadata."""
+        return {
+            **self.counts,
+            "moved_share": self.moved_share,
+            "kept_share": self.kept_share,
+            "died_ids": list(self.died),
+        }
+
+
+def first_night(clusters: int) -> Churn:
+    """All clusters are new."""
+    return Churn(
+        ids=np.arange(clusters, dtype=np.int32),
+        fates=("born",) * clusters,
+        parents=((),) * clusters,
+        died=(),
+        next_id=clusters,
+        counts=_counts(("born",) * clusters, ()),
+    )
+
+
+def _counts(fates: Sequence[str], died: Sequence[int]) -> dict[str, int]:
+    names = ("continued", "born", "split", "merged")
+    return {name: sum(fate == name for fate in fates) for name in names} | {"died": len(died)}
+
+
+def keep_identities(
+    old: NDArray[np.int32],
+    new: NDArray[np.int32],
+    former: Former | None,
+    centroids: NDArray[np.float32],
+) -> Churn:
+    """Persistent ids for tonight's clusters.
+
+    Args:
+        old: int32 (shared,), last night's persistent ids of the rows of both nights, −1 noise.
+        new: int32 (shared,), tonight's cluster numbers of the same rows.
+        former: last night; ``None`` if there was none.
+        centroids: float32 (clusters, d), tonight's.
+    """
+    clusters = len(centroids)
+    if former is None or len(former.ids) == 0:
+        churn = first_night(clusters)
+        start = former.next_id if former else 0
+        return Churn(
+            ids=churn.ids + np.int32(start),
+            fates=churn.fates,
+            parents=churn.parents,
+            died=(),
+            next_id=start + clusters,
+            moved_share=float((new >= 0).mean()) if former and len(new) else None,
+            counts=churn.counts,
+        )
+    count = len(former.ids)
+    place = {int(number): at for at, number in enumerate(former.ids)}
+    at_old = np.array([place.get(int(number), -1) for number in np.unique(old)], dtype=np.int64)
+    rows_old = at_old[np.searchsorted(np.unique(old), old)]
+    both = (rows_old >= 0) & (new >= 0)
+    shared = np.zeros((count, clusters), dtype=np.int64)
+    np.add.at(shared, (rows_old[both], new[both]), 1)
+    size_old = np.bincount(rows_old[rows_old >= 0], minlength=count)
+    size_new = np.bincount(new[new >= 0], minlength=clusters)
+
+    pairs = _pairs(shared, size_old, size_new, former.centroids, centroids)
+    of_new = np.full(clusters, -1, dtype=np.int64)
+    of_old = np.full(count, -1, dtype=np.int64)
+    for at, number in pairs:
+        if of_old[at] < 0 and of_new[number] < 0:
+            of_old[at], of_new[number] = number, at
+
+    ids = np.empty(clusters, dtype=np.int32)
+    fates: list[str] = []
+    parents: list[tuple[int, ...]] = []
+    next_id = former.next_id
+    swallowed: set[int] = set()
+    for number in range(clusters):
+        inside = shared[:, number]
+        wholes = np.flatnonzero((inside >= WHOLE * np.maximum(size_old, 1)) & (inside > 0))
+        mother = int(inside.argmax()) if count else -1
+        # The largest giver of rows, if a real part of it went here.
+        part = inside[mother] >= PART * max(size_old[mother], 1) and inside[mother] > 0
+        mostly = inside[mother] * 2 > max(size_new[number], 1)
+        if of_new[number] >= 0:
+            ids[number] = former.ids[of_new[number]]
+        else:
+            ids[number] = next_id
+            next_id += 1
+        if len(wholes) > 1 and inside[wholes].sum() * 2 > size_new[number]:
+            fates.append("merged")
+            parents.append(tuple(int(former.ids[at]) for at in wholes))
+            swallowed.update(int(at) for at in wholes)
+        elif of_new[number] >= 0:
+            fates.append("continued")
+            parents.append(())
+        elif part and mostly:
+            fates.append("split")
+            parents.append((int(former.ids[mother]),))
+        else:
+            fates.append("born")
+            parents.append(())
+    died = tuple(
+        int(former.ids[at]) for at in range(count) if of_old[at] < 0 and at not in swallowed
+    )
+    now = np.append(ids, np.int32(-1))[new]
+    kept = int((of_old >= 0).sum())
+    return Churn(
+        ids=ids,
+        fates=tuple(fates),
+        parents=tuple(parents),
+        died=died,
+        next_id=next_id,
+        moved_share=float((now != old).mean()) if len(old) else 0.0,
+        kept_share=kept / count,
+        counts=_counts(fates, died),
+    )
+
+
+def _pairs(
+    shared: NDArray[np.int64],
+    size_old: NDArray[np.int64],
+    size_new: NDArray[np.int64],
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+) -> list[tuple[int, int]]:
+    """Candidate matches, best first; ties by number."""
+    at_old, at_new = np.nonzero(shared)
+    common = shared[at_old, at_new]
+    jaccard = common / (size_old[at_old] + size_new[at_new] - common)
+    good = jaccard >= MIN_JACCARD
+    at_old, at_new, jaccard = at_old[good], at_new[good], jaccard[good]
+    order = np.lexsort((at_new, at_old, -jaccard))
+    pairs = [(int(at_old[at]), int(at_new[at])) for at in order]
+    # Rows that both nights have are the better witness; centroids speak where there are none.
+    silent_old = np.flatnonzero(size_old == 0)
+    silent_new = np.flatnonzero(size_new == 0)
+    if before.shape[1:] == after.shape[1:]:
+        for olds, news in ((silent_old, np.arange(len(size_new))), (None, silent_new)):
+            if olds is None:
+                olds = np.arange(len(size_old))
+            if not len(olds) or not len(news):
+                continue
+            cosine = before[olds] @ after[news].T
+            left, right = np.nonzero(cosine >= MIN_COSINE)
+            best = np.lexsort((right, left, -cosine[left, right]))
+            pairs += [(int(olds[left[at]]), int(news[right[at]])) for at in best]
+    return pairs
