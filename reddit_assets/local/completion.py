@@ -101,8 +101,15 @@ class Watch:
         dead = [letter for queue in self._queues.values() for letter in queue.dead_letters()]
         dead_keys = {letter.key for letter in dead}
         seen: list[SubredditStatus] = []
+        # Only where nothing is in work: what a worker finishes between our look at its file and
+        # the enqueueing would be queued again (and found fresh).
+        kinds = tuple(
+            kind
+            for kind, count in self.counts().items()
+            if not (count.public or count.queued or count.delayed or count.leased)
+        )
         scanner = Scanner(self._layout, self._options, dead=dead_keys)
-        report = queue_wanted(scanner, self._queues, observe=seen)
+        report = queue_wanted(scanner, self._queues, kinds=kinds, observe=seen)
         state = _tally(seen, dead, report)
         # Counted after the scan: what a worker finished meanwhile is at worst seen next time.
         quiet = all(count.idle for count in self.counts().values())
