@@ -150,7 +150,7 @@ def map_png(
     size = float(np.clip(60_000 / max(len(sx), 1) / 4, 1.5, 14))
     draw = np.argsort(inside, kind="stable")
     axes.scatter(sx[draw], sy[draw], s=size, c=colours[draw], linewidths=0)
-    figure.suptitle(name, fontsize=12, y=0.985)
+    figure.suptitle(_drawable(name), fontsize=12, y=0.985)
     low_x, low_y = (float(np.quantile(v, 0.001)) if len(v) else 0.0 for v in (x, y))
     span_x, span_y = (
         max(float(np.quantile(v, 0.999)) - low, 1e-9) if len(v) else 1.0
