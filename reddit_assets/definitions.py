@@ -9,8 +9,8 @@ from dagster import Definitions, in_process_executor
 
 from reddit_assets.orchestration.factory import make_assets, make_inputs
 from reddit_assets.orchestration.jobs import (
-    NIGHTLY,
     make_corpus,
+    make_nightly,
     make_schedule,
     make_steering_jobs,
 )
@@ -20,6 +20,7 @@ from reddit_assets.settings import load_settings
 
 settings = load_settings()
 sets = asset_sets(settings.shards)
+nightly = make_nightly(sets)
 
 defs = Definitions(
     assets=[
@@ -28,8 +29,8 @@ defs = Definitions(
         make_corpus(),
     ],
     sensors=make_sensors(settings.discovery_seconds),
-    schedules=[make_schedule(settings.nightly_cron, settings.nightly_timezone)],
-    jobs=[NIGHTLY, *make_steering_jobs()],
+    schedules=[make_schedule(nightly, settings.nightly_cron, settings.nightly_timezone)],
+    jobs=[nightly, *make_steering_jobs()],
     # A run worker that is killed must not leave a step behind that goes on recording.
     executor=in_process_executor,
 )

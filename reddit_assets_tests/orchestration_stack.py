@@ -13,14 +13,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psycopg2
 import pyarrow as pa
 import pyarrow.parquet as pq
+from dagster import DagsterInstance
+from dagster._core.instance.ref import InstanceRef
 
 from reddit_assets.catalog.chainfile import ChainFile
 from reddit_assets.catalog.fingerprints import cluster_version, embedding_version, set_hash
@@ -40,7 +44,8 @@ from reddit_assets.errors import BadFileError
 from reddit_assets.jobqueue.connection import connect
 from reddit_assets.jobqueue.job import Claim, Failure, Kind, Result
 from reddit_assets.jobqueue.queue import JobQueue
-from reddit_assets.local.servers import free_port
+from reddit_assets.local.servers import PostgresServer, ValkeyServer, free_port
+from reddit_assets.orchestration import instance_sink
 from reddit_assets.settings import Settings
 
 REPO = Path(__file__).parent.parent
@@ -418,6 +423,72 @@ class Stack:
             s={**(repository or {}), "sensorName": sensor},
         )["sensorOrError"]["sensorState"]["ticks"]
         return found[0] if found else None
+
+
+class Live:
+    """The running parts that the tests share, in the order in which they are written."""
+
+    def __init__(self, stack: Stack, worker: FakeWorker) -> None:
+        self.stack, self.worker = stack, worker
+
+    def settle(self) -> None:
+        """Nothing is queued, in work or unreported, and the disk agrees with Dagster."""
+        queues = self.stack.queues.values()
+
+        def quiet() -> bool:
+            if not all(queue.counts().idle for queue in queues):
+                return False
+            done = len(self.worker.done)
+            after = time.time()
+            wait_for(
+                lambda: all(
+                    float((self.stack.tick(name) or {"timestamp": 0})["timestamp"]) > after
+                    for name in ("discovery", "cluster_readiness")
+                ),
+                30,
+                "the sensors look again",
+            )
+            time.sleep(0.5)
+            return done == len(self.worker.done) and all(q.counts().idle for q in queues)
+
+        wait_for(quiet, 60, "the pipeline settles")
+
+
+@contextlib.contextmanager
+def running(folder: Path, postgres: PostgresServer, keys: Sequence[str]) -> Iterator[Live]:
+    """A stack of its own Valkey and database, over chain files of the given keys."""
+    name = f"stack_{uuid.uuid4().hex[:8]}"
+    admin = psycopg2.connect(host=str(postgres.socket_folder), user="postgres")
+    admin.autocommit = True
+    with admin.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+    postgres_url = postgres.url.replace("/postgres?", f"/{name}?")
+    with ValkeyServer(folder / "valkey", config={"appendonly": "no"}) as valkey:
+        stack = Stack(folder, valkey.url, postgres_url)
+        for key in keys:
+            write_chain(stack.layout, key)
+        stack.start()
+        ended = threading.Event()
+        instance = DagsterInstance.from_ref(InstanceRef.from_dir(str(stack.home)))
+        sink = threading.Thread(
+            target=instance_sink.run,
+            args=(stack.settings,),
+            kwargs={"stop": ended, "instance": instance},
+        )
+        sink.start()
+        worker = FakeWorker(stack.settings, stack.layout)
+        worker.start()
+        try:
+            yield Live(stack, worker)
+        finally:
+            stack.kill()
+            worker.stop()
+            ended.set()
+            sink.join(20)
+            instance.dispose()
+    with admin.cursor() as cursor:
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    admin.close()
 
 
 def wait_for(check: Callable[[], Any], seconds: float, what: str) -> Any:

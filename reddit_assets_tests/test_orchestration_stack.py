@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import shutil
-import threading
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg2
 import pytest
 from dagster import DagsterInstance
-from dagster._core.instance.ref import InstanceRef
 
 from reddit_assets.catalog.wanted import set_wanted_model
 from reddit_assets.jobqueue.job import Kind
-from reddit_assets.local.servers import PostgresServer, ValkeyServer
-from reddit_assets.orchestration import instance_sink
+from reddit_assets.local.servers import PostgresServer
 from reddit_assets_tests.orchestration_stack import (
     MODEL,
-    FakeWorker,
+    Live,
     Stack,
     age,
+    running,
     wait_for,
     write_chain,
 )
@@ -33,61 +29,12 @@ BOOKS = [f"bo/Bücher 2/c_{i}" for i in range(3)]
 ALL = [*JAM, *TEA, *BOOKS]
 
 
-class Live:
-    """The running parts that the tests share, in the order in which they are written."""
-
-    def __init__(self, stack: Stack, worker: FakeWorker) -> None:
-        self.stack, self.worker = stack, worker
-
-    def settle(self) -> None:
-        """Nothing is queued, in work or unreported, and the disk agrees with Dagster."""
-        queues = self.stack.queues.values()
-
-        def quiet() -> bool:
-            if not all(queue.counts().idle for queue in queues):
-                return False
-            done = len(self.worker.done)
-            time.sleep(6)  # two looks of the sensors
-            return done == len(self.worker.done) and all(q.counts().idle for q in queues)
-
-        wait_for(quiet, 60, "the pipeline settles")
-
-
 @pytest.fixture(scope="module")
 def live(
     tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer
 ) -> Iterator[Live]:
-    folder = tmp_path_factory.mktemp("stack")
-    name = f"stack_{uuid.uuid4().hex[:8]}"
-    admin = psycopg2.connect(host=str(postgres_server.socket_folder), user="postgres")
-    admin.autocommit = True
-    with admin.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
-    postgres_url = postgres_server.url.replace("/postgres?", f"/{name}?")
-    with ValkeyServer(folder / "valkey", config={"appendonly": "no"}) as valkey:
-        stack = Stack(folder, valkey.url, postgres_url)
-        for key in ALL:
-            write_chain(stack.layout, key)
-        stack.start()
-        ended = threading.Event()
-        instance = DagsterInstance.from_ref(InstanceRef.from_dir(str(stack.home)))
-        sink = threading.Thread(
-            target=instance_sink.run,
-            args=(stack.settings,),
-            kwargs={"stop": ended, "instance": instance},
-        )
-        sink.start()
-        worker = FakeWorker(stack.settings, stack.layout)
-        worker.start()
-        yield Live(stack, worker)
-        stack.kill()
-        worker.stop()
-        ended.set()
-        sink.join(20)
-        instance.dispose()
-    with admin.cursor() as cursor:
-        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    admin.close()
+    with running(tmp_path_factory.mktemp("stack"), postgres_server, ALL) as live:
+        yield live
 
 
 def test_files_become_partitions_and_outputs_in_all_three_assets(live: Live) -> None:

@@ -3,9 +3,10 @@
 Without ``from __future__ import annotations``: Dagster reads the type of an op's context.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import dagster
 from dagster import (
     AssetExecutionContext,
     AssetsDefinition,
@@ -17,28 +18,40 @@ from dagster import (
     OpExecutionContext,
     ScheduleDefinition,
     define_asset_job,
-    job,
     multi_asset,
     op,
 )
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from reddit_assets.orchestration.checks import corpus_check
-from reddit_assets.orchestration.names import CODE_VERSION, CORPUS
+from reddit_assets.orchestration.checks import check_specs, corpus_check
+from reddit_assets.orchestration.names import CODE_VERSION, CORPUS, AssetSet
 
-__all__ = ["NIGHTLY", "make_corpus", "make_schedule", "make_steering_jobs"]
-
-NIGHTLY = define_asset_job(
-    "nightly_rescan",
-    selection=AssetSelection.assets(CORPUS),
-    description="Opens every footer, finds what is wrong, and queues what must be made again.",
-)
+__all__ = ["make_corpus", "make_nightly", "make_schedule", "make_steering_jobs"]
 
 
-def make_schedule(cron: str, timezone: str) -> ScheduleDefinition:
+def make_nightly(sets: Iterable[AssetSet]) -> UnresolvedAssetJobDefinition:
+    """The rescan, with the checks that look at a sample."""
+    sampled = [
+        spec.key
+        for assets in sets
+        for name in ("embeddings", "clusters")
+        for spec in check_specs(assets, name)
+        if spec.partitions_def is None
+    ]
+    return define_asset_job(
+        "nightly_rescan",
+        selection=AssetSelection.assets(CORPUS) | AssetSelection.checks(*sampled),
+        description="Opens every footer, finds what is wrong, queues what must be made again.",
+    )
+
+
+def make_schedule(
+    job: UnresolvedAssetJobDefinition, cron: str, timezone: str
+) -> ScheduleDefinition:
     """The nightly rescan, switched on."""
     return ScheduleDefinition(
         name="nightly",
-        job=NIGHTLY,
+        job=job,
         cron_schedule=cron,
         execution_timezone=timezone,
         default_status=DefaultScheduleStatus.RUNNING,
@@ -121,7 +134,7 @@ def _steering(name: str, description: str, act: Callable[[Any], str]) -> JobDefi
         except RedditAssetsError as error:
             raise as_failure(error) from None
 
-    @job(name=name, description=description)
+    @dagster.job(name=name, description=description)
     def steering() -> None:
         steer()
 
