@@ -1,8 +1,8 @@
 """Keywords of clusters: class-based TF-IDF (Grootendorst 2022, BERTopic) over sensible tokens.
 
-A cluster's texts are one document. A term's weight is its share of the cluster's texts times
-log(1 + A / f), with f the texts of all clusters that hold it and A the texts per cluster on
-average. Texts are counted, not occurrences, so that one long text does not name a cluster.
+A cluster's texts are one document. A term's weight is the share of the cluster's texts that hold
+it, less one text, times log(1 + A / f), with f the texts of all clusters that hold it and A the
+texts per cluster on average. Texts are counted, not occurrences, so that one long text does not name a cluster.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ _MENTION = re.compile(r"(?<!\w)/?[ur]/\w+")
 _WORD = re.compile(r"[^\W_](?:[\w'’\-+#]*[\w+#])?")
 #: Characters of a text that are looked at.
 MAX_CHARACTERS = 4_000
-#: A cluster counts a term from this many of its texts on.
-MIN_TEXTS = 2
+#: A cluster counts a term from this share and this many of its texts on: what two texts of fifty
+#: have in common is chance.
+MIN_SHARE, MIN_TEXTS = 0.06, 2
 
 #: A term and its weight.
 Keyword = tuple[str, float]
@@ -108,14 +109,16 @@ def class_keywords(
     average = sum(sizes) / max(1, clusters)
     result = []
     for counter, size in zip(counts, sizes, strict=True):
-        least = min(MIN_TEXTS, max(1, size // 2))
+        least = min(max(MIN_TEXTS, math.ceil(MIN_SHARE * size)), max(1, size // 2))
         weighted = []
         for term, count in counter.items():
             if count < least:
                 continue
-            weight = count / size * math.log(1 + average / everywhere[term])
+            # Shrunk for few witnesses: 1/2 for two texts, 9/10 for ten.
+            weight = (count - 1) / size * math.log(1 + average / everywhere[term])
+            weight = max(weight, 1e-6)
             # A pair that is nearly always there when its words are says more than the words.
-            weighted.append((weight * (1.25 if " " in term else 1.0), count, term))
+            weighted.append((weight * (1.1 if " " in term else 1.0), count, term))
         result.append(_choose(weighted, limit))
     return result
 
