@@ -1,0 +1,107 @@
+"""``reddit-assets clusters``: what a subreddit's clusters are about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reddit_assets.cli.options import AsJson, Root, print_json
+
+if TYPE_CHECKING:
+    from reddit_assets.catalog.layout import Layout
+
+__all__ = ["register"]
+
+EPILOG = """
+Examples:
+
+\b
+  reddit-assets clusters AskHistorians --root data
+  reddit-assets clusters as/AskHistorians --limit 20
+  reddit-assets clusters AskHistorians --json | jq '.clusters[0].keywords'
+  reddit-assets clusters AskHistorians --open
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("clusters", epilog=EPILOG)(clusters)
+
+
+def clusters(
+    subreddit: Annotated[str, typer.Argument(help="NAME or SHARD/NAME.")],
+    root: Root = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Show the largest N clusters only.")
+    ] = None,
+    open_map: Annotated[bool, typer.Option("--open", help="Open the map in a browser.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print a subreddit's clusters: size, keywords, the most representative posts."""
+    from reddit_assets.catalog.layout import Layout
+    from reddit_assets.clustering.report import clusters_report, render
+    from reddit_assets.settings import load_settings
+
+    layout = Layout.from_settings(load_settings(root=root))
+    folder = layout.cluster_dir(_key(layout, subreddit))
+    report = clusters_report(folder)
+    page = folder / "map.html"
+    if as_json:
+        if limit is not None:
+            report["clusters"] = report["clusters"][:limit]
+        print_json(report)
+    else:
+        from rich.console import Console
+
+        Console().print(render(report, limit))
+        if page.exists():
+            typer.echo(f"Map: {page}")
+    if open_map:
+        _open(page)
+
+
+def _key(layout: Layout, subreddit: str) -> str:
+    """The cluster key of a subreddit given by name or by key.
+
+    Raises:
+        BadKeyError: none has that name, or several shards have one.
+    """
+    from reddit_assets.errors import BadKeyError
+
+    found = []
+    for folder in (*layout.clusters.glob("*"), *layout.clusters.glob("*/*")):
+        key = folder.relative_to(layout.clusters).as_posix()
+        if folder.is_dir() and subreddit in (key, folder.name):
+            found.append(key)
+    exact = [key for key in found if key == subreddit]
+    found = exact or [key for key in found if _has_files(layout.clusters / key)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise BadKeyError(
+            f"There are no clusters of {subreddit} in {layout.clusters}.",
+            hint=f"`reddit-assets cluster --subreddit {subreddit}` makes them.",
+        )
+    raise BadKeyError(
+        f"{subreddit} is there {len(found)} times: {', '.join(sorted(found))}.",
+        hint="Name the shard as well.",
+    )
+
+
+def _has_files(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.iterdir())
+
+
+def _open(page: Path) -> None:
+    import webbrowser
+
+    from reddit_assets.errors import BadFileError
+
+    if not page.exists():
+        raise BadFileError(f"There is no map {page}.", hint="Cluster the subreddit again.")
+    if not webbrowser.open(page.absolute().as_uri()):
+        raise BadFileError(
+            "No browser can be opened here.", hint=f"Open {page} where there is one."
+        )

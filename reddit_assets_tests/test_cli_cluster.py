@@ -1,0 +1,98 @@
+"""``reddit-assets cluster``: without a queue, resumable, one or all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.cli.app import run
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """Two subreddits whose embedding files the original system made, one without embeddings."""
+    layout = Layout.of(tmp_path)
+    dice = np.random.default_rng(7)
+    for key in ("as/AskReddit/c_0", "as/AskReddit/c_1", "bo/books/c_0", "ca/cars/c_0"):
+        texts = pa.table({"body": ["one", "two"]})
+        chain, embedding = layout.chain_path(key), layout.embedding_path(key)
+        for path in (chain, embedding):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(texts, chain)
+        if "cars" not in key:
+            vectors = dice.normal(size=(2, 384)).astype(np.float32)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            table = texts
+            for column in range(384):
+                table = table.append_column(f"emb_{column:03d}", pa.array(vectors[:, column]))
+            pq.write_table(table, embedding)
+    monkeypatch.setenv("REDDIT_ROOT", str(tmp_path))
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    return layout
+
+
+def test_all_are_clustered_once_and_an_interrupted_run_resumes(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+):
+    # Given two subreddits with embeddings and one without, If all are clustered
+    assert run(["cluster"]) == 0
+    assert "2 clustered, 0 were fresh, 1 wait for embeddings" in capsys.readouterr().out
+    # Then each has its rows, all noise since they are so few, and no temporary file is left
+    table = pq.read_table(layout.cluster_path("as/AskReddit"))
+    assert table["cluster_id"].to_pylist() == [-1] * 4
+    assert not list(layout.clusters.rglob("*.tmp"))
+    # If one is lost and all are clustered again, Then only that one is
+    layout.cluster_path("bo/books").unlink()
+    assert run(["cluster"]) == 0
+    assert "1 clustered, 1 were fresh, 1 wait" in capsys.readouterr().out
+
+
+def test_one_is_clustered_by_name_and_anew(layout: Layout, capsys: pytest.CaptureFixture[str]):
+    # Given one subreddit's name, If it is clustered twice, Then it is made each time, it alone
+    for _ in range(2):
+        assert run(["cluster", "--subreddit", "books"]) == 0
+        assert "1 clustered, 0 were fresh, 0 wait" in capsys.readouterr().out
+    assert not layout.cluster_path("as/AskReddit").exists()
+    # If there is none of that name, Then that is said
+    assert run(["cluster", "--subreddit", "Books"]) == 1
+    assert "There is no subreddit Books" in capsys.readouterr().err
+
+
+def test_a_subreddit_that_cannot_be_clustered_is_named(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+):
+    # Given an embedding file whose vectors are not unit vectors
+    path = layout.embedding_path("bo/books/c_0")
+    table = pq.read_table(path)
+    at = table.schema.get_field_index("emb_000")
+    table = table.set_column(at, "emb_000", pa.array([9.0, 9.0], pa.float32()))
+    pq.write_table(table, path)
+    # If all are clustered, Then the others are, and the failure names the file
+    assert run(["cluster"]) == 1
+    output = capsys.readouterr()
+    assert "1 clustered, 0 were fresh, 1 wait for embeddings, 1 failed." in output.out
+    assert "bo/books failed:" in output.err
+    assert "c_0" in output.err
+
+
+def test_clusters_are_printed_as_text_and_json(layout: Layout, capsys: pytest.CaptureFixture[str]):
+    # Given a clustered subreddit
+    run(["cluster", "--subreddit", "AskReddit"])
+    capsys.readouterr()
+    # If its clusters are asked for by name and by key, Then both mean it
+    assert run(["clusters", "AskReddit", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["key"], report["rows"], report["clusters"]) == ("as/AskReddit", 4, [])
+    assert run(["clusters", "as/AskReddit"]) == 0
+    shown = capsys.readouterr().out
+    assert "as/AskReddit" in shown
+    assert "map.html" in shown
+    # If there are none, Then the sentence says how they are made
+    assert run(["clusters", "cars"]) == 1
+    assert "`reddit-assets cluster --subreddit cars` makes them." in capsys.readouterr().err
