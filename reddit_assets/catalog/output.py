@@ -10,6 +10,7 @@ import errno
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
@@ -150,7 +151,7 @@ class EmbeddingWriter:
         self.path = path
         self.rows = 0
         names = embedding_names(dimension)
-        fields = [pa.field(name, pa.float32(), nullable=False) for name in names]
+        fields = _embedding_fields(dimension)
         inputs = [_storable(field) for field in schema]
         self._inputs = pa.schema(inputs)
         self._schema = pa.schema([*inputs, *fields], metadata=schema.metadata)
@@ -159,17 +160,20 @@ class EmbeddingWriter:
             self._sink = open(path, "wb")  # noqa: SIM115 - closed in close() and abort()
         codecs: str | dict[str, str] = "zstd"
         levels: int | dict[str, int] = self._COMPRESSION_LEVEL
+        encodings: dict[str, str] | None = dict.fromkeys(names, "BYTE_STREAM_SPLIT")
         if rows is not None and rows < self._COMPRESSED_ROWS:
+            # What a dict does not name is plain and uncompressed; naming 384 columns costs time.
             compressed = [name for field in inputs for name in _leaves(field.name, field.type)]
-            codecs = dict.fromkeys(compressed, "zstd") | dict.fromkeys(names, "none")
+            codecs = dict.fromkeys(compressed, "zstd")
             levels = dict.fromkeys(compressed, self._COMPRESSION_LEVEL)
+            encodings = None
         self._writer = pq.ParquetWriter(
             self._sink,
             self._schema,
             compression=codecs,
             compression_level=levels,
             use_dictionary=[field.name for field in inputs],
-            column_encoding=dict.fromkeys(names, "BYTE_STREAM_SPLIT"),
+            column_encoding=encodings,
             write_statistics=[field.name for field in inputs],
         )
 
@@ -224,6 +228,14 @@ class EmbeddingWriter:
     ) -> None:
         if not self._sink.closed:
             self.abort()
+
+
+@lru_cache(maxsize=4)
+def _embedding_fields(dimension: int) -> tuple[pa.Field, ...]:
+    """The vector columns' fields: making 384 takes as long as reading a small file."""
+    return tuple(
+        pa.field(name, pa.float32(), nullable=False) for name in embedding_names(dimension)
+    )
 
 
 def _leaves(path: str, kind: pa.DataType) -> list[str]:
