@@ -21,7 +21,7 @@ from reddit_assets.cli.options import (
 
 __all__ = ["register"]
 
-TEXTS = 2_000
+TEXTS = 300
 
 EPILOG = """
 Examples:
@@ -88,9 +88,9 @@ def bench(
     if as_json:
         print_json(report)
     else:
-        from rich.console import Console
+        from reddit_assets.cli.progress import printer
 
-        Console().print(bench_table(report))
+        printer().print(bench_table(report))
 
 
 def _texts(root: Path | None) -> list[str]:

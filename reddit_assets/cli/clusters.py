@@ -53,9 +53,9 @@ def clusters(
             report["clusters"] = report["clusters"][:limit]
         print_json(report)
     else:
-        from rich.console import Console
+        from reddit_assets.cli.progress import printer
 
-        Console().print(render(report, limit))
+        printer().print(render(report, limit))
         if page.exists():
             typer.echo(f"Map: {page}")
     if open_map:

@@ -17,9 +17,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["Bar", "note", "progress"]
+__all__ = ["Bar", "note", "printer", "progress"]
 
 PLAIN_SECONDS = 5.0
+PLAIN_WIDTH = 130
 
 
 class Bar:
@@ -75,3 +76,9 @@ def progress(title: str, total: int | None = None) -> Iterator[Bar]:
 def note(text: str) -> None:
     """A line on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def printer() -> Console:
+    """For tables on standard output: as wide as the terminal, and wide in a file or pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)

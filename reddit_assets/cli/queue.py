@@ -49,8 +49,9 @@ def show(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = False)
         found = {kind.word: asdict(count) for kind, count in counts.items()}
         print_json({**found, "workers": workers})
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from reddit_assets.cli.progress import printer
 
     table = Table()
     for heading in ("", *(kind.word for kind in queues)):
@@ -67,7 +68,7 @@ def show(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = False)
     for label, name in rows.items():
         table.add_row(label, *(f"{getattr(count, name):,}" for count in counts.values()))
     table.add_row("paused", *("yes" if count.paused else "no" for count in counts.values()))
-    console = Console()
+    console = printer()
     console.print(table)
     if not workers:
         console.print("No worker is there.")

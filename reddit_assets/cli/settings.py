@@ -37,9 +37,10 @@ def show(root: Root = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from reddit_assets.cli.progress import printer
 
     table = Table("setting", "variable", "value", "meaning", show_lines=False)
     for item in found:
@@ -51,4 +52,4 @@ def show(root: Root = None, as_json: AsJson = False) -> None:
             Text(text, style="dim" if item["default"] else "bold"),
             item["meaning"],
         )
-    Console().print(table)
+    printer().print(table)
