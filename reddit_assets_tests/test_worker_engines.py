@@ -1,0 +1,135 @@
+"""Workers with their real engines, as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from factories import write_chain, write_embedding
+
+from reddit_assets.catalog.footer import read_output
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.catalog.output import embedding_names
+from reddit_assets.jobqueue.connection import connect
+from reddit_assets.jobqueue.job import Kind
+from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.settings import Settings
+
+SENTENCES = [
+    "How do I keep basil alive through the winter?",
+    "My landlord will not return the deposit.",
+    "The Guitar Is Out Of Tune — again 🎸",
+    "Warum ist der Himmel blau?",
+    "",
+    "word " * 400,
+]
+
+
+def start(url: str, root: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "reddit_assets.cli", "worker", "--until-empty", *arguments],
+        env={
+            **os.environ,
+            "REDIS_URL": url,
+            "REDDIT_ROOT": str(root),
+            "REDDIT_SETTLE_SECONDS": "0",
+            "REDDIT_CLAIM_JOBS": "2",
+            "REDDIT_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+        },
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def vectors(path: Path) -> np.ndarray:
+    table = pq.read_table(path, columns=embedding_names(384))
+    return np.column_stack([column.to_numpy() for column in table.columns])
+
+
+def libraries_of(worker: subprocess.Popen[str]) -> str:
+    """What the worker's processes have loaded, as the kernel sees it."""
+    family = psutil.Process(worker.pid)
+    maps = []
+    for process in [family, *family.children(recursive=True)]:
+        with open(f"/proc/{process.pid}/maps") as file:
+            maps.append(file.read())
+    return "\n".join(maps)
+
+
+@pytest.mark.slow
+def test_onnx_and_torch_workers_share_a_queue_and_agree(tmp_path: Path, valkey_url: str) -> None:
+    pytest.importorskip("torch")
+    layout = Layout.of(tmp_path)
+    keys = [f"as/Sub{number % 3}/c_{number:02}" for number in range(24)]
+    for number, key in enumerate(keys):
+        write_chain(layout, key, [f"{number} {text}" for text in SENTENCES])
+    # The same texts again, so that both backends meet them.
+    twin = "as/Twins/"
+    for name in ("a", "b"):
+        write_chain(layout, twin + name, SENTENCES)
+    queue = JobQueue(connect(Settings(redis_url=valkey_url)), Kind.EMBED)
+    for key in [*keys, twin + "a", twin + "b"]:  # in the original's format, by hand
+        job = {
+            "input_path": str(layout.chain_path(key)),
+            "output_path": str(layout.embedding_path(key)),
+        }
+        queue.client.rpush("phase4_todo_queue", json.dumps(job))
+    workers = [start(valkey_url, tmp_path, "--backend", name) for name in ("onnx", "onnx", "torch")]
+    onnx_libraries = ""
+    while workers[0].poll() is None:
+        try:
+            onnx_libraries = max(onnx_libraries, libraries_of(workers[0]), key=len)
+        except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+            break
+    logs = [worker.communicate(timeout=200)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0], "\n".join(logs)
+    totals = queue.counts().totals
+    assert totals["done"] == 26, "every file once"
+    assert "rejected" not in totals
+    assert "onnxruntime" in onnx_libraries
+    assert "libtorch" not in onnx_libraries, "a CPU host needs no torch"
+    for key in [*keys, twin + "a", twin + "b"]:
+        found = vectors(layout.embedding_path(key))
+        assert found.dtype == np.float32
+        assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+        assert read_output(layout.embedding_path(key)).footer is not None
+    first, second = (vectors(layout.embedding_path(twin + name)) for name in ("a", "b"))
+    assert (first * second).sum(axis=1).min() >= 0.9998
+
+
+@pytest.mark.slow
+def test_a_cluster_worker_clusters_and_then_finds_it_fresh(tmp_path: Path, valkey_url: str) -> None:
+    from reddit_assets.catalog.scan import Scanner, ScanOptions, Verdict
+    from reddit_assets.clustering.params import ClusterParams
+    from reddit_assets.jobqueue.planner import queue_wanted
+
+    layout = Layout.of(tmp_path)
+    for number in range(3):
+        write_chain(layout, f"as/A/c_{number}", SENTENCES)
+        write_embedding(layout, f"as/A/c_{number}")
+    settings = Settings(redis_url=valkey_url, root=tmp_path)
+    client = connect(settings)
+    queues = {kind: JobQueue(client, kind) for kind in Kind}
+    options = ScanOptions(
+        settle_seconds=0, settings_fingerprint=ClusterParams.from_settings(settings).fingerprint
+    )
+    report = queue_wanted(Scanner(layout, options), queues, kinds=(Kind.CLUSTER,))
+    assert report.cluster.queued == 1
+    worker = start(valkey_url, tmp_path, "--kind", "cluster")
+    log = worker.communicate(timeout=200)[1]
+    assert worker.returncode == 0, log
+    again = queue_wanted(Scanner(layout, options), queues, kinds=(Kind.CLUSTER,))
+    assert again.clusters[Verdict.FRESH] == 1, log
+    assert again.cluster.queued == 0
+    clustered = pq.read_table(layout.cluster_path("as/A"))
+    assert clustered.num_rows == 3 * len(SENTENCES)
+    assert {"cluster_id", "cluster_probability"} <= set(clustered.column_names)
