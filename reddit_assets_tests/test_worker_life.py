@@ -289,6 +289,17 @@ def test_what_plain_consumers_make_or_lose_is_settled(world: World) -> None:
     assert world.made() == ["as/A/lost", "as/A/made"]
 
 
+def test_the_dead_letter_of_a_file_that_has_vanished_is_forgotten(world: World) -> None:
+    broken = write_chain(world.layout, "as/A/broken")
+    broken.write_bytes(b"rubbish")
+    world.scan()
+    world.finish(world.worker("--until-empty"))
+    assert sweep(world.scanner(), world.queue, lost_seconds=0).forgotten == ()
+    broken.unlink()
+    assert sweep(world.scanner(), world.queue, lost_seconds=0).forgotten == ("as/A/broken",)
+    assert world.queue.counts().dead == 0
+
+
 def test_three_workers_do_every_file_once(world: World) -> None:
     for number in range(60):
         write_chain(world.layout, f"as/A/c_{number:02}", ["sleep 0.02"])

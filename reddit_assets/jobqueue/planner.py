@@ -188,14 +188,16 @@ class Sweep:
     Attributes:
         closed: keys whose outputs are there.
         repushed: keys that were lost and are in the list again.
+        forgotten: dead letters purged because their chain files have vanished.
     """
 
     closed: tuple[str, ...]
     repushed: tuple[str, ...]
+    forgotten: tuple[str, ...] = ()
 
 
 def sweep(scanner: Scanner, queue: JobQueue, *, lost_seconds: float) -> Sweep:
-    """Settle jobs that plain consumers have taken from the public list.
+    """Settle jobs that plain consumers have taken from the public list, and those of files gone.
 
     Args:
         lost_seconds: a job without an output counts as lost this long after it was queued.
@@ -228,7 +230,19 @@ def sweep(scanner: Scanner, queue: JobQueue, *, lost_seconds: float) -> Sweep:
     old = queue.unlisted(lost_seconds) if len(done) < len(taken) else {}
     lost = {key: old[key] for key in old if key in taken and key not in done}
     queue.repush(lost)
-    return Sweep(tuple(sorted(done)), tuple(sorted(lost)))
+    gone = [key for key in queue.dead_keys() if _vanished(scanner, queue.kind, key)]
+    queue.purge(gone)
+    return Sweep(tuple(sorted(done)), tuple(sorted(lost)), tuple(sorted(gone)))
+
+
+def _vanished(scanner: Scanner, kind: Kind, key: str) -> bool:
+    """Whether a dead letter's input is no longer there (entries that never had one stay)."""
+    if key.startswith(("foreign:", "malformed:")):
+        return False
+    layout = scanner.layout
+    if kind is Kind.EMBED:
+        return not layout.chain_path(key).exists()
+    return not (layout.chains / key).exists()
 
 
 def measured_rate(queue: JobQueue) -> float | None:
