@@ -159,7 +159,7 @@ class Settings(BaseSettings):
         10.0, ge=0, description="Wait before the second attempt; doubled for each further one."
     )
     claim_jobs: int = Field(
-        16, ge=1, description="Jobs that a worker claims at a time at the most."
+        64, ge=1, description="Jobs that a worker claims at a time at the most."
     )
     poll_seconds: float = Field(0.5, gt=0, description="How often an idle worker looks for a job.")
     recycle_jobs: int = Field(
