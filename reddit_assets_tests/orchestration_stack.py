@@ -462,6 +462,7 @@ def running(folder: Path, postgres: PostgresServer, keys: Sequence[str]) -> Iter
     admin.autocommit = True
     with admin.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name}")
+    admin.close()
     postgres_url = postgres.url.replace("/postgres?", f"/{name}?")
     with ValkeyServer(folder / "valkey", config={"appendonly": "no"}) as valkey:
         stack = Stack(folder, valkey.url, postgres_url)
@@ -486,9 +487,6 @@ def running(folder: Path, postgres: PostgresServer, keys: Sequence[str]) -> Iter
             ended.set()
             sink.join(20)
             instance.dispose()
-    with admin.cursor() as cursor:
-        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    admin.close()
 
 
 def wait_for(check: Callable[[], Any], seconds: float, what: str) -> Any:

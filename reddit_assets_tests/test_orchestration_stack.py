@@ -5,10 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from dagster import DagsterInstance
 
 from reddit_assets.catalog.wanted import set_wanted_model
 from reddit_assets.jobqueue.job import Kind
@@ -245,15 +243,6 @@ def test_the_nightly_rescan_finds_one_fault_of_each_kind(live: Live) -> None:
     assert stack.stale("clusters", "as/Jam") == ("FRESH", [])
 
 
-def test_pause_and_resume_from_the_page(live: Live) -> None:
-    stack = live.stack
-    # If the pause job is launched, then nothing is claimed until it is resumed.
-    assert stack.launch("pause_workers") == "SUCCESS"
-    assert all(queue.claim("fake", 1, 1.0) is None for queue in stack.queues.values())
-    assert stack.launch("resume_workers") == "SUCCESS"
-    assert all(queue.claim("fake", 1, 1.0) is not None for queue in stack.queues.values())
-
-
 def test_checks_can_be_run_alone(live: Live) -> None:
     stack = live.stack
     repository = stack.repository() or {}
@@ -278,24 +267,3 @@ def test_checks_can_be_run_alone(live: Live) -> None:
         },
     )["launchRun"]
     assert stack.wait_run(run["run"]["runId"]) == "SUCCESS"
-
-
-def test_a_missing_queue_is_a_failed_tick_with_a_sentence(live: Live, tmp_path: Path) -> None:
-    from dagster import build_sensor_context
-
-    from reddit_assets.orchestration.sensors import make_sensors
-    from reddit_assets.orchestration.surroundings import TickError
-
-    (tmp_path / "chains").mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REDDIT_ROOT", str(tmp_path))
-        patch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
-        patch.setenv("DAGSTER_HOME", str(tmp_path))
-        for sensor in make_sensors(30):
-            with (
-                DagsterInstance.ephemeral() as instance,
-                pytest.raises(
-                    TickError, match=r"cannot be reached.*Start it, or correct REDIS_URL"
-                ),
-            ):
-                sensor(build_sensor_context(instance=instance))

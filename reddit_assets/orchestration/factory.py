@@ -104,7 +104,7 @@ def _jobs_body(assets: AssetSet, kind: str) -> Body:
         from reddit_assets.jobqueue.job import Kind
         from reddit_assets.orchestration.checks import evaluate
         from reddit_assets.orchestration.ops import have_made
-        from reddit_assets.orchestration.surroundings import as_failure
+        from reddit_assets.orchestration.telling import as_failure
 
         # Checks can be run without their asset.
         if context.selected_asset_keys:
@@ -155,7 +155,8 @@ def make_inputs() -> list[AssetsDefinition]:
         from reddit_assets.errors import RedditAssetsError
         from reddit_assets.orchestration.inputs import input_events
         from reddit_assets.orchestration.materialization import input_event
-        from reddit_assets.orchestration.surroundings import Surroundings, as_failure
+        from reddit_assets.orchestration.surroundings import Surroundings
+        from reddit_assets.orchestration.telling import as_failure
 
         try:
             around = Surroundings.load()

@@ -80,7 +80,8 @@ def make_corpus() -> AssetsDefinition:
         from reddit_assets.orchestration.checks import evaluate_corpus
         from reddit_assets.orchestration.nightly import rescan
         from reddit_assets.orchestration.overview import corpus_metadata, oldest_unprocessed
-        from reddit_assets.orchestration.surroundings import Surroundings, as_failure
+        from reddit_assets.orchestration.surroundings import Surroundings
+        from reddit_assets.orchestration.telling import as_failure
 
         try:
             around = Surroundings.load()
@@ -126,7 +127,8 @@ def _steering(name: str, description: str, act: Callable[[Any], str]) -> JobDefi
     @op(name=f"{name}_op")
     def steer(context: OpExecutionContext) -> None:
         from reddit_assets.errors import RedditAssetsError
-        from reddit_assets.orchestration.surroundings import Surroundings, as_failure
+        from reddit_assets.orchestration.surroundings import Surroundings
+        from reddit_assets.orchestration.telling import as_failure
 
         try:
             for queue in Surroundings.load().queues.values():

@@ -18,7 +18,8 @@ from reddit_assets.orchestration.inputs import materializer, report_inputs
 from reddit_assets.orchestration.materialization import chains_event
 from reddit_assets.orchestration.names import AssetSet
 from reddit_assets.orchestration.run_logic import wait_for_jobs
-from reddit_assets.orchestration.surroundings import Surroundings, as_failure
+from reddit_assets.orchestration.surroundings import Surroundings
+from reddit_assets.orchestration.telling import as_failure
 
 __all__ = ["check_chains", "have_made"]
 

@@ -50,10 +50,10 @@ class Lease:
         self._queue, self._seconds = queue, seconds
         self._renewed = float("-inf")
 
-    def keep(self) -> None:
-        """Renew the lease if a quarter of it has passed. Call it often."""
+    def keep(self, *, at_once: bool = False) -> None:
+        """Renew the lease if a quarter of it has passed, or at once. Call it often."""
         now = time.monotonic()
-        if now - self._renewed >= self._seconds / 4:
+        if at_once or now - self._renewed >= self._seconds / 4:
             open_run(self._queue, self.run, self._seconds)
             self._renewed = now
 
@@ -203,6 +203,7 @@ class Waiting:
         lost = [self._jobs[key] for key in self._pending if key not in waited_for]
         if lost:
             self._log.warning(f"{len(lost)} jobs are gone from Redis: they are queued again.")
+            self.lease.keep(at_once=True)
             self.queue.enqueue(lost, self.layout, run=self.run)
 
     def _waited_for(self) -> Collection[str]:

@@ -13,7 +13,7 @@ from dagster import (
     sensor,
 )
 
-from reddit_assets.orchestration.surroundings import Surroundings, sentences, skip
+from reddit_assets.orchestration.telling import sentences, skip
 
 __all__ = ["make_sensors"]
 
@@ -34,6 +34,7 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
     )
     def discovery(context: SensorEvaluationContext) -> SkipReason:
         from reddit_assets.orchestration.discovery import Cursor, discover
+        from reddit_assets.orchestration.surroundings import Surroundings
 
         with sentences():
             told, cursor = discover(
@@ -50,6 +51,7 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
     )
     def cluster_readiness(context: SensorEvaluationContext) -> SkipReason:
         from reddit_assets.orchestration.discovery import Cursor, make_ready
+        from reddit_assets.orchestration.surroundings import Surroundings
 
         with sentences():
             told, cursor = make_ready(Surroundings.load(), Cursor.parse(context.cursor))
@@ -63,6 +65,7 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
         **on,
     )
     def dead_runs(context: SensorEvaluationContext) -> SkipReason:
+        from reddit_assets.orchestration.surroundings import Surroundings
         from reddit_assets.orchestration.watchdog import bury_dead_runs
 
         with sentences():
@@ -77,6 +80,7 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
     )
     def dead_letters(context: SensorEvaluationContext) -> SkipReason:
         from reddit_assets.orchestration.dead_letters import report_dead_letters
+        from reddit_assets.orchestration.surroundings import Surroundings
 
         with sentences():
             told, cursor = report_dead_letters(
@@ -93,6 +97,7 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
     )
     def reconciliation(context: SensorEvaluationContext) -> SkipReason:
         from reddit_assets.orchestration.reconcile import reconcile
+        from reddit_assets.orchestration.surroundings import Surroundings
 
         with sentences():
             around = Surroundings.load()

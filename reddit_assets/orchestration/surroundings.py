@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Container
 from dataclasses import dataclass
-
-from dagster import Failure, SkipReason
 
 from reddit_assets.catalog.footer import FooterCache
 from reddit_assets.catalog.layout import Layout
 from reddit_assets.catalog.scan import Scanner, ScanOptions
 from reddit_assets.catalog.subreddits import SubredditFilter
 from reddit_assets.clustering.params import ClusterParams
-from reddit_assets.errors import RedditAssetsError
 from reddit_assets.jobqueue.connection import connect
 from reddit_assets.jobqueue.job import Kind
 from reddit_assets.jobqueue.queue import JobQueue
@@ -21,7 +17,7 @@ from reddit_assets.orchestration.run_logic import Lease
 from reddit_assets.reporting.assets import parse_shards
 from reddit_assets.settings import Settings, load_settings
 
-__all__ = ["Surroundings", "as_failure", "sentences"]
+__all__ = ["Surroundings"]
 
 # The code server keeps it between ticks: a footer is opened again only when its file changes.
 _FOOTERS = FooterCache()
@@ -85,30 +81,3 @@ class Surroundings:
         if dead is None:
             dead = self.queues[Kind.EMBED].dead_keys()
         return Scanner(self.layout, options, dead=dead, footers=_FOOTERS)
-
-
-@contextmanager
-def sentences() -> Iterator[None]:
-    """In a tick: our errors become failed ticks with a sentence and no traceback of ours.
-
-    Raises:
-        TickError: instead of any RedditAssetsError.
-    """
-    try:
-        yield
-    except RedditAssetsError as error:
-        raise TickError(str(error)) from None
-
-
-class TickError(Exception):
-    """A tick failed; the message says why and what to do."""
-
-
-def as_failure(error: RedditAssetsError) -> Failure:
-    """In a run: our error as Dagster's, its sentence as the description, not to be retried."""
-    return Failure(description=str(error), allow_retries=False)
-
-
-def skip(parts: list[str]) -> SkipReason:
-    """A tick's message made of sentences."""
-    return SkipReason(" ".join(part for part in parts if part))

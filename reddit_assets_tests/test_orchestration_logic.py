@@ -1,0 +1,413 @@
+"""The orchestration's functions without webserver and daemon, on a real queue."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from dagster import (
+    AssetKey,
+    DagsterInstance,
+    DagsterRunStatus,
+    build_sensor_context,
+)
+
+from reddit_assets.catalog.footer import FOOTER_KEY
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.errors import ReportingError
+from reddit_assets.jobqueue.job import Job, Kind, Result
+from reddit_assets.jobqueue.outbox import Outbox
+from reddit_assets.orchestration import discovery, instance_sink, quality, records, run_logic
+from reddit_assets.orchestration import reconcile as reconciling
+from reddit_assets.orchestration.instance_sink import Drain, InstanceSink
+from reddit_assets.orchestration.jobs import make_steering_jobs
+from reddit_assets.orchestration.names import AssetSet, set_of
+from reddit_assets.orchestration.run_logic import Lease, wait_for_jobs
+from reddit_assets.orchestration.sensors import make_sensors
+from reddit_assets.orchestration.surroundings import Surroundings
+from reddit_assets.orchestration.telling import TickError
+from reddit_assets.orchestration.watchdog import bury_dead_runs
+from reddit_assets.settings import Settings
+from reddit_assets_tests.orchestration_stack import FakeWorker, age, wait_for, write_chain
+
+EMBEDDINGS, CHAINS, CLUSTERS = AssetKey("embeddings"), AssetKey("chains"), AssetKey("clusters")
+TEA = [f"as/Tea/c_{i}" for i in range(3)]
+
+
+@pytest.fixture
+def around(tmp_path: Path, valkey_url: str) -> Surroundings:
+    layout = Layout.of(tmp_path)
+    layout.chains.mkdir()
+    discovery._READ.clear()
+    reconciling._KNOWN.clear()
+    return Surroundings.load(
+        Settings(root=tmp_path, redis_url=valkey_url, settle_seconds=0.0, run_lease_seconds=1.0)
+    )
+
+
+@pytest.fixture
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterInstance]:
+    with DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as instance:
+        yield instance
+
+
+@pytest.fixture
+def worker(around: Surroundings) -> Iterator[FakeWorker]:
+    worker = FakeWorker(around.settings, around.layout)
+    yield worker
+    worker.ended.set()
+
+
+class Log:
+    """Collects a run's log."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, msg: str) -> None:
+        self.lines.append(msg)
+
+    warning = error = info
+
+
+def result(key: str, job: str = "j1", **changes: object) -> Result:
+    given = {
+        "job": job,
+        "asset": "embeddings",
+        "partition": key,
+        "data_version": "v1",
+        "source_version": "c1",
+        "metadata": {"rows": 3, "job_id": job},
+    }
+    return Result(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def events(instance: DagsterInstance, asset: AssetKey, key: str) -> list[str]:
+    """The job ids of a partition's materializations, latest first."""
+    found = instance.fetch_materializations(
+        records.AssetRecordsFilter(asset, asset_partitions=[key]), limit=50
+    )
+    return [records._known(record).job_id for record in found.records]
+
+
+# --- the instance sink -------------------------------------------------------------------
+def test_results_leave_the_outbox_when_dagster_has_them(
+    around: Surroundings, instance: DagsterInstance
+) -> None:
+    # Given a result, and a storage that fails at first:
+    outbox = Outbox(around.queues[Kind.EMBED], "r1")
+    outbox.put([result(TEA[0])])
+    sink = InstanceSink(instance, around.settings, around.layout)
+    drain = Drain([outbox], sink)
+    stored = records.report
+    with pytest.MonkeyPatch.context() as patch:
+
+        def half(given: DagsterInstance, batch: Sequence[object]) -> None:
+            stored(given, batch)  # type: ignore[arg-type]
+            if any(getattr(e, "asset_key", None) == EMBEDDINGS for e in batch):
+                raise ReportingError("The answer got lost.")
+
+        patch.setattr(records, "report", half)
+        with pytest.raises(ReportingError):
+            drain.once()
+    assert len(outbox) == 1
+    # If it works again, then the result is known already and is not stored twice.
+    assert drain.once() == 1
+    assert len(outbox) == 0
+    assert events(instance, EMBEDDINGS, TEA[0]) == ["j1"]
+    assert len(events(instance, CHAINS, TEA[0])) == 1
+
+
+def test_an_uncertain_result_is_looked_up_behind_newer_ones(
+    around: Surroundings, instance: DagsterInstance
+) -> None:
+    sink = InstanceSink(instance, around.settings, around.layout)
+    entry = instance_sink.OutboxEntry
+    sink.report([entry("1", result(TEA[0], "j1"), False)])
+    sink.report([entry("2", result(TEA[0], "j2", data_version="v2"), False)])
+    assert sink.report([entry("1", result(TEA[0], "j1"), True)]) == 0
+    assert events(instance, EMBEDDINGS, TEA[0]) == ["j2", "j1"]
+
+
+def test_a_fresh_output_is_reported_only_if_dagster_lacks_it(
+    around: Surroundings, instance: DagsterInstance
+) -> None:
+    sink = InstanceSink(instance, around.settings, around.layout)
+    entry = instance_sink.OutboxEntry
+    found = [entry("1", result(TEA[0], f"j{i}", outcome="fresh"), False) for i in range(2)]
+    assert sink.report(found[:1]) == 1
+    assert sink.report(found[1:]) == 0
+
+
+def test_shards_have_assets_of_their_own(around: Surroundings, instance: DagsterInstance) -> None:
+    assert set_of("as/Tea/c_0", ("as",)) == AssetSet("as")
+    assert set_of("bo/books/c_0", ("as",)) == AssetSet()
+    sink = InstanceSink(instance, around.settings, around.layout, shards=("as",))
+    sink.report([instance_sink.OutboxEntry("1", result(TEA[0]), False)])
+    assert events(instance, AssetKey(["embeddings", "as"]), TEA[0]) == ["j1"]
+    assert events(instance, EMBEDDINGS, TEA[0]) == []
+
+
+# --- runs --------------------------------------------------------------------------------
+def jobs(keys: Sequence[str]) -> list[Job]:
+    return [Job(Kind.EMBED, key, "s", force=True) for key in keys]
+
+
+def test_a_run_collects_what_is_made_and_names_what_failed(
+    around: Surroundings, worker: FakeWorker
+) -> None:
+    for key in TEA:
+        write_chain(around.layout, key)
+    around.layout.chain_path(TEA[1]).write_bytes(b"PAR1")
+    worker.start()
+    recorded: list[Result] = []
+    log = Log()
+    queue = around.queues[Kind.EMBED]
+    outcome = wait_for_jobs(
+        queue, around.layout, Lease(queue, "run1", 60), jobs(TEA), record=recorded.extend, log=log
+    )
+    assert sorted(r.partition for r in recorded) == [TEA[0], TEA[2]]
+    assert set(outcome.failed) == {TEA[1]}
+    assert "1 of 3 partitions failed" in outcome.summary()
+    assert f"{TEA[1]}: " in outcome.summary()
+    assert any("2 of 3 partitions done" in line for line in log.lines)
+    assert queue.counts().runs == 0
+
+
+def test_an_interrupted_run_leaves_no_job_and_loses_no_result(
+    around: Surroundings, worker: FakeWorker
+) -> None:
+    # Given a run of three whose recording is interrupted at the first result:
+    for key in TEA:
+        write_chain(around.layout, key)
+    queue = around.queues[Kind.EMBED]
+
+    def one() -> None:
+        wait_for(lambda: queue.counts().queued == 3, 10, "queued")
+        for claim in queue.claim("fake", 1, 60.0) or []:
+            worker.work(queue, claim)
+
+    threading.Thread(target=one, daemon=True).start()
+
+    def interrupted(_: Sequence[Result]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        wait_for_jobs(
+            queue, around.layout, Lease(queue, "r", 60), jobs(TEA), record=interrupted, log=Log()
+        )
+    # Then nothing is queued, and the result waits in the outbox, to be looked up first.
+    counts = queue.counts()
+    assert (counts.queued, counts.runs, counts.outbox) == (0, 0, 1)
+    (entry,) = Outbox(queue, "r1").take(10)
+    assert entry.uncertain
+    assert entry.result.partition in TEA
+
+
+def test_a_run_survives_a_wiped_queue(
+    around: Surroundings, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_logic, "_CHECK_SECONDS", 0.5)
+    for key in TEA:
+        write_chain(around.layout, key)
+    queue = around.queues[Kind.EMBED]
+
+    def wipe() -> None:
+        wait_for(lambda: queue.counts().queued == 3, 10, "queued")
+        queue.client.flushall()
+        time.sleep(0.2)
+        worker.start()
+
+    threading.Thread(target=wipe, daemon=True).start()
+    recorded: list[Result] = []
+    wait_for_jobs(
+        queue, around.layout, Lease(queue, "r", 60), jobs(TEA), record=recorded.extend, log=Log()
+    )
+    assert sorted(r.partition for r in recorded) == TEA
+
+
+def test_a_run_without_lease_is_failed_and_its_jobs_are_withdrawn(
+    around: Surroundings, instance: DagsterInstance
+) -> None:
+    from dagster import job, op
+
+    @op
+    def nothing() -> None: ...
+
+    @job
+    def any_job() -> None:
+        nothing()
+
+    run = instance.create_run_for_job(any_job, status=DagsterRunStatus.STARTED)
+    queue = around.queues[Kind.EMBED]
+    Lease(queue, run.run_id, 0.05).keep()
+    queue.enqueue(jobs(TEA), around.layout, run=run.run_id)
+    time.sleep(0.1)
+    # If the watchdog looks:
+    told = bury_dead_runs(around, instance)
+    # Then the run has failed, and no job is left.
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.status is DagsterRunStatus.FAILURE
+    assert queue.counts().queued == 0
+    assert any("3 embed jobs withdrawn" in sentence for sentence in told)
+    assert bury_dead_runs(around, instance) == []
+
+
+# --- sensors -----------------------------------------------------------------------------
+def test_discovery_goes_on_where_its_budget_ended(
+    around: Surroundings, instance: DagsterInstance
+) -> None:
+    for name in ("as/Jam", "as/Tea", "bo/books"):
+        write_chain(around.layout, f"{name}/c_0")
+    hasty = Surroundings.load(around.settings.model_copy(update={"tick_seconds": 1e-9}))
+    cursor, looks = discovery.Cursor(swept=time.time()), []
+    for _ in range(3):
+        told, cursor = discovery.discover(hasty, instance, cursor)
+        looks.append(cursor.after)
+        assert "1 files in 1 subreddits" in told[0]
+    assert looks[:2] == ["as/Jam", "as/Tea"]
+    assert instance.get_dynamic_partitions("chain_files") == [
+        "as/Jam/c_0",
+        "as/Tea/c_0",
+        "bo/books/c_0",
+    ]
+    assert around.queues[Kind.EMBED].counts().public == 3
+    # The next round finds them queued already, and says so.
+    told, _ = discovery.discover(around, instance, discovery.Cursor())
+    assert "Jobs: 3 skipped: queued or in work already." in told
+
+
+def test_a_missing_queue_is_a_failed_tick_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "chains").mkdir()
+    monkeypatch.setenv("REDDIT_ROOT", str(tmp_path))
+    monkeypatch.setenv("REDIS_URL", "redis://:secret@127.0.0.1:1/0")
+    for sensor in make_sensors(30):
+        with DagsterInstance.ephemeral() as instance, pytest.raises(TickError) as told:
+            sensor(build_sensor_context(instance=instance))
+        assert "cannot be reached" in str(told.value)
+        assert "correct REDIS_URL" in str(told.value)
+        assert "secret" not in str(told.value)
+
+
+def test_reconciliation_reports_what_dagster_lacks_once(
+    around: Surroundings, instance: DagsterInstance, worker: FakeWorker
+) -> None:
+    # Given outputs on the disk, one of them adopted, that were never reported:
+    queue = around.queues[Kind.EMBED]
+    for key in TEA:
+        write_chain(around.layout, key)
+    queue.enqueue([Job(Kind.EMBED, key, "s") for key in TEA[:2]], around.layout)
+    for claim in queue.claim("fake", 2, 60.0) or []:
+        worker.work(queue, claim)
+    adopted = around.layout.embedding_path(TEA[2])
+    pq.write_table(pa.table({"body": ["a"], "emb_000": [0.6], "emb_001": [0.8]}), adopted)
+    age(around.layout.chain_path(TEA[2]), 9000)
+    for key in TEA:
+        age(around.layout.chain_path(key), 9000)
+        age(around.layout.embedding_path(key), 5000)
+    # While their results are in the outbox, nothing is reported;
+    told, _ = reconciling.reconcile(around, instance)
+    assert "in the outbox" in told[0]
+    # if Redis has lost them, all are, once.
+    queue.client.flushall()
+    told, _ = reconciling.reconcile(around, instance)
+    assert "3 outputs reported" in told[0]
+    told, _ = reconciling.reconcile(around, instance)
+    assert "0 outputs reported" in told[0]
+    assert all(len(events(instance, EMBEDDINGS, key)) == 1 for key in TEA)
+    assert all(len(events(instance, CHAINS, key)) == 1 for key in TEA)
+
+
+def test_pause_and_resume_are_jobs(
+    around: Surroundings, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDDIT_ROOT", str(around.settings.root))
+    monkeypatch.setenv("REDIS_URL", around.settings.require_redis_url())
+    pause, resume, _ = make_steering_jobs()
+    assert pause.execute_in_process(instance=instance).success
+    assert all(queue.claim("fake", 1, 1.0) is None for queue in around.queues.values())
+    assert resume.execute_in_process(instance=instance).success
+    assert all(queue.claim("fake", 1, 1.0) is not None for queue in around.queues.values())
+
+
+# --- checks ------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda v: v, ""),
+        (lambda v: v * 1.01, "norm"),
+        (lambda v: np.where(v > 0.7, np.nan, v), "NaN"),
+        (lambda v: v[:2], "rows"),
+        (lambda v: v.astype(np.float64), "not float"),
+    ],
+)
+def test_the_check_of_embeddings_sees_what_is_wrong(
+    around: Surroundings, worker: FakeWorker, spoil: object, told: str
+) -> None:
+    write_chain(around.layout, TEA[0])
+    queue = around.queues[Kind.EMBED]
+    queue.enqueue([Job(Kind.EMBED, TEA[0], "s")], around.layout)
+    for claim in queue.claim("fake", 1, 60.0) or []:
+        worker.work(queue, claim)
+    path = around.layout.embedding_path(TEA[0])
+    table = pq.read_table(path)
+    footer = {FOOTER_KEY: (pq.read_metadata(path).metadata or {})[FOOTER_KEY]}
+    vectors = np.column_stack([table[f"emb_00{i}"] for i in range(2)])
+    vectors = spoil(vectors)  # type: ignore[operator]
+    columns = {"body": table["body"][: len(vectors)]}
+    columns |= {f"emb_00{i}": pa.array(vectors[:, i]) for i in range(2)}
+    pq.write_table(pa.table(columns).replace_schema_metadata(footer), path)
+    found = quality.check_embeddings(around.layout, [TEA[0]])
+    assert found.looked_at == 1
+    assert told in found.problems.get(TEA[0], "")
+    assert bool(found.problems) == bool(told)
+
+
+# --- definitions -------------------------------------------------------------------------
+def test_definitions_load_anywhere_and_light(tmp_path: Path) -> None:
+    code = (
+        "import sys, dagster, reddit_assets.definitions as d;"
+        "dagster.Definitions.validate_loadable(d.defs);"
+        "heavy = {'torch', 'numba', 'polars', 'pyarrow', 'redis', 'onnxruntime', 'sklearn'};"
+        "print(sorted(heavy & set(sys.modules)));"
+        "print(sorted(k.to_user_string() for k in d.defs.resolve_asset_graph()"
+        ".get_all_asset_keys()))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+            "PATH": os.environ["PATH"],
+            "REDDIT_SHARDS": "as",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert told[-2] == "[]"
+    assert told[-1] == str(
+        [
+            "chains",
+            "chains/as",
+            "cluster_settings",
+            "clusters",
+            "clusters/as",
+            "corpus",
+            "embeddings",
+            "embeddings/as",
+            "model",
+        ]
+    )
