@@ -51,13 +51,13 @@ models/onnx/minilm/model.onnx: | $(VENV)/.demo
 
 demo: $(VENV)/.demo models/onnx/minilm/model.onnx
 	$(BIN)/reddit-assets sample --root $(DEMO)
-	$(BIN)/reddit-assets up --root $(DEMO) --port $(PORT) --backend onnx --exit-when-done
+	$(BIN)/reddit-assets up --root $(DEMO) --state-dir $(DEMO)/.state --port $(PORT) --backend onnx --exit-when-done
 	@echo
 	@echo "Done: $(DEMO)/embeddings and $(DEMO)/clusters are there. To look at it in Dagster:"
 	@echo "    make open        (http://127.0.0.1:$(PORT)/asset-groups; Ctrl+C ends it)"
 
 open: $(VENV)/.demo
-	$(BIN)/reddit-assets up --root $(DEMO) --port $(PORT) --backend onnx
+	$(BIN)/reddit-assets up --root $(DEMO) --state-dir $(DEMO)/.state --port $(PORT) --backend onnx
 
 lint: $(VENV)/.all
 	$(BIN)/ruff check .
