@@ -7,7 +7,8 @@ promises are in ``docs/reliability.md``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,14 +107,15 @@ class JobQueue(Operations):
         """
         lane = f"run:{run}" if run else str(Lane.URGENT) if urgent else str(lane)
         total = Enqueued()
-        for chunk in chunks(jobs):
-            for force in sorted({job.force for job in chunk}):
-                arguments: list[str] = [lane, run, "1" if force else "0", "1" if urgent else "0"]
-                for job in chunk:
-                    if job.force == force:
-                        job_id = new_token()
-                        arguments += (job.key, job_id, job.stamp, job.payload(layout, job_id))
-                total.add(self.run_script("enqueue", *arguments))
+        # The next call is built while Redis works on this one.
+        with ThreadPoolExecutor(1, "enqueue") as sender:
+            pending: Future[str] | None = None
+            for arguments in _calls(jobs, layout, lane, run, "1" if urgent else "0"):
+                if pending is not None:
+                    total.add(pending.result())
+                pending = sender.submit(self.run_script, "enqueue", *arguments)
+            if pending is not None:
+                total.add(pending.result())
         return total
 
     # --- workers -------------------------------------------------------------------------
@@ -342,3 +344,17 @@ def _id_of(payload: str) -> str:
     except ValueError:
         return ""
     return str(job.get("id", "")) if isinstance(job, dict) else ""
+
+
+def _calls(
+    jobs: Iterable[Job], layout: Layout, lane: str, run: str, head: str
+) -> Iterator[list[str]]:
+    """The arguments of ``enqueue.lua``, one list per call."""
+    for chunk in chunks(jobs):
+        for force in sorted({job.force for job in chunk}):
+            arguments = [lane, run, "1" if force else "0", head]
+            for job in chunk:
+                if job.force == force:
+                    job_id = new_token()
+                    arguments += (job.key, job_id, job.stamp, job.payload(layout, job_id))
+            yield arguments

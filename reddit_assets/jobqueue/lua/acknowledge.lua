@@ -11,9 +11,9 @@ if not holds(entry, token) then
 end
 deliver(key, redis.call('HGET', entry, 'runs'), result, true)
 count('done')
-count('rows', ARGV[4])
-count('tokens', ARGV[5])
-count('milliseconds', ARGV[6])
+for at, name in ipairs({'rows', 'tokens', 'milliseconds'}) do
+  if ARGV[at + 3] ~= '0' then count(name, ARGV[at + 3]) end
+end
 if renew_wish(key, entry, clock()) then return 2 end
 redis.call('DEL', entry)
 redis.call('ZREM', P .. 'leases', key)
