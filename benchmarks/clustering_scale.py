@@ -24,13 +24,13 @@ from reddit_assets.clustering.clusterer import cluster
 from reddit_assets.clustering.params import ClusterParams
 
 
-def one(vectors_file: Path, rows: int, memory_mb: int) -> dict[str, Any]:
+def one(vectors_file: Path, rows: int, memory_mb: int, spread: float) -> dict[str, Any]:
     """Cluster ``rows`` rows in this process."""
     vectors = np.load(vectors_file, mmap_mode="r")
     real = np.asarray(vectors)
     cluster(jittered(real, 5_000))
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    x = jittered(real, rows)
+    x = jittered(real, rows, spread=spread)
     stages: dict[str, float] = {}
     start = time.perf_counter()
     found = cluster(
@@ -52,6 +52,7 @@ def one(vectors_file: Path, rows: int, memory_mb: int) -> dict[str, Any]:
         "clustered_rows": found.info["clustered_rows"],
         "assigned_share": round(found.info["assigned_share"], 4),
         "memory_setting_mb": memory_mb,
+        "jitter": spread,
         "stages": json.dumps(spent),
     }
 
@@ -60,10 +61,13 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 30_000, 100_000])
     parser.add_argument("--memory-mb", type=int, default=6_000)
-    parser.add_argument("--vectors", type=Path, help=argparse_hidden)
+    parser.add_argument(
+        "--spread", type=float, default=0.05, help="Standard deviation of the jitter per dimension."
+    )
+    parser.add_argument("--vectors", type=Path, help="Of a run in its own process (internal).")
     args = parser.parse_args()
     if args.vectors:
-        print(json.dumps(one(args.vectors, args.rows[0], args.memory_mb)))
+        print(json.dumps(one(args.vectors, args.rows[0], args.memory_mb, args.spread)))
         return
     vectors, _ = load(args.root)
     store = args.root / "vectors.npy"
@@ -72,14 +76,16 @@ def main() -> None:
     for rows in args.rows:
         here = surroundings()
         command = [sys.executable, "-W", "ignore", __file__, "--root", str(args.root)]
-        command += ["--vectors", str(store), "--rows", str(rows), "--memory-mb", str(args.memory_mb)]
+        command += ["--vectors", str(store), "--rows", str(rows)]
+        command += ["--memory-mb", str(args.memory_mb), "--spread", str(args.spread)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         result = json.loads(done.stdout.splitlines()[-1])
         if results:
             first = results[0]
             ratio = math.log(rows / first["rows"])
             grown = [result["peak_mb"] - result["base_mb"], first["peak_mb"] - first["base_mb"]]
-            result["time_exponent"] = round(math.log(result["seconds"] / first["seconds"]) / ratio, 3)
+            slower = math.log(result["seconds"] / first["seconds"])
+            result["time_exponent"] = round(slower / ratio, 3)
             result["memory_exponent"] = round(
                 math.log(result["peak_mb"] / first["peak_mb"]) / ratio, 3
             )
@@ -91,8 +97,6 @@ def main() -> None:
     store.unlink()
     write(args.out or RESULTS / "clustering_scale.csv", results)
 
-
-argparse_hidden = "Vectors of a run in its own process (internal)."
 
 if __name__ == "__main__":
     main()

@@ -8,7 +8,6 @@ vectors' bytes, so its first m rows are also a uniform sample, stable from night
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numba
 import numpy as np
@@ -47,17 +46,15 @@ class Canonical:
         kept: int64 (m,), row numbers in canonical order, at most ``cap`` copies of each vector.
         group: int64 (n,), for each row the number of its distinct vector.
         kept_group: int64 (m,), the same for the kept rows.
+        kept_hashes: uint64 (m,), their hashes, ascending.
         distinct: how many distinct vectors there are.
     """
 
     kept: NDArray[np.int64]
     group: NDArray[np.int64]
     kept_group: NDArray[np.int64]
+    kept_hashes: NDArray[np.uint64]
     distinct: int
-
-    def spread(self, values: NDArray[Any], best: NDArray[np.int64]) -> NDArray[Any]:
-        """Values of the kept rows, given to all rows through each group's ``best`` kept row."""
-        return values[best[self.group]]
 
 
 def canonical_order(vectors: NDArray[np.float32], cap: int) -> Canonical:
@@ -93,5 +90,6 @@ def canonical_order(vectors: NDArray[np.float32], cap: int) -> Canonical:
         kept=order[keep].astype(np.int64),
         group=group,
         kept_group=group_sorted[keep].astype(np.int64),
+        kept_hashes=ordered[keep],
         distinct=len(starts),
     )

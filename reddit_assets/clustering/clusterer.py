@@ -95,7 +95,10 @@ def _check(vectors: NDArray[np.float32]) -> None:
 
 
 def _coordinates(
-    vectors: NDArray[np.float32], params: ClusterParams, say: Progress
+    vectors: NDArray[np.float32],
+    hashes: NDArray[np.uint64],
+    params: ClusterParams,
+    say: Progress,
 ) -> tuple[Density, NDArray[np.float32]]:
     """Density clusters and map places of rows in canonical order."""
     n = len(vectors)
@@ -115,11 +118,11 @@ def _coordinates(
         if params.reduction == "umap":
             space = umap_reduction(vectors, params)
         else:
-            space = node_reduction(vectors, fuzzy, params)
+            space = node_reduction(vectors, fuzzy, hashes, params)
         say("clusters")
         density = density_clusters(space, params)
     say("map")
-    return density, plane(space, fuzzy, params)
+    return density, plane(space, fuzzy, hashes, params)
 
 
 def _rank(labels: NDArray[np.int32], group: NDArray[np.int64], count: int) -> NDArray[np.int32]:
@@ -186,7 +189,7 @@ def _cluster(
     if kept < max(2 * size, 4) or canonical.distinct < 2:
         density, xy = no_clusters(kept), np.zeros((kept, 2), dtype=np.float32)
     else:
-        density, xy = _coordinates(chosen, params, say)
+        density, xy = _coordinates(chosen, canonical.kept_hashes[:kept], params, say)
     kept_labels, count = density.labels, int(density.labels.max(initial=-1)) + 1
     best = _best_copies(canonical, kept, kept_labels, density.probabilities)
     spokesman = best[canonical.group]

@@ -2,7 +2,8 @@
 
 A cluster's texts are one document. A term's weight is the share of the cluster's texts that hold
 it, less one text, times log(1 + A / f), with f the texts of all clusters that hold it and A the
-texts per cluster on average. Texts are counted, not occurrences, so that one long text does not name a cluster.
+texts per cluster on average. Texts are counted, not occurrences, so that one long text does not
+name a cluster.
 """
 
 from __future__ import annotations

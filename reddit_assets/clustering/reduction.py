@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from reddit_assets.clustering.blocks import worker_threads
 from reddit_assets.clustering.params import ClusterParams
+from reddit_assets.clustering.training import train
 
 __all__ = ["MIN_REDUCED_ROWS", "compute_threads", "node_reduction", "plane", "umap_reduction"]
 
@@ -23,6 +24,10 @@ PARALLEL_ROWS = 4_000
 #: for fewer, where they cost nothing; and of the map.
 EPOCHS, MOST_EPOCHS = 80, 200
 MAP_EPOCHS = 50
+#: Standard deviation of the starting layout: wide enough for clusters to pass each other.
+START_SPREAD = 2.0
+#: Rows that the principal components are computed from.
+PRINCIPAL_ROWS = 65_536
 
 
 def _busy(cores: int) -> bool:
@@ -50,45 +55,50 @@ def compute_threads(threads: int | None, rows: int = PARALLEL_ROWS) -> Iterator[
         numba.set_num_threads(before)
 
 
+def _principal(points: NDArray[np.float32], components: int) -> NDArray[np.float32]:
+    """The first principal components, float32 (n, components), from a sample of the rows."""
+    n, dimensions = points.shape
+    mean = points[:PRINCIPAL_ROWS].mean(axis=0, dtype=np.float64)
+    scatter = np.zeros((dimensions, dimensions))
+    for at in range(0, min(n, PRINCIPAL_ROWS), 8_192):
+        part = points[at : min(at + 8_192, PRINCIPAL_ROWS)] - mean.astype(np.float32)
+        scatter += part.T @ part
+    _, vectors = np.linalg.eigh(scatter)
+    axes = vectors[:, ::-1][:, :components].astype(np.float32)
+    result = np.zeros((n, components), dtype=np.float32)
+    for at in range(0, n, 8_192):
+        part = points[at : at + 8_192] - mean.astype(np.float32)
+        result[at : at + 8_192, : axes.shape[1]] = part @ axes
+    # Signs are arbitrary; training does not care, but the map should not be mirrored at night.
+    return result * np.where((result.astype(np.float64) ** 3).sum(axis=0) < 0, -1, 1).astype("f4")
+
+
+def _spread(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A starting layout: the points at a standard deviation of :data:`START_SPREAD`."""
+    return (points * (START_SPREAD / (float(points.std()) or 1.0))).astype(np.float32)
+
+
 def node_reduction(
-    vectors: NDArray[np.float32], fuzzy: Any, params: ClusterParams
+    vectors: NDArray[np.float32], fuzzy: Any, hashes: NDArray[np.uint64], params: ClusterParams
 ) -> NDArray[np.float32]:
     """A node embedding of the neighbour graph, float32 (n, n_components).
 
-    evoc's label-propagation start and its reproducible training (L. McInnes, evoc), whose result
-    does not depend on the number of threads.
+    Starts from the principal components and trains as :mod:`.training` says.
 
     Args:
-        vectors: float32 (n, d), n ≥ :data:`MIN_REDUCED_ROWS`.
+        vectors: float32 (n, d), n ≥ :data:`MIN_REDUCED_ROWS`, in canonical order.
         fuzzy: the CSR array of :func:`~reddit_assets.clustering.graph.fuzzy_graph`.
+        hashes: uint64 (n,), of the rows, ascending.
         params: resolved parameters.
     """
-    from evoc.label_propagation import label_propagation_init
-    from evoc.node_embedding import node_embedding
-
-    state = np.random.RandomState(params.seed)
-    components = params.n_components or 6
-    start = label_propagation_init(
+    return train(
         fuzzy,
-        n_components=components,
-        approx_n_parts=int(np.clip(int(8 * np.sqrt(len(vectors))), 256, 16_384)),
-        random_scale=0.1,
-        scaling=0.5,
+        _spread(_principal(vectors, params.n_components or 6)),
+        hashes,
+        epochs=min(MOST_EPOCHS, max(EPOCHS, EPOCHS * 10_000 // len(vectors))),
         noise_level=params.noise_level,
-        random_state=state,
-        data=vectors,
+        seed=params.seed,
     )
-    embedding = node_embedding(
-        fuzzy,
-        n_components=components,
-        n_epochs=min(MOST_EPOCHS, max(EPOCHS, EPOCHS * 10_000 // len(vectors))),
-        initial_embedding=np.ascontiguousarray(start, dtype=np.float32),
-        negative_sample_rate=1.0,
-        noise_level=params.noise_level,
-        random_state=state,
-        reproducible_flag=True,
-    )
-    return np.ascontiguousarray(embedding, dtype=np.float32)
 
 
 def umap_reduction(vectors: NDArray[np.float32], params: ClusterParams) -> NDArray[np.float32]:
@@ -109,20 +119,11 @@ def umap_reduction(vectors: NDArray[np.float32], params: ClusterParams) -> NDArr
         return np.ascontiguousarray(reducer.fit_transform(vectors), dtype=np.float32)
 
 
-def _principal_plane(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The first two principal components, float32 (n, 2), signs fixed."""
-    centred = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
-    _, vectors = np.linalg.eigh(centred.T @ centred)
-    axes = vectors[:, ::-1][:, :2]
-    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])] < 0, -1, 1)
-    flat = centred @ axes
-    if flat.shape[1] < 2:
-        flat = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
-    return flat.astype(np.float32)
-
-
 def plane(
-    space: NDArray[np.float32], fuzzy: Any | None, params: ClusterParams
+    space: NDArray[np.float32],
+    fuzzy: Any | None,
+    hashes: NDArray[np.uint64],
+    params: ClusterParams,
 ) -> NDArray[np.float32]:
     """Coordinates for the map, float32 (n, 2).
 
@@ -131,21 +132,14 @@ def plane(
     """
     if len(space) < 2:
         return np.zeros((len(space), 2), dtype=np.float32)
-    flat = _principal_plane(space)
+    flat = _spread(_principal(space, 2))
     if fuzzy is None:
         return flat
-    from evoc.node_embedding import node_embedding
-
-    spread = float(flat.std()) or 1.0
-    start = np.ascontiguousarray(flat / spread, dtype=np.float32)
-    trained = node_embedding(
+    return train(
         fuzzy,
-        n_components=2,
-        n_epochs=MAP_EPOCHS,
-        initial_embedding=start,
-        initial_alpha=0.5,
+        flat,
+        hashes,
+        epochs=MAP_EPOCHS,
         noise_level=params.noise_level,
-        random_state=np.random.RandomState(params.seed),
-        reproducible_flag=True,
+        seed=params.seed,
     )
-    return np.ascontiguousarray(trained, dtype=np.float32)
