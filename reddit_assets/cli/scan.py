@@ -107,6 +107,9 @@ def scan(
     for line in _lines(report, dry_run=dry_run, recovered=recovered):
         typer.echo(line)
     if dry_run:
+        held = sum(c.queued + c.delayed + c.leased for c in (q.counts() for q in queues.values()))
+        if held:
+            typer.echo(f"{held:,} jobs are queued or in work already; none is queued twice.")
         typer.echo(_estimate(report.rows, rate, workers))
 
 
