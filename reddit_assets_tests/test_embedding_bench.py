@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from reddit_assets.embedding import peak
 from reddit_assets.embedding.bench import bench_table, run_bench
 from reddit_assets.embedding.model import find_model
 from reddit_assets.errors import ModelNotFoundError
+
+
+@pytest.fixture(autouse=True)
+def short_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak, "SECONDS", 0.02)
 
 
 def test_bench_reports_rates_and_the_best_settings(tmp_path: Path) -> None:

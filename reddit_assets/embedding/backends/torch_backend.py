@@ -115,19 +115,35 @@ class TorchBackend(Backend):
         self._versions = {"torch": str(torch.__version__)}
 
     def forward(self, batch: Batch) -> np.ndarray:
-        """See :meth:`Backend.forward`."""
+        """See :meth:`Backend.forward`. A batch that a card has no memory for is halved."""
         torch = _torch()
-        if self._device.type == "cuda" and not hasattr(self._local, "stream"):
+        try:
+            with torch.inference_mode():
+                return self._forward(batch)
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise BackendUnavailableError(
+                    f"{self.device} has no memory for a single text: {error}.",
+                    hint="Free the card, or use --device cpu.",
+                ) from None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        middle, rows = len(batch) // 2, np.arange(len(batch))
+        halves = [Batch(batch.tokens.take(r), batch.pad_id) for r in (rows[:middle], rows[middle:])]
+        return np.concatenate([self.forward(half) for half in halves])
+
+    def _forward(self, batch: Batch) -> np.ndarray:
+        if self._device.type != "cuda":
+            return self._compute(batch).cpu().numpy()
+        torch = _torch()
+        if not hasattr(self._local, "stream"):
             self._local.stream = torch.cuda.Stream(self._device)
-        with torch.inference_mode():
-            if self._device.type != "cuda":
-                return self._compute(batch).cpu().numpy()
-            with torch.cuda.stream(self._local.stream):
-                vectors = self._compute(batch)
-                result = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
-                result.copy_(vectors, non_blocking=True)
-                self._local.stream.synchronize()  # Waits for this thread's batch alone.
-                return result.numpy()
+        with torch.cuda.stream(self._local.stream):
+            vectors = self._compute(batch)
+            result = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
+            result.copy_(vectors, non_blocking=True)
+            self._local.stream.synchronize()  # Waits for this thread's batch alone.
+            return result.numpy()
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`Backend.describe`."""
