@@ -53,12 +53,14 @@ REPO = Path(__file__).parent.parent
 MODEL = ModelIdentity(name="tiny", fingerprint="m1", dimension=2, max_tokens=256, pooling="mean")
 
 
-def write_chain(layout: Layout, key: str, rows: int = 3, salt: str = "") -> None:
+def write_chain(
+    layout: Layout, key: str, rows: int = 3, salt: str = "", seconds: float = 30.0
+) -> None:
     """A small chain file, old enough to have settled."""
     path = layout.chain_path(key)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({"body": [f"{key} {salt} {i}" for i in range(rows)]}), path)
-    age(path)
+    age(path, seconds)
 
 
 def age(path: Path, seconds: float = 30.0) -> None:

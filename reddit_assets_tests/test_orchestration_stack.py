@@ -59,7 +59,7 @@ def test_changes_are_recomputed_alone_and_the_page_agrees(live: Live) -> None:
     # Given a changed file, a new file and nobody working:
     worker.hold.set()
     before = len(worker.done)
-    write_chain(stack.layout, TEA[1], salt="changed")
+    write_chain(stack.layout, TEA[1], salt="changed", seconds=2.0)
     write_chain(stack.layout, "as/Jam/c_3")
     age(stack.layout.embedding_path(TEA[1]), 60)
     # Then the page shows the changed file's embedding as stale, the others not.

@@ -34,7 +34,7 @@ _KEYS = 5_000
 
 _SWEEP_SECONDS = 180.0
 
-# Changed chain files that were read and reported already: key -> stamp. A code server keeps it.
+# Changed chain files that were looked at already: key -> stamp. Lost with the code server.
 _READ: dict[str, str] = {}
 
 
@@ -185,28 +185,38 @@ def _add(instance: DagsterInstance, name: str, keys: Sequence[str]) -> int:
 
 
 def report_changed_chains(
-    around: Surroundings, instance: DagsterInstance, files: Iterable[FileStatus]
+    around: Surroundings,
+    instance: DagsterInstance,
+    files: Iterable[FileStatus],
+    *,
+    by_time: bool = True,
 ) -> int:
     """Let Dagster know changed chain files at once, so that their embeddings show as stale.
 
     A file counts as changed when its embedding is there, but stale, and its content is another
     one than Dagster knows. Each is read once per change.
 
+    Args:
+        by_time: trust times of change; a deep scan does not.
+
     Returns:
         The number of files whose new content was reported.
     """
     stale: dict[AssetSet, list[FileStatus]] = {}
     for file in files:
-        if file.verdict is Verdict.STALE and _READ.get(file.key) != file.stamp:
+        if file.verdict is Verdict.STALE and not (by_time and _READ.get(file.key) == file.stamp):
             stale.setdefault(set_of(file.key, around.shards), []).append(file)
     events = []
     deadline = time.monotonic() + around.settings.tick_seconds / 4
     for assets, group in stale.items():
-        known = records.latest_versions(instance, assets.chains, [file.key for file in group])
+        keys = [file.key for file in group]
+        known = records.latest_versions(instance, assets.chains, keys)
+        times = records.latest_times(instance, assets.chains, keys) if by_time else {}
         for file in group:
             if time.monotonic() > deadline:
                 break  # the next tick reads the rest
-            if file.key in known:
+            reported = times.get(file.key, 0.0) > _changed_at(file)
+            if file.key in known and not reported:
                 try:
                     with open(around.layout.chain_path(file.key), "rb") as chain:
                         fingerprint = content_fingerprint(chain.fileno())
@@ -218,6 +228,10 @@ def report_changed_chains(
             _READ[file.key] = file.stamp
     records.report(instance, events)
     return len(events)
+
+
+def _changed_at(file: FileStatus) -> float:
+    return int(file.stamp.rsplit("-", 1)[1]) / 1e9
 
 
 def _found(report: ScanReport, cursor: Cursor) -> str:

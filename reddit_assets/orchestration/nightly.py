@@ -87,7 +87,8 @@ def rescan(
     _orphans(around, found, tell)
     _temporary(found, tell)
     added = add_partitions(instance, statuses, around.shards)
-    changed = report_changed_chains(around, instance, [f for s in statuses for f in s.files])
+    files_seen = [file for status in statuses for file in status.files]
+    changed = report_changed_chains(around, instance, files_seen, by_time=False)
     tell(f"{added} partitions added, {changed} changed chain files reported.")
     keep("")
     _forget(around, instance, found, tell)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from dagster import DagsterInstance
 
+from reddit_assets.catalog.fingerprints import stamp_of
 from reddit_assets.catalog.footer import EmbeddingFooter, OutputFile, read_output
 from reddit_assets.catalog.scan import SubredditStatus
 from reddit_assets.errors import BadFileError
@@ -28,7 +30,7 @@ _YOUNG_SECONDS = 90.0
 # Results reported at a time; a tick's budget is looked at in between.
 _BATCH = 500
 
-# Outputs that Dagster was seen to have: key -> stamp. A code server keeps it between ticks.
+# Outputs that Dagster was seen to have: key -> stamp. Lost with the code server.
 _KNOWN: dict[str, str] = {}
 
 
@@ -69,12 +71,13 @@ def reconcile(
 ) -> tuple[list[str], str | None]:
     """Report fresh outputs whose data version is not the one that Dagster has.
 
-    Waits while results are on their way (outbox, open runs): they will be reported anyway.
+    A quick look (no ``statuses``) opens only outputs that are younger than Dagster's latest event
+    of their partition; with the statuses of a deep scan every output is compared. Waits while
+    results are on their way (outbox, open runs): they will be reported anyway.
 
     Args:
         after: cluster key behind which to begin.
         budget_seconds: stop after this time.
-        statuses: of a scan just made, instead of a new one; every output is looked at then.
 
     Returns:
         Sentences, and where to go on.
@@ -82,22 +85,21 @@ def reconcile(
     if (why := _on_their_way(around)) is not None:
         return [why], after
     started = time.monotonic()
-    scanned = around.scanner().scan(after) if statuses is None else statuses
-    fresh_look = statuses is None
+    quick = statuses is None
     sink = InstanceSink(instance, around.settings, around.layout, around.shards)
-    batch: list[_Found] = []
+    batch: list[_Output] = []
     reported = seen = 0
     resume: str | None = None
-    for status in scanned:
+    for status in around.scanner().scan(after) if statuses is None else statuses:
         seen += 1
-        batch += _outputs(around, status, use_memory=fresh_look)
+        batch += _outputs(around, status)
         if len(batch) >= _BATCH:
-            reported += _report(around, sink, batch)
+            reported += _compare(around, sink, batch, quick=quick)
             batch = []
         if budget_seconds is not None and time.monotonic() - started > budget_seconds:
             resume = status.cluster_key
             break
-    reported += _report(around, sink, batch)
+    reported += _compare(around, sink, batch, quick=quick)
     told = [f"{seen} subreddits compared with Dagster, {reported} outputs reported."]
     if resume is not None:
         told.append(f"The next tick goes on after {resume}.")
@@ -117,59 +119,62 @@ def _on_their_way(around: Surroundings) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """An output on the disk; ``stamp`` changes when it must be compared again."""
+class _Output:
+    """A fresh output on the disk; ``stamp`` is its size and time of change."""
 
-    result: Result
+    asset: str
+    key: str
+    path: Path
     stamp: str
+    chain_stamp: str = ""
+
+    @property
+    def changed_at(self) -> float:
+        return int(self.stamp.rsplit("-", 1)[1]) / 1e9
 
 
-def _outputs(
-    around: Surroundings, status: SubredditStatus, *, use_memory: bool
-) -> Iterator[_Found]:
-    """A subreddit's fresh outputs that have not been compared yet."""
-    layout = around.layout
-    for file in status.files:
-        stamp = file.output_stamp or ""
-        if file.verdict.done and not (use_memory and _KNOWN.get(file.key) == stamp):
-            output = _read(layout.embedding_path(file.key))
-            if output is not None:
-                yield _Found(result_of(output, file.key, "embeddings", file.stamp), stamp)
-    cluster, key = status.cluster, status.cluster_key
-    if cluster is None or not cluster.verdict.done:
-        return
-    if not (use_memory and _KNOWN.get(key) == cluster.stamp):
-        output = _read(layout.cluster_path(key))
-        if output is not None:
-            yield _Found(result_of(output, key, "clusters"), cluster.stamp)
+def _outputs(around: Surroundings, status: SubredditStatus) -> Iterator[_Output]:
+    """A subreddit's fresh outputs but the youngest."""
+    horizon = time.time() - _YOUNG_SECONDS
+    outputs = [
+        _Output("embeddings", f.key, around.layout.embedding_path(f.key), f.output_stamp, f.stamp)
+        for f in status.files
+        if f.verdict.done and f.output_stamp
+    ]
+    if status.cluster is not None and status.cluster.verdict.done:
+        path = around.layout.cluster_path(status.cluster_key)
+        with suppress(FileNotFoundError):
+            outputs.append(_Output("clusters", status.cluster_key, path, stamp_of(path.stat())))
+    yield from (output for output in outputs if output.changed_at < horizon)
 
 
-def _read(path: Path) -> OutputFile | None:
-    try:
-        if path.stat().st_mtime > time.time() - _YOUNG_SECONDS:
-            return None
-        return read_output(path)
-    except (FileNotFoundError, BadFileError):
-        return None  # the next scan judges it
-
-
-def _report(around: Surroundings, sink: InstanceSink, found: list[_Found]) -> int:
+def _compare(around: Surroundings, sink: InstanceSink, batch: list[_Output], *, quick: bool) -> int:
     """Report the outputs whose data versions Dagster does not have; their number."""
-    by_asset: dict[tuple[AssetSet, str], list[_Found]] = {}
-    for item in found:
-        assets = set_of(item.result.partition, around.shards)
-        by_asset.setdefault((assets, item.result.asset), []).append(item)
-    unknown: list[_Found] = []
+    by_asset: dict[tuple[AssetSet, str], list[_Output]] = {}
+    for output in batch:
+        if not (quick and _KNOWN.get(output.key) == output.stamp):
+            assets = set_of(output.key, around.shards)
+            by_asset.setdefault((assets, output.asset), []).append(output)
+    unknown: list[tuple[_Output, Result]] = []
     for (assets, name), group in by_asset.items():
         key = assets.embeddings if name == "embeddings" else assets.clusters
-        known = records.latest_versions(sink.instance, key, [i.result.partition for i in group])
-        for item in group:
-            if known.get(item.result.partition) == item.result.data_version:
-                _KNOWN[item.result.partition] = item.stamp
+        keys = [output.key for output in group]
+        known = records.latest_versions(sink.instance, key, keys)
+        times = records.latest_times(sink.instance, key, keys) if quick else {}
+        for output in group:
+            if times.get(output.key, 0.0) > output.changed_at:
+                _KNOWN[output.key] = output.stamp
+                continue
+            try:
+                found = read_output(output.path)
+            except (FileNotFoundError, BadFileError):
+                continue  # the next scan judges it
+            if known.get(output.key) == found.data_version:
+                _KNOWN[output.key] = output.stamp
             else:
-                unknown.append(item)
+                unknown.append((output, result_of(found, output.key, name, output.chain_stamp)))
     # A job may have ended meanwhile: what is on its way is not reported twice.
     if not unknown or _on_their_way(around) is not None:
         return 0
-    sink.report([OutboxEntry("", item.result, uncertain=False) for item in unknown])
+    sink.report([OutboxEntry("", result, uncertain=False) for _, result in unknown])
     return len(unknown)

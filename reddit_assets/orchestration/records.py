@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
 from itertools import groupby
 
 from dagster import (
@@ -20,13 +21,18 @@ from dagster._core.definitions.data_version import extract_data_version_from_ent
 from dagster._core.events import DagsterEvent, StepMaterializationData
 from dagster._core.events.log import EventLogEntry
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
-from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    SqlEventLogStorageTable,
+)
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from sqlalchemy import select
 
 __all__ = [
     "Latest",
     "latest",
     "latest_ids",
+    "latest_times",
     "latest_versions",
     "report",
     "report_check",
@@ -87,6 +93,31 @@ def latest_ids(
                 asset, DagsterEventType.ASSET_MATERIALIZATION, set(chunk)
             )
         )
+    return found
+
+
+def latest_times(
+    instance: DagsterInstance, asset: AssetKey, partitions: Collection[str]
+) -> dict[str, float]:
+    """When each partition was materialized last, seconds since the epoch.
+
+    Empty if the storage is no SQL database.
+    """
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        return {}
+    partition_of = {number: key for key, number in latest_ids(instance, asset, partitions).items()}
+    ids = list(partition_of)
+    columns = SqlEventLogStorageTable.c
+    found: dict[str, float] = {}
+    for start in range(0, len(ids), _CHUNK):
+        query = select(columns.id, columns.timestamp).where(
+            columns.id.in_(ids[start : start + _CHUNK])
+        )
+        with storage.index_connection() as connection:
+            for number, when in connection.execute(query):
+                # The table keeps UTC without saying so.
+                found[partition_of[number]] = when.replace(tzinfo=UTC).timestamp()
     return found
 
 
