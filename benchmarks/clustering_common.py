@@ -6,6 +6,7 @@ import argparse
 import csv
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,31 +15,57 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
+from embedding_common import MODEL, REPOSITORY, RESULTS, chain_files, posts
 from numpy.typing import NDArray
 
 from reddit_assets.catalog.footer import cluster_inputs
 from reddit_assets.catalog.layout import Layout
 from reddit_assets.clustering.inputs import open_inputs
 
-RESULTS = Path(__file__).parent / "results"
+__all__ = ["RESULTS", "arguments", "jittered", "load", "surroundings", "timed", "write"]
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
     """The flags of every clustering benchmark."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--root", type=Path, required=True, help="Folder that holds embeddings/.")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        help="Folder that holds embeddings/; without it the chain files of embedding_common are "
+        "embedded (fp32) and kept in the temporary folder.",
+    )
     parser.add_argument("--out", type=Path, help="CSV to write (default: benchmarks/results/).")
     return parser
 
 
-def load(root: Path) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
-    """The vectors of all embedding files below ``root`` and the subreddit of each row."""
+def load(root: Path | None) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """The vectors of all files and the subreddit of each row, files in key order."""
+    if root is None:
+        return _embedded()
     layout = Layout.of(root)
     paths = sorted(layout.embeddings.glob("**/*.parquet"))
-    keys = [layout.key_of(path) for path in paths]
-    files = open_inputs(cluster_inputs(layout, keys), sorted(keys))
+    keys = sorted(layout.key_of(path) for path in paths)
+    files = open_inputs(cluster_inputs(layout, keys), keys)
     names = np.repeat([key.rsplit("/", 2)[-2] for key in files.keys], files.rows)
     return files.vectors(), names
+
+
+def _embedded() -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """The chain files' posts, embedded once."""
+    from reddit_assets.embedding.model import find_model
+    from reddit_assets.embedding.select import open_embedder
+
+    paths = chain_files()
+    names = np.concatenate(
+        [np.repeat([path.parent.name], pq.read_metadata(path).num_rows) for path in paths]
+    )
+    store = Path(tempfile.gettempdir()) / f"reddit_assets_vectors_{len(names)}.npy"
+    if not store.exists():
+        spec = find_model(MODEL, REPOSITORY / "models")
+        with open_embedder(spec, device="cpu", precision="fp32") as embedder:
+            np.save(store, embedder.encode(posts()))
+    return np.load(store), names
 
 
 def jittered(

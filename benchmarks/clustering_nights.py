@@ -5,7 +5,7 @@ when some cluster of night two has at least half of its rows in common with it (
 the rows of both nights). Measures nothing that depends on the host's speed.
 
 Example:
-    python benchmarks/clustering_nights.py --root ROOT
+    python benchmarks/clustering_nights.py
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each method is warm (run once before on fewer rows) and timed twice; the faster run counts.
 
 Example:
-    python benchmarks/clustering_quality.py --root ROOT
+    python benchmarks/clustering_quality.py
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each size runs in a process of its own, compiled code warm, and reports the peak resident size.
 
 Example:
-    python benchmarks/clustering_scale.py --root ROOT --rows 10000 30000 100000 1000000
+    python benchmarks/clustering_scale.py --rows 10000 30000 100000 1000000
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -70,12 +71,13 @@ def main() -> None:
         print(json.dumps(one(args.vectors, args.rows[0], args.memory_mb, args.spread)))
         return
     vectors, _ = load(args.root)
-    store = args.root / "vectors.npy"
+    folder = tempfile.TemporaryDirectory()
+    store = Path(folder.name) / "vectors.npy"
     np.save(store, vectors)
     results: list[dict[str, Any]] = []
     for rows in args.rows:
         here = surroundings()
-        command = [sys.executable, "-W", "ignore", __file__, "--root", str(args.root)]
+        command = [sys.executable, "-W", "ignore", __file__]
         command += ["--vectors", str(store), "--rows", str(rows)]
         command += ["--memory-mb", str(args.memory_mb), "--spread", str(args.spread)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -94,7 +96,7 @@ def main() -> None:
             )
         results.append({**result, **here})
         print(result, flush=True)
-    store.unlink()
+    folder.cleanup()
     write(args.out or RESULTS / "clustering_scale.csv", results)
 
 

@@ -38,7 +38,9 @@ def same(left: Clustering, right: Clustering, order: NDArray[np.int64]) -> bool:
     )
 
 
-@pytest.mark.parametrize("reduction", ["node", "umap", "none"])
+@pytest.mark.parametrize(
+    "reduction", ["node", pytest.param("umap", marks=pytest.mark.slow), "none"]
+)
 def test_finds_the_groups_that_are_there(reduction: str) -> None:
     # Given five groups of different sizes
     vectors, truth = blobs([120, 90, 60, 40, 30])

@@ -25,7 +25,7 @@ PARALLEL_ROWS = 4_000
 EPOCHS, MOST_EPOCHS = 80, 200
 MAP_EPOCHS = 50
 #: Standard deviation of the starting layout: wide enough for clusters to pass each other.
-START_SPREAD = 2.0
+START_SPREAD = 1.0
 #: Rows that the principal components are computed from.
 PRINCIPAL_ROWS = 65_536
 
