@@ -30,6 +30,7 @@ from reddit_assets.orchestration import discovery, instance_sink, quality, recor
 from reddit_assets.orchestration import reconcile as reconciling
 from reddit_assets.orchestration.instance_sink import Drain, InstanceSink
 from reddit_assets.orchestration.jobs import make_steering_jobs
+from reddit_assets.orchestration.materialization import readable
 from reddit_assets.orchestration.names import AssetSet, set_of
 from reddit_assets.orchestration.run_logic import Lease, wait_for_jobs
 from reddit_assets.orchestration.sensors import make_sensors
@@ -103,9 +104,10 @@ def events(instance: DagsterInstance, asset: AssetKey, key: str) -> list[str]:
 def test_results_leave_the_outbox_when_dagster_has_them(
     around: Surroundings, instance: DagsterInstance
 ) -> None:
-    # Given a result, and a storage that fails at first:
+    # Given 50 results, and a storage whose answer gets lost at first:
     outbox = Outbox(around.queues[Kind.EMBED], "r1")
-    outbox.put([result(TEA[0])])
+    keys = [f"as/Tea/c_{i}" for i in range(50)]
+    outbox.put([result(key, f"job-{key}") for key in keys])
     sink = InstanceSink(instance, around.settings, around.layout)
     drain = Drain([outbox], sink)
     stored = records.report
@@ -119,12 +121,13 @@ def test_results_leave_the_outbox_when_dagster_has_them(
         patch.setattr(records, "report", half)
         with pytest.raises(ReportingError):
             drain.once()
-    assert len(outbox) == 1
-    # If it works again, then the result is known already and is not stored twice.
-    assert drain.once() == 1
+    assert len(outbox) == 50
+    # If it works again, then the results are known already and none is stored twice.
+    assert drain.once() == 50
     assert len(outbox) == 0
-    assert events(instance, EMBEDDINGS, TEA[0]) == ["j1"]
-    assert len(events(instance, CHAINS, TEA[0])) == 1
+    for key in keys:
+        assert events(instance, EMBEDDINGS, key) == [f"job-{key}"]
+        assert len(events(instance, CHAINS, key)) == 1
 
 
 def test_an_uncertain_result_is_looked_up_behind_newer_ones(
@@ -155,6 +158,30 @@ def test_shards_have_assets_of_their_own(around: Surroundings, instance: Dagster
     sink.report([instance_sink.OutboxEntry("1", result(TEA[0]), False)])
     assert events(instance, AssetKey(["embeddings", "as"]), TEA[0]) == ["j1"]
     assert events(instance, EMBEDDINGS, TEA[0]) == []
+
+
+def test_metadata_are_readable() -> None:
+    shown = readable(
+        {
+            "rows": 3,
+            "noise_share": 0.5,
+            "path": "/data/x.parquet",
+            "top_clusters": [{"id": 1, "keywords": ["tea", "kettle"]}, {"id": 2, "keywords": []}],
+            "map_png": "aGVsbG8=",
+            "device": None,
+        }
+    )
+    kinds = {name: type(value).__name__ for name, value in shown.items()}
+    assert kinds == {
+        "rows": "IntMetadataValue",
+        "noise_share": "FloatMetadataValue",
+        "path": "PathMetadataValue",
+        "top_clusters": "TableMetadataValue",
+        "picture": "MarkdownMetadataValue",
+        "dagster/row_count": "IntMetadataValue",
+    }
+    rows = [dict(record.data) for record in shown["top_clusters"].records]  # type: ignore[attr-defined]
+    assert rows == [{"id": 1, "keywords": "tea, kettle"}, {"id": 2, "keywords": ""}]
 
 
 # --- runs --------------------------------------------------------------------------------

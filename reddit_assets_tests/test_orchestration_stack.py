@@ -39,12 +39,21 @@ def test_files_become_partitions_and_outputs_in_all_three_assets(live: Live) -> 
     # Given chain files and running sensors. If nobody does anything:
     stack = live.stack
     wait_for(lambda: stack.counts("clusters") == (3, 3), 60, "all clusters are materialized")
-    # Then every partition of every asset is materialized and fresh, once.
+    # Then every partition of every asset is materialized and fresh, once,
     assert stack.counts("chains") == (9, 9)
     assert stack.counts("embeddings") == (9, 9)
     for asset, key in (("chains", TEA[0]), ("embeddings", TEA[0]), ("clusters", "as/Tea")):
         assert len(stack.events(asset, key)) == 1
         assert stack.stale(asset, key) == ("FRESH", [])
+    # the page knows how files map to subreddits,
+    found = stack.gql(
+        "query($k: [AssetKeyInput!]!) { assetNodes(assetKeys: $k) { dependencies {"
+        " asset { assetKey { path } } partitionMapping { className } } } }",
+        k=[{"path": ["clusters"]}],
+    )["assetNodes"][0]["dependencies"]
+    mappings = {d["asset"]["assetKey"]["path"][0]: d["partitionMapping"] for d in found}
+    assert mappings["embeddings"]["className"] == "FileToSubredditMapping"
+    # and the events tell from what they were made.
     event = stack.events("embeddings", TEA[0])[0]
     tags = {tag["key"]: tag["value"] for tag in event["tags"]}
     assert tags["dagster/input_data_version/model"] == MODEL.fingerprint
@@ -103,6 +112,7 @@ def test_a_backfill_names_its_failures_and_can_be_mended(live: Live) -> None:
     spoilt.write_bytes(b"PAR1 nonsense")
     age(spoilt)
     good = stack.backfill_by_assets({"embeddings": TEA, "clusters": ["as/Tea"]})
+    checked = stack.backfill(["chains"], JAM)
     bad = stack.backfill(["embeddings"], BOOKS)
     # Then the first succeeds, clusters included,
     ended = stack.wait_backfill(good)
@@ -111,6 +121,11 @@ def test_a_backfill_names_its_failures_and_can_be_mended(live: Live) -> None:
         (s["assetKey"]["path"][0], s["numPartitionsMaterialized"])
         for s in ended["assetBackfillData"]["assetBackfillStatuses"]
     } == {("embeddings", 3), ("clusters", 1)}
+    # so does the check of chain files, with what it saw,
+    assert stack.wait_backfill(checked)["status"] == "COMPLETED_SUCCESS"
+    event = stack.events("chains", JAM[0])[0]
+    assert event["runId"]
+    assert {"rows", "bytes", "text_column"} <= {e["label"] for e in event["metadataEntries"]}
     # and the second fails with one partition, named with its reason in the run's error.
     ended = stack.wait_backfill(bad)
     assert ended["status"] == "COMPLETED_FAILED"
@@ -231,6 +246,15 @@ def test_the_nightly_rescan_finds_one_fault_of_each_kind(live: Live) -> None:
     assert counts["orphans"] == 1
     assert counts["temporary files"] == 1
     assert counts["partitions deleted"] == 1
+    # The checks have looked at a sample: the truncated file is not in it, being stale.
+    for asset, check in (("embeddings", "embeddings_valid"), ("clusters", "clusters_healthy")):
+        (latest,) = stack.gql(
+            "query($k: AssetKeyInput!, $c: String!) { assetCheckExecutions(assetKey: $k,"
+            " checkName: $c, limit: 1) { status } }",
+            k={"path": [asset]},
+            c=check,
+        )["assetCheckExecutions"]
+        assert latest["status"] == "SUCCEEDED"
     assert stack.counts("embeddings")[1] == 9
     queue = stack.queues[Kind.EMBED]
     held = list(queue.claim("fake", 10, 60.0) or [])
@@ -241,29 +265,3 @@ def test_the_nightly_rescan_finds_one_fault_of_each_kind(live: Live) -> None:
     # The vanished file's embedding is kept; its cluster is made without it.
     assert layout.embedding_path("as/Jam/c_3").exists()
     assert stack.stale("clusters", "as/Jam") == ("FRESH", [])
-
-
-def test_checks_can_be_run_alone(live: Live) -> None:
-    stack = live.stack
-    repository = stack.repository() or {}
-    run = stack.gql(
-        "mutation($p: ExecutionParams!) { launchRun(executionParams: $p) { __typename"
-        " ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }",
-        p={
-            "selector": {
-                **repository,
-                "jobName": "__ASSET_JOB",
-                "assetSelection": [],
-                "assetCheckSelection": [
-                    {"assetKey": {"path": [asset]}, "name": name}
-                    for asset, name in (
-                        ("embeddings", "embeddings_valid"),
-                        ("clusters", "clusters_healthy"),
-                    )
-                ],
-            },
-            "mode": "default",
-            "runConfigData": {},
-        },
-    )["launchRun"]
-    assert stack.wait_run(run["run"]["runId"]) == "SUCCESS"

@@ -61,7 +61,7 @@ def readable(metadata: Mapping[str, Any]) -> dict[str, MetadataValue]:
     for name, value in metadata.items():
         shown = _shown(name, value)
         if shown is not None:
-            found["map" if name == "map_png" else name] = shown
+            found["picture" if name == "map_png" else name] = shown
     rows = metadata.get("rows")
     if isinstance(rows, int):
         found["dagster/row_count"] = MetadataValue.int(rows)
@@ -83,7 +83,7 @@ def _shown(name: str, value: Any) -> MetadataValue | None:
     if isinstance(value, float):
         return MetadataValue.float(value)
     if isinstance(value, str):
-        if name == "path" or name.endswith("_path"):
+        if name in ("path", "map") or name.endswith("_path"):
             return MetadataValue.path(value)
         if value.startswith(("http://", "https://")):
             return MetadataValue.url(value)
