@@ -223,6 +223,7 @@ def test_the_nightly_rescan_finds_one_fault_of_each_kind(live: Live) -> None:
     stack, worker = live.stack, live.worker
     live.settle()
     worker.hold.set()
+    before = len(worker.done)
     layout = stack.layout
     # Given a truncated and a missing output, an orphan, a temporary file, a vanished file:
     truncated = layout.embedding_path(TEA[0])
@@ -230,7 +231,8 @@ def test_the_nightly_rescan_finds_one_fault_of_each_kind(live: Live) -> None:
     truncated.write_bytes(truncated.read_bytes()[:200])
     age(truncated, time.time() - then)
     layout.embedding_path(BOOKS[0]).unlink()
-    layout.chain_path("as/Jam/c_3").unlink()
+    layout.chain_path(BOOKS[2]).unlink()
+    partitions = stack.counts("embeddings")[1]
     shutil.copy(layout.chain_path(TEA[2]), layout.embeddings / "as/Tea/c_2.parquet.0123.tmp")
     # If the rescan is run by hand:
     done = stack.launch("nightly_rescan")
@@ -246,16 +248,19 @@ def test_the_nightly_rescan_finds_one_fault_of_each_kind(live: Live) -> None:
     assert counts["orphans"] == 1
     assert counts["temporary files"] == 1
     assert counts["partitions deleted"] == 1
-    # The checks have looked at a sample: the truncated file is not in it, being stale.
-    for asset, check in (("embeddings", "embeddings_valid"), ("clusters", "clusters_healthy")):
+    # The checks have looked as well, and one has met the truncated file.
+    for asset, check, status in (
+        ("embeddings", "embeddings_valid", "FAILED"),
+        ("clusters", "clusters_healthy", "SUCCEEDED"),
+    ):
         (latest,) = stack.gql(
             "query($k: AssetKeyInput!, $c: String!) { assetCheckExecutions(assetKey: $k,"
             " checkName: $c, limit: 1) { status } }",
             k={"path": [asset]},
             c=check,
         )["assetCheckExecutions"]
-        assert latest["status"] == "SUCCEEDED"
-    assert stack.counts("embeddings")[1] == 9
+        assert latest["status"] == status
+    assert stack.counts("embeddings")[1] == partitions - 1
     queue = stack.queues[Kind.EMBED]
     held = list(queue.claim("fake", 10, 60.0) or [])
     assert sorted(claim.key for claim in held) == [TEA[0], BOOKS[0]]
@@ -263,5 +268,6 @@ def test_the_nightly_rescan_finds_one_fault_of_each_kind(live: Live) -> None:
     worker.hold.clear()
     live.settle()
     # The vanished file's embedding is kept; its cluster is made without it.
-    assert layout.embedding_path("as/Jam/c_3").exists()
-    assert stack.stale("clusters", "as/Jam") == ("FRESH", [])
+    assert layout.embedding_path(BOOKS[2]).exists()
+    assert (Kind.CLUSTER, "bo/Bücher 2") in worker.done[before:]
+    assert stack.stale("clusters", "bo/Bücher 2") == ("FRESH", [])
