@@ -28,6 +28,7 @@ class Completion:
             there was no reason to ask.
         dead: jobs that failed for good.
         problems: files that cannot be partitions.
+        paused: whether a queue is paused, so that nothing will be done.
     """
 
     files: int = 0
@@ -38,6 +39,7 @@ class Completion:
     unreported: dict[str, int] | None = None
     dead: list[DeadLetter] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    paused: bool = False
 
     @property
     def done(self) -> bool:
@@ -55,6 +57,8 @@ class Completion:
         missing = sum((self.unreported or {}).values())
         if missing:
             text += f", {missing:,} partitions not yet materialized in Dagster"
+        if self.paused:
+            text += "; paused: `reddit-assets resume` goes on"
         return text
 
 
@@ -113,7 +117,9 @@ class Watch:
         report = queue_wanted(scanner, self._queues, kinds=kinds, observe=seen)
         state = _tally(seen, dead, report)
         # Counted after the scan: what a worker finished meanwhile is at worst seen next time.
-        quiet = all(count.idle for count in self.counts().values())
+        counts = self.counts().values()
+        state.paused = any(count.paused for count in counts)
+        quiet = all(count.idle for count in counts)
         state.settled = quiet and self._nothing_pending(seen, dead_keys)
         if state.settled:
             state.unreported = self._unreported(seen)

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +36,8 @@ FAMILY_VARIABLE = "REDDIT_ASSETS_FAMILY"
 
 # psutil reads a process's creation time in clock ticks: twice the same process differs by less.
 SAME_CREATION_SECONDS = 1.0
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def family_of(records: Path) -> str:
@@ -166,7 +169,8 @@ class Child:
         try:
             with self.log.open("rb") as log:
                 log.seek(self._log_start)
-                return log.read().decode(errors="replace")[-limit:].strip()
+                text = log.read().decode(errors="replace")[-limit:].strip()
+                return _COLOUR.sub("", text)
         except OSError:
             return ""
 

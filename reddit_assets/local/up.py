@@ -289,7 +289,8 @@ class _Up:
     def _tick(self) -> None:
         for server in self._servers:
             if not server.child.running:
-                self._say(f"{server.child.name} ended (exit status {server.child.poll()}).")
+                ended = f"{server.child.name} ended (exit status {server.child.poll()})"
+                self._say(f"{ended}; it is started again.")
                 server.kill()
                 server.start()
         self._supervisor.tick()
