@@ -135,6 +135,12 @@ class Settings(BaseSettings):
         None, description="HDBSCAN's cluster selection; unset takes the reduction's default."
     )
     seed: int = Field(42, description="Seed of everything random in clustering.")
+    cluster_rows: int = Field(
+        50_000,
+        ge=1_000,
+        description="Rows clustered at the most; above, a sample is clustered and the other rows "
+        "are assigned to its clusters.",
+    )
     cluster_memory_mb: int = Field(
         6_000, ge=100, description="Memory a clustering may use before it works on a sample."
     )

@@ -168,22 +168,20 @@ def cluster(
     _check(vectors)
     n = len(vectors)
     asked = params or ClusterParams()
-    wanted = asked.resolve(n)
     say = progress or (lambda stage: None)
-    with compute_threads(wanted.threads, n), threadpool_limits(limits=1, user_api="blas"):
-        return _cluster(vectors, wanted, asked.fingerprint, say)
+    with compute_threads(asked.threads, n), threadpool_limits(limits=1, user_api="blas"):
+        return _cluster(vectors, asked, say)
 
 
-def _cluster(
-    vectors: NDArray[np.float32], params: ClusterParams, fingerprint: str, say: Progress
-) -> Clustering:
+def _cluster(vectors: NDArray[np.float32], asked: ClusterParams, say: Progress) -> Clustering:
     n, dimensions = vectors.shape
+    limit = sample_rows(n, dimensions, asked.max_rows, asked.memory_mb)
+    params = asked.for_sample(n, limit)
     size = params.min_cluster_size or 5
     say("order")
     # As many copies as make a cluster, and fill each other's neighbour lists.
     cap = max(size, params.n_neighbors + 1, (params.min_samples or 5) + 1)
     canonical = canonical_order(vectors, cap=cap)
-    limit = sample_rows(n, dimensions, params.memory_mb)
     kept = min(len(canonical.kept), limit)
     chosen = vectors[canonical.kept[:kept]]
     if kept < max(2 * size, 4) or canonical.distinct < 2:
@@ -242,6 +240,6 @@ def _cluster(
             "min_cluster_size": size,
             "min_samples": params.min_samples,
             "selection": params.selection,
-            "fingerprint": fingerprint,
+            "fingerprint": asked.fingerprint,
         },
     )

@@ -33,6 +33,7 @@ class ClusterParams:
         selection: HDBSCAN's cluster selection.
         noise_level: evoc's node-embedding noise level, 0 (cluster more) to 1 (drop more).
         seed: seed of everything random.
+        max_rows: rows clustered at the most; above, a sample is clustered, the rest assigned.
         memory_mb: memory a clustering may use before it works on a sample, MiB.
         threads: compute threads; not part of the fingerprint, since labels do not depend on it.
     """
@@ -45,6 +46,7 @@ class ClusterParams:
     selection: Selection | None = None
     noise_level: float = 0.1
     seed: int = 42
+    max_rows: int = 50_000
     memory_mb: int = 6_000
     threads: int | None = None
 
@@ -59,6 +61,7 @@ class ClusterParams:
             min_samples=settings.min_samples,
             selection=settings.selection_method,
             seed=settings.seed,
+            max_rows=settings.cluster_rows,
             memory_mb=settings.cluster_memory_mb,
             threads=settings.threads,
         )
@@ -85,6 +88,17 @@ class ClusterParams:
             min_samples=self.min_samples or samples,
             selection=chosen,
         )
+
+    def for_sample(self, rows: int, sampled: int) -> ClusterParams:
+        """Resolved parameters for ``sampled`` of ``rows`` rows.
+
+        A smallest cluster that was asked for is meant in rows of the whole: the sample holds its
+        share of them.
+        """
+        if self.min_cluster_size is None or sampled >= rows:
+            return self.resolve(sampled)
+        size = max(5, round(self.min_cluster_size * sampled / rows))
+        return replace(self, min_cluster_size=size).resolve(sampled)
 
     @property
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""Above a memory limit: cluster a sample, give every other row the label of its neighbours."""
+"""Above a limit of rows or memory: cluster a sample, give other rows their neighbours' labels."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ MIN_SAMPLE = 5_000
 VOTERS = 10
 
 
-def sample_rows(rows: int, dimensions: int, memory_mb: int) -> int:
-    """How many of ``rows`` rows can be clustered at once within ``memory_mb`` MiB.
+def sample_rows(rows: int, dimensions: int, max_rows: int, memory_mb: int) -> int:
+    """How many of ``rows`` rows are clustered: ``max_rows`` and ``memory_mb`` MiB at the most.
 
     All vectors are held once (by the caller), those of the clustered rows a second time in
     canonical order.
     """
     free = memory_mb * 2**20 - BASE_BYTES - rows * dimensions * 4
     fitting = int(free / (dimensions * 4 + ROW_BYTES))
-    return min(rows, max(MIN_SAMPLE, fitting))
+    return min(rows, max_rows, max(MIN_SAMPLE, fitting))
 
 
 @dataclass(frozen=True)
