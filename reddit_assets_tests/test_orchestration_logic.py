@@ -23,22 +23,19 @@ from dagster import (
 
 from reddit_assets.catalog.footer import FOOTER_KEY
 from reddit_assets.catalog.layout import Layout
-from reddit_assets.errors import ReportingError
 from reddit_assets.jobqueue.job import Job, Kind, Result
 from reddit_assets.jobqueue.outbox import Outbox
-from reddit_assets.orchestration import discovery, instance_sink, quality, records, run_logic
+from reddit_assets.orchestration import discovery, quality, records, run_logic
 from reddit_assets.orchestration import reconcile as reconciling
-from reddit_assets.orchestration.instance_sink import Drain, InstanceSink
 from reddit_assets.orchestration.jobs import make_steering_jobs
-from reddit_assets.orchestration.materialization import readable
-from reddit_assets.orchestration.names import AssetSet, set_of
 from reddit_assets.orchestration.run_logic import Lease, wait_for_jobs
 from reddit_assets.orchestration.sensors import make_sensors
 from reddit_assets.orchestration.surroundings import Surroundings
 from reddit_assets.orchestration.telling import TickError
 from reddit_assets.orchestration.watchdog import bury_dead_runs
 from reddit_assets.settings import Settings
-from reddit_assets_tests.orchestration_stack import FakeWorker, age, wait_for, write_chain
+from reddit_assets_tests.orchestration_stack import wait_for
+from reddit_assets_tests.orchestration_worker import FakeWorker, age, write_chain
 
 EMBEDDINGS, CHAINS, CLUSTERS = AssetKey("embeddings"), AssetKey("chains"), AssetKey("clusters")
 TEA = [f"as/Tea/c_{i}" for i in range(3)]
@@ -80,108 +77,12 @@ class Log:
     warning = error = info
 
 
-def result(key: str, job: str = "j1", **changes: object) -> Result:
-    given = {
-        "job": job,
-        "asset": "embeddings",
-        "partition": key,
-        "data_version": "v1",
-        "source_version": "c1",
-        "metadata": {"rows": 3, "job_id": job},
-    }
-    return Result(**{**given, **changes})  # type: ignore[arg-type]
-
-
 def events(instance: DagsterInstance, asset: AssetKey, key: str) -> list[str]:
     """The job ids of a partition's materializations, latest first."""
     found = instance.fetch_materializations(
         records.AssetRecordsFilter(asset, asset_partitions=[key]), limit=50
     )
     return [records._known(record).job_id for record in found.records]
-
-
-# --- the instance sink -------------------------------------------------------------------
-def test_results_leave_the_outbox_when_dagster_has_them(
-    around: Surroundings, instance: DagsterInstance
-) -> None:
-    # Given 50 results, and a storage whose answer gets lost at first:
-    outbox = Outbox(around.queues[Kind.EMBED], "r1")
-    keys = [f"as/Tea/c_{i}" for i in range(50)]
-    outbox.put([result(key, f"job-{key}") for key in keys])
-    sink = InstanceSink(instance, around.settings, around.layout)
-    drain = Drain([outbox], sink)
-    stored = records.report
-    with pytest.MonkeyPatch.context() as patch:
-
-        def half(given: DagsterInstance, batch: Sequence[object]) -> None:
-            stored(given, batch)  # type: ignore[arg-type]
-            if any(getattr(e, "asset_key", None) == EMBEDDINGS for e in batch):
-                raise ReportingError("The answer got lost.")
-
-        patch.setattr(records, "report", half)
-        with pytest.raises(ReportingError):
-            drain.once()
-    assert len(outbox) == 50
-    # If it works again, then the results are known already and none is stored twice.
-    assert drain.once() == 50
-    assert len(outbox) == 0
-    for key in keys:
-        assert events(instance, EMBEDDINGS, key) == [f"job-{key}"]
-        assert len(events(instance, CHAINS, key)) == 1
-
-
-def test_an_uncertain_result_is_looked_up_behind_newer_ones(
-    around: Surroundings, instance: DagsterInstance
-) -> None:
-    sink = InstanceSink(instance, around.settings, around.layout)
-    entry = instance_sink.OutboxEntry
-    sink.report([entry("1", result(TEA[0], "j1"), False)])
-    sink.report([entry("2", result(TEA[0], "j2", data_version="v2"), False)])
-    assert sink.report([entry("1", result(TEA[0], "j1"), True)]) == 0
-    assert events(instance, EMBEDDINGS, TEA[0]) == ["j2", "j1"]
-
-
-def test_a_fresh_output_is_reported_only_if_dagster_lacks_it(
-    around: Surroundings, instance: DagsterInstance
-) -> None:
-    sink = InstanceSink(instance, around.settings, around.layout)
-    entry = instance_sink.OutboxEntry
-    found = [entry("1", result(TEA[0], f"j{i}", outcome="fresh"), False) for i in range(2)]
-    assert sink.report(found[:1]) == 1
-    assert sink.report(found[1:]) == 0
-
-
-def test_shards_have_assets_of_their_own(around: Surroundings, instance: DagsterInstance) -> None:
-    assert set_of("as/Tea/c_0", ("as",)) == AssetSet("as")
-    assert set_of("bo/books/c_0", ("as",)) == AssetSet()
-    sink = InstanceSink(instance, around.settings, around.layout, shards=("as",))
-    sink.report([instance_sink.OutboxEntry("1", result(TEA[0]), False)])
-    assert events(instance, AssetKey(["embeddings", "as"]), TEA[0]) == ["j1"]
-    assert events(instance, EMBEDDINGS, TEA[0]) == []
-
-
-def test_metadata_are_readable() -> None:
-    shown = readable(
-        {
-            "rows": 3,
-            "noise_share": 0.5,
-            "path": "/data/x.parquet",
-            "top_clusters": [{"id": 1, "keywords": ["tea", "kettle"]}, {"id": 2, "keywords": []}],
-            "map_png": "aGVsbG8=",
-            "device": None,
-        }
-    )
-    kinds = {name: type(value).__name__ for name, value in shown.items()}
-    assert kinds == {
-        "rows": "IntMetadataValue",
-        "noise_share": "FloatMetadataValue",
-        "path": "PathMetadataValue",
-        "top_clusters": "TableMetadataValue",
-        "picture": "MarkdownMetadataValue",
-        "dagster/row_count": "IntMetadataValue",
-    }
-    rows = [dict(record.data) for record in shown["top_clusters"].records]  # type: ignore[attr-defined]
-    assert rows == [{"id": 1, "keywords": "tea, kettle"}, {"id": 2, "keywords": ""}]
 
 
 # --- runs --------------------------------------------------------------------------------
@@ -312,6 +213,29 @@ def test_discovery_goes_on_where_its_budget_ended(
     # The next round finds them queued already, and says so.
     told, _ = discovery.discover(around, instance, discovery.Cursor())
     assert "Jobs: 3 skipped: queued or in work already." in told
+
+
+def test_a_worker_with_other_settings_does_not_send_clusters_in_circles(
+    around: Surroundings, instance: DagsterInstance, worker: FakeWorker
+) -> None:
+    # Given a subreddit clustered by a worker whose settings are not this host's:
+    write_chain(around.layout, TEA[0])
+    for kind, key in ((Kind.EMBED, TEA[0]), (Kind.CLUSTER, "as/Tea")):
+        queue = around.queues[kind]
+        queue.enqueue([Job(kind, key, "s")], around.layout)
+        for claim in queue.claim("fake", 1, 60.0) or []:
+            worker.work(queue, claim)
+    other = Surroundings.load(around.settings.model_copy(update={"seed": 7}))
+    # If the settings are wanted since then, then it is queued;
+    told, _ = discovery.make_ready(other, instance, discovery.Cursor())
+    assert "Jobs: 1 queued." in told
+    # if that worker makes it once more, then it is not queued again, and the tick says why.
+    queue = around.queues[Kind.CLUSTER]
+    for claim in queue.claim("fake", 1, 60.0) or []:
+        worker.work(queue, claim)
+    told, _ = discovery.make_ready(other, instance, discovery.Cursor())
+    assert any("give it the same settings" in sentence for sentence in told)
+    assert queue.counts().queued == 0
 
 
 def test_a_missing_queue_is_a_failed_tick_with_a_sentence(

@@ -11,15 +11,8 @@ import pytest
 from reddit_assets.catalog.wanted import set_wanted_model
 from reddit_assets.jobqueue.job import Kind
 from reddit_assets.local.servers import PostgresServer
-from reddit_assets_tests.orchestration_stack import (
-    MODEL,
-    Live,
-    Stack,
-    age,
-    running,
-    wait_for,
-    write_chain,
-)
+from reddit_assets_tests.orchestration_stack import Live, Stack, running, wait_for
+from reddit_assets_tests.orchestration_worker import MODEL, age, write_chain
 
 TEA = [f"as/Tea/c_{i}" for i in range(3)]
 JAM = [f"as/Jam/c_{i}" for i in range(3)]

@@ -15,9 +15,10 @@ from reddit_assets.jobqueue.job import Kind
 from reddit_assets.jobqueue.planner import ScanReport, Sweep, queue_wanted, sweep
 from reddit_assets.jobqueue.queue import Enqueued
 from reddit_assets.orchestration import records
+from reddit_assets.orchestration.holding import HoldingScanner
 from reddit_assets.orchestration.inputs import report_inputs
 from reddit_assets.orchestration.materialization import chains_event
-from reddit_assets.orchestration.names import AssetSet, set_of
+from reddit_assets.orchestration.names import SETTINGS, AssetSet, set_of
 from reddit_assets.orchestration.surroundings import Surroundings
 
 __all__ = [
@@ -108,10 +109,13 @@ def discover(
     return [part for part in told if part], following
 
 
-def make_ready(around: Surroundings, cursor: Cursor) -> tuple[list[str], Cursor]:
+def make_ready(
+    around: Surroundings, instance: DagsterInstance, cursor: Cursor
+) -> tuple[list[str], Cursor]:
     """One look: subreddits whose files all have fresh embeddings become cluster jobs."""
     now = time.time()
-    scanner = around.scanner()
+    report_inputs(instance, around.settings, around.layout)
+    scanner = HoldingScanner(around.scanner(), _wanted_since(instance))
     report = queue_wanted(
         scanner,
         around.queues,
@@ -133,10 +137,17 @@ def make_ready(around: Surroundings, cursor: Cursor) -> tuple[list[str], Cursor]
         f"{counts[Verdict.MISSING] + counts[Verdict.STALE]} ready to be clustered, "
         f"{counts[Verdict.WAITING]} wait for embeddings.",
         told_jobs(report.cluster),
+        scanner.told(),
         f"The next tick goes on after {report.resume_after}." if report.resume_after else "",
         _swept(swept),
     ]
     return [part for part in told if part], following
+
+
+def _wanted_since(instance: DagsterInstance) -> float:
+    """Since when the clustering settings are as they are."""
+    event = instance.get_latest_materialization_event(SETTINGS)
+    return event.timestamp if event is not None else float("inf")
 
 
 def told_jobs(jobs: Enqueued) -> str:

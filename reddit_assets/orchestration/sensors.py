@@ -54,7 +54,9 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
         from reddit_assets.orchestration.surroundings import Surroundings
 
         with sentences():
-            told, cursor = make_ready(Surroundings.load(), Cursor.parse(context.cursor))
+            told, cursor = make_ready(
+                Surroundings.load(), context.instance, Cursor.parse(context.cursor)
+            )
         context.update_cursor(cursor.text())
         return skip(told)
 
