@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,10 +49,14 @@ def own_valkey(tmp_path: Path) -> Iterator[Callable[..., ValkeyServer]]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres_server() -> Iterator[PostgresServer]:
     """A Postgres server for the whole session that does not wait for the disk."""
-    folder = tmp_path_factory.mktemp("postgres")
-    with PostgresServer(folder, config={"fsync": "off"}) as server:
+    # Not below pytest's folder: as root the server runs under another account, and the next
+    # session of pytest would close that folder to it.
+    with (
+        tempfile.TemporaryDirectory(prefix="reddit-assets-postgres-") as folder,
+        PostgresServer(Path(folder), config={"fsync": "off"}) as server,
+    ):
         yield server
 
 
