@@ -26,6 +26,9 @@ from reddit_assets.orchestration.names import CODE_VERSION, MODEL, SETTINGS, Ass
 
 __all__ = ["Materializer", "chains_event", "input_event", "readable", "table"]
 
+# What people look for comes first; the rest follows in the worker's order.
+_FIRST = ("rows", "clusters", "noise_share", "map_png", "map", "top_clusters", "path")
+
 # Inline pictures above this are left out: every event is read whole by the UI.
 _LARGEST_PICTURE = 400_000
 
@@ -56,10 +59,10 @@ def _cell(value: Any, kind: str) -> Any:
 
 
 def readable(metadata: Mapping[str, Any]) -> dict[str, MetadataValue]:
-    """Plain JSON values as Dagster shows them best. ``None`` is left out."""
+    """Plain JSON values as Dagster shows them best. ``None`` and what is empty are left out."""
     found: dict[str, MetadataValue] = {}
-    for name, value in metadata.items():
-        shown = _shown(name, value)
+    for name in dict.fromkeys((*_FIRST, *metadata)):
+        shown = _shown(name, metadata.get(name))
         if shown is not None:
             found["picture" if name == "map_png" else name] = shown
     rows = metadata.get("rows")
@@ -69,7 +72,7 @@ def readable(metadata: Mapping[str, Any]) -> dict[str, MetadataValue]:
 
 
 def _shown(name: str, value: Any) -> MetadataValue | None:
-    if value is None or value == "":
+    if value is None or value in ("", [], {}):
         return None
     if name == "map_png":
         picture = str(value)
