@@ -48,6 +48,7 @@ class Plan:
     files: int = 10_000
     leased: int = 5
     plain: int = 2
+    work: float = 0.1  # per file
     kill_every: float = 2.0
     lease: float = 5.0
     lost: float = 15.0
@@ -203,7 +204,8 @@ class Chaos:
             key = f"{number % 16:02x}/Sub{number % 97}/c_{number}"
             path = self.layout.chain_path(key)
             path.parent.mkdir(parents=True, exist_ok=True)
-            texts = [f"{'x' * (number % 13)} {row}" for row in range(3)]
+            # The engine sleeps as long as a small file takes to embed.
+            texts = [f"sleep {self.plan.work}", "x" * (number % 13), ""]
             pq.write_table(pa.table({"body": texts}), path)
             os.utime(path, (then, then))
 
@@ -239,20 +241,18 @@ class Chaos:
             ],
             key=lambda item: item[0],
         )
-        next_kill = next_scan = began
-        while time.monotonic() - began < plan.limit:
-            now = time.monotonic()
+        scans = threading.Thread(target=self._keep_scanning, daemon=True)
+        scans.start()
+        next_kill = began + plan.kill_every
+        while (scans.is_alive() or schedule) and time.monotonic() - began < plan.limit:
             made = self._made()
-            if schedule and made >= schedule[0][0] * plan.files:
+            while schedule and made >= schedule[0][0] * plan.files:
                 schedule.pop(0)[1]()
-            if now >= next_kill and made < plan.files:
-                next_kill = now + plan.kill_every
+            if time.monotonic() >= next_kill and made < plan.files:
+                next_kill += plan.kill_every
                 self._kill_a_worker()
-            if now >= next_scan:
-                next_scan = now + 5.0
-                if self._rescan() and not schedule:
-                    break
             time.sleep(0.2)
+        scans.join()
         self.say(f"All files are there after {time.monotonic() - began:.0f} s; settling.")
         self._settle()
         self.report.seconds = time.monotonic() - began
@@ -326,8 +326,14 @@ class Chaos:
             self.kill(name)
             self.spawn(name)
 
+    def _keep_scanning(self) -> None:
+        """What the sensors do, every few seconds, until all files are there."""
+        deadline = time.monotonic() + self.plan.limit
+        while not self._rescan() and time.monotonic() < deadline:
+            time.sleep(3.0)
+
     def _rescan(self) -> bool:
-        """What the sensors do every few seconds; whether all files are there."""
+        """One look of the sensors; whether all files are there."""
         try:
             queues = {Kind.EMBED: self.queue}
             report = queue_wanted(self.scanner(), queues, kinds=(Kind.EMBED,))
