@@ -29,7 +29,7 @@ def one(vectors_file: Path, rows: int, memory_mb: int, spread: float) -> dict[st
     """Cluster ``rows`` rows in this process."""
     vectors = np.load(vectors_file, mmap_mode="r")
     real = np.asarray(vectors)
-    cluster(jittered(real, 5_000))
+    cluster(jittered(real, 600))
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     x = jittered(real, rows, spread=spread)
     stages: dict[str, float] = {}

@@ -21,8 +21,6 @@ __all__ = ["train"]
 
 #: Blocks of rows per epoch, each of which sees the updates of those before.
 BLOCKS = 8
-#: Negative samples per positive one (evoc's reproducible mode draws 1 / 1.5).
-NEGATIVES_EVERY = np.float32(1.5)
 
 
 @numba.njit(cache=True, inline="always")
@@ -59,7 +57,7 @@ def _step(
     stop: int,
     indptr: NDArray[np.int32],
     indices: NDArray[np.int32],
-    every: NDArray[np.float32],
+    rates: NDArray[np.float32],
     hashes: NDArray[np.uint64],
     buckets: NDArray[np.int32],
     shift: np.uint64,
@@ -75,9 +73,9 @@ def _step(
         for d in range(dim):
             updates[i, d] *= carry
         for e in range(indptr[i], indptr[i + 1]):
-            step = every[e]
-            # The edge is due whenever a multiple of its interval falls into this epoch.
-            if np.floor(np.float32(epoch + 1) / step) <= np.floor(np.float32(epoch) / step):
+            # An edge of rate 1 is due every epoch, one of rate 1/2 every second.
+            rate = rates[e]
+            if np.int32(np.float32(epoch + 1) * rate) == np.int32(np.float32(epoch) * rate):
                 continue
             j = indices[e]
             square = np.float32(0.0)
@@ -140,8 +138,7 @@ def train(
     embedding = np.ascontiguousarray(start, dtype=np.float32).copy()
     updates = np.zeros_like(embedding)
     weights = graph.data.astype(np.float32)
-    # An edge of the largest weight is due every epoch, one of half that every second.
-    every = (1.0 / np.maximum(weights / weights.max(), 1.0 / epochs)).astype(np.float32)
+    rates = np.maximum(weights / weights.max(), 1.0 / epochs).astype(np.float32)
     indptr, indices = graph.indptr.astype(np.int32), graph.indices.astype(np.int32)
     bits = max(20, int(n - 1).bit_length() + 1)
     buckets = _buckets(hashes, bits)
@@ -161,7 +158,7 @@ def train(
                 last,
                 indptr,
                 indices,
-                every,
+                rates,
                 hashes,
                 buckets,
                 np.uint64(64 - bits),
