@@ -20,6 +20,7 @@ from statistics import median
 
 from dagster import DagsterInstance
 
+from reddit_assets.embedding.host import cpu_name
 from reddit_assets.jobqueue.job import Result
 from reddit_assets.jobqueue.outbox import OutboxEntry
 from reddit_assets.local.servers import PostgresServer
@@ -102,7 +103,7 @@ def main() -> None:
         batched, single = events_per_second(Path(folder), number)
     host = {
         "date": datetime.now(UTC).date().isoformat(),
-        "processor": processor(),
+        "processor": cpu_name(),
         "python": platform.python_version(),
         "dagster": version("dagster"),
     }
@@ -120,16 +121,6 @@ def main() -> None:
         for what, value, unit in rows:
             print(f"{what:40} {value:10.2f} {unit}")
             writer.writerow([what, f"{value:.2f}", unit, *host.values()])
-
-
-def processor() -> str:
-    """The processor's name, as the kernel or the platform gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
