@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,8 +52,8 @@ SCHEMA_FIELDS = [
 
 
 def excerpt(text: str, limit: int = EXCERPT) -> str:
-    """A text on one line, cut at a word with an ellipsis."""
-    line = " ".join(text.split())
+    """A text on one line, entities resolved, cut at a word with an ellipsis."""
+    line = " ".join(html.unescape(text).split())
     if len(line) <= limit:
         return line
     cut = line[:limit].rsplit(" ", 1)[0]
