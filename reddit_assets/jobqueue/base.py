@@ -13,7 +13,7 @@ from reddit_assets.jobqueue.scripts import Scripts
 __all__ = ["QueueBase", "chunks"]
 
 # Jobs per script call: long enough to spare round trips, short enough not to hold Redis.
-_CHUNK = 500
+_CHUNK = 1_000
 
 _T = TypeVar("_T")
 
