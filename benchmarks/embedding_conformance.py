@@ -1,15 +1,16 @@
 """Every backend and precision that runs here against sentence-transformers fp32, on all posts.
 
-    python benchmarks/embedding_conformance.py [--posts N] [--data FOLDER]
+    python benchmarks/embedding_conformance.py [--posts N] [--data FOLDER] [--keep FOLDER]
 
 Cosines: minimum, mean and first percentile; and the same for results in another order, in other
 batches and alone, which must not matter. Writes ``results/embedding_conformance.csv``. No time
-is measured.
+is measured. With ``--keep``, what was computed is kept, and a second call goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -37,31 +38,50 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--posts", type=int)
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
     texts = posts(options.data, options.posts)
     spec = find_model(MODEL, Path("models"))
     facts = {**host_facts(), "data": data_name(options.data)}
     facts.pop("load_before")
-    reference = exact(spec, texts)
+    reference = exact(spec, texts, options.keep)
     rows = []
     for backend, precision in CHOICES:
         if precision == "bf16" and not cpu_has_bf16():
             continue
+        kept = options.keep and options.keep / f"{backend}-{precision}.json"
+        if kept and kept.exists():
+            rows.append(json.loads(kept.read_text()))
+            continue
         opened = make_backend(spec, Choice(backend, "cpu", precision), threads=available_cores())
         with Embedder(spec, opened) as embedder:
             rows.append(measure(embedder, texts, reference))
+        if kept:
+            kept.write_text(json.dumps(rows[-1]))
         print(rows[-1], flush=True)
     show(rows, "Cosine to sentence-transformers fp32")
     print(write_csv("embedding_conformance", rows, facts))
 
 
-def exact(spec: Any, texts: pa.Array) -> np.ndarray:
+def exact(spec: Any, texts: pa.Array, keep: Path | None) -> np.ndarray:
+    """Vectors of sentence-transformers, in parts of 400 posts that can be kept."""
     import torch
     from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(available_cores())
     model = SentenceTransformer(str(spec.weights_dir), device="cpu")
-    return model.encode(texts.to_pylist(), batch_size=32, show_progress_bar=False)
+    parts = []
+    for start in range(0, len(texts), 400):
+        kept = keep and keep / f"reference-{start}.npy"
+        if kept and kept.exists():
+            parts.append(np.load(kept))
+            continue
+        part = texts.slice(start, 400).to_pylist()
+        parts.append(model.encode(part, batch_size=32, show_progress_bar=False))
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            np.save(kept, parts[-1])
+    return np.concatenate(parts)
 
 
 def measure(embedder: Embedder, texts: pa.Array, reference: np.ndarray) -> dict[str, Any]:
