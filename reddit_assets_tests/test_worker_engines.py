@@ -42,6 +42,7 @@ def start(url: str, root: Path, *arguments: str) -> subprocess.Popen[str]:
             "REDDIT_SETTLE_SECONDS": "0",
             "REDDIT_CLAIM_JOBS": "2",
             "REDDIT_THREADS": "1",
+            "REDDIT_RETRY_SECONDS": "0.1",
             "HF_HUB_OFFLINE": "1",
         },
         stderr=subprocess.PIPE,
@@ -133,3 +134,21 @@ def test_a_cluster_worker_clusters_and_then_finds_it_fresh(tmp_path: Path, valke
     clustered = pq.read_table(layout.cluster_path("as/A"))
     assert clustered.num_rows == 3 * len(SENTENCES)
     assert {"cluster_id", "cluster_probability"} <= set(clustered.column_names)
+
+
+@pytest.mark.slow
+def test_a_worker_with_other_clustering_settings_refuses_the_job(
+    tmp_path: Path, valkey_url: str
+) -> None:
+    from reddit_assets.jobqueue.job import Job
+
+    layout = Layout.of(tmp_path)
+    write_chain(layout, "as/A/c_0", SENTENCES)
+    write_embedding(layout, "as/A/c_0")
+    queue = JobQueue(connect(Settings(redis_url=valkey_url)), Kind.CLUSTER)
+    queue.enqueue([Job(Kind.CLUSTER, "as/A", "cafe-0123456789ab")], layout)
+    worker = start(valkey_url, tmp_path, "--kind", "cluster")
+    log = worker.communicate(timeout=200)[1]
+    (letter,) = queue.dead_letters()
+    assert "0123456789ab" in letter.error, log
+    assert not layout.cluster_path("as/A").exists()

@@ -14,7 +14,7 @@ from reddit_assets.catalog.scan import Scanner, ScanOptions, SubredditStatus, Ve
 from reddit_assets.clustering.params import ClusterParams
 from reddit_assets.clustering.subreddit import cluster_subreddit
 from reddit_assets.clustering.warmup import warm_up
-from reddit_assets.errors import ClusteringError
+from reddit_assets.errors import ClusteringError, SettingsError
 from reddit_assets.jobqueue.job import Failure
 from reddit_assets.settings import Settings
 from reddit_assets.worker.messages import Event, Failed, Finished, Progress, Started, Task
@@ -50,7 +50,23 @@ class ClusterProcessor:
             except Exception as error:
                 emit(Failed(task.token, Failure.of(error)))
 
+    def _check_settings(self, task: Task) -> None:
+        """Refuse a job of other clustering settings: its cluster would be stale at once, for ever.
+
+        Raises:
+            SettingsError: the job was queued for other settings than this worker's.
+        """
+        _, _, wanted = task.stamp.rpartition("-")
+        if wanted and not self.params.fingerprint.startswith(wanted):
+            raise SettingsError(
+                f"{task.key} was queued for clustering settings {wanted}, but this worker has "
+                f"{self.params.fingerprint[:12]}.",
+                hint="Give workers and the Dagster host the same REDDIT_… clustering settings "
+                "and the same version, then retry the dead letter.",
+            )
+
     def _cluster(self, task: Task, emit: Callable[[Event], None]) -> Finished:
+        self._check_settings(task)
         # Whatever has an embedding now goes in, and what has none is named in the footer: its
         # arrival makes the cluster stale.
         options = ScanOptions(

@@ -31,6 +31,8 @@ class Task:
         token: names the temporary files.
         force: make the output even if it is fresh.
         excluded: files that a cluster is made without.
+        stamp: what the input looked like when the job was queued; of a cluster it also names the
+            clustering settings.
     """
 
     kind: Kind
@@ -39,6 +41,7 @@ class Task:
     job_id: str
     force: bool = False
     excluded: tuple[str, ...] = ()
+    stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,7 @@ class Station:
                     job_id=claim.id,
                     force=claim.force,
                     excluded=tuple(_texts(claim.job.get("excluded"))),
+                    stamp=claim.stamp,
                 )
             )
 
