@@ -101,7 +101,7 @@ def processor() -> str:
 
 def surroundings() -> dict[str, str]:
     """Columns that every row carries: when, on what, with which versions, how busy."""
-    packages = ("numpy", "hdbscan", "evoc", "umap-learn", "fast-hdbscan", "numba")
+    packages = ("numpy", "hdbscan", "evoc", "umap-learn", "numba")
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "processor": processor(),
