@@ -16,7 +16,7 @@ if state == 'leased' or state == 'dead' then
   count('discarded')
   return false
 end
-local mine = redis.call('HMGET', from, 'payload', 'worker', 'since', 'at')
+local mine = redis.call('HMGET', from, 'payload', 'worker')
 if state then
   redis.call('ZREM', P .. 'queued', key)
   redis.call('ZREM', P .. 'delayed', key)
@@ -26,7 +26,7 @@ else
   redis.call('RENAME', from, to)
   redis.call('HSET', to, 'id', id, 'stamp', stamp)
 end
-redis.call('HSET', to, 'state', 'leased', 'token', token, 'worker', mine[2], 'since', mine[3],
+redis.call('HSET', to, 'state', 'leased', 'token', token, 'worker', mine[2],
   'started', '0')
 redis.call('ZADD', P .. 'leases', expiry, key)
 return {known[2] or '', known[3] or '0', known[4] or '0'}

@@ -14,7 +14,7 @@ local function reject(payload, why)
   local entry = entry_of(key)
   if redis.call('EXISTS', entry) == 1 then return end
   local kept = string.sub(payload, 1, 2000)
-  redis.call('HSET', entry, 'payload', kept, 'lane', 'public', 'attempts', 1, 'at', now)
+  redis.call('HSET', entry, 'payload', kept, 'lane', 'public', 'attempts', 1)
   bury(key, entry, cjson.encode({
     error = 'The queue entry ' .. why .. '.', type = 'BadJobError', host = worker,
     hint = 'Correct its producer, then purge the entry.', size = #payload,
@@ -43,7 +43,7 @@ local function accept(payload)
     return
   end
   redis.call('HSET', entry_of(key), 'payload', payload, 'lane', 'public', 'home', 'public',
-    'stamp', '', 'force', '0', 'scan', '1', 'runs', '', 'at', now)
+    'stamp', '', 'force', '0', 'scan', '1', 'runs', '')
   return key, ''
 end
 
@@ -96,8 +96,7 @@ for i = 4, #ARGV do
   end
   if not key then break end
   local entry, token = entry_of(key), ARGV[i]
-  redis.call('HSET', entry, 'state', 'leased', 'token', token, 'worker', worker, 'started', '0',
-    'since', now)
+  redis.call('HSET', entry, 'state', 'leased', 'token', token, 'worker', worker, 'started', '0')
   redis.call('ZREM', P .. 'queued', key)
   redis.call('ZADD', P .. 'leases', now + lease, key)
   local known = redis.call('HMGET', entry, 'stamp', 'force', 'attempts', 'recoveries', 'tombs')

@@ -25,12 +25,12 @@
 -- A ledger entry is in exactly one of queued, delayed, leases and dead. Its fields:
 --   state  queued | delayed | leased | dead
 --   id     of the current copy; a copy in a list with another id is superseded
---   payload, lane, stamp (what the input looked like), at (time it was queued, ms)
+--   payload, lane, stamp (what the input looked like)
 --   force  1: make the output even if it is fresh
---   scan   1: a scan wants it, whatever runs do;  home: the lane the scan gave it
+--   scan   1: a scan wants it, whatever runs do;  home: the lane it had before runs wanted it
 --   runs   waiting runs, each followed by a space
 --   attempts (exceptions), recoveries (deaths while started), tombs (tokens of dead leases)
---   token, worker, started (1 once computing), since (ms): while leased
+--   token, worker, started (1 once computing): while leased
 --   next_id, next_payload, next_stamp, next_lane, next_force, next_scan, next_runs: wanted anew
 --   error (JSON): of the last failure
 
@@ -54,13 +54,18 @@ local function list_of(lane)
   return P .. 'lane:' .. lane
 end
 
+-- Lets a lane take its turns; the public list always does.
+local function show_lane(lane)
+  if lane ~= 'public' then
+    redis.call('ZADD', P .. 'lanes', 'NX', redis.call('GET', P .. 'serial') or 0, lane)
+  end
+end
+
 -- Puts a ledger entry's copy into its lane. `head`: before all others.
 local function push(key, lane, payload, now, head)
   redis.call(head and 'LPUSH' or 'RPUSH', list_of(lane), payload)
   redis.call('ZADD', P .. 'queued', now, key)
-  if lane ~= 'public' then
-    redis.call('ZADD', P .. 'lanes', 'NX', redis.call('GET', P .. 'serial') or 0, lane)
-  end
+  show_lane(lane)
 end
 
 local function runs_in(text)
@@ -117,8 +122,7 @@ local function renew_wish(key, entry, now)
   redis.call('DEL', entry)
   redis.call('ZREM', P .. 'leases', key)
   redis.call('HSET', entry, 'state', 'queued', 'id', wish[1], 'payload', wish[2], 'stamp', wish[3],
-    'lane', wish[4], 'force', wish[5], 'scan', wish[6], 'runs', wish[7], 'home', 'stale',
-    'at', now)
+    'lane', wish[4], 'force', wish[5], 'scan', wish[6], 'runs', wish[7], 'home', 'stale')
   push(key, wish[4], wish[2], now, false)
   return true
 end
@@ -126,7 +130,7 @@ end
 -- Moves an entry to the dead letters. `error`: JSON text.
 local function bury(key, entry, error, now)
   redis.call('HSET', entry, 'state', 'dead', 'error', error)
-  redis.call('HDEL', entry, 'token', 'worker', 'started', 'since')
+  redis.call('HDEL', entry, 'token', 'worker', 'started')
   redis.call('ZREM', P .. 'leases', key)
   redis.call('ZADD', P .. 'dead', now, key)
   count('dead')

@@ -29,7 +29,7 @@ if ARGV[4] == '1' or attempts >= tonumber(ARGV[5]) then
   return 'dead'
 end
 redis.call('HSET', entry, 'state', 'delayed', 'error', error)
-redis.call('HDEL', entry, 'token', 'worker', 'started', 'since')
+redis.call('HDEL', entry, 'token', 'worker', 'started')
 redis.call('ZREM', P .. 'leases', key)
 redis.call('ZADD', P .. 'delayed', now + tonumber(ARGV[6]) * 2 ^ (attempts - 1), key)
 return 'delayed'

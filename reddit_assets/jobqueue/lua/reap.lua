@@ -33,8 +33,8 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LI
   else
     local lane = known[5]
     if (known[6] or '') == '' then lane = resting_lane(entry, lane) end
-    redis.call('HSET', entry, 'state', 'queued', 'lane', lane, 'at', now)
-    redis.call('HDEL', entry, 'token', 'worker', 'started', 'since')
+    redis.call('HSET', entry, 'state', 'queued', 'lane', lane)
+    redis.call('HDEL', entry, 'token', 'worker', 'started')
     push(key, lane, known[4], now, true)
   end
   for _, value in ipairs({key, token, known[2] or '', outcome}) do
@@ -47,7 +47,7 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', P .. 'delayed', '-inf', now, 'L
   local lane = known[2]
   if (known[3] or '') == '' then lane = resting_lane(entry, lane) end
   redis.call('ZREM', P .. 'delayed', key)
-  redis.call('HSET', entry, 'state', 'queued', 'lane', lane, 'at', now)
+  redis.call('HSET', entry, 'state', 'queued', 'lane', lane)
   push(key, lane, known[1], now, false)
 end
 return reaped

@@ -14,9 +14,9 @@ for i = 1, #ARGV, 2 do
       redis.call('LPUSH', LIST, known[1])
     else
       if (known[3] or '') == '' then lane = resting_lane(entry, lane) end
-      redis.call('HSET', entry, 'state', 'queued', 'lane', lane, 'at', now,
+      redis.call('HSET', entry, 'state', 'queued', 'lane', lane,
         'tombs', (known[4] or '') .. ARGV[i + 1] .. ' ')
-      redis.call('HDEL', entry, 'token', 'worker', 'started', 'since')
+      redis.call('HDEL', entry, 'token', 'worker', 'started')
       push(key, lane, known[1], now, true)
     end
     redis.call('ZREM', P .. 'leases', key)

@@ -8,7 +8,6 @@ for i = 1, #ARGV, 2 do
   local key, entry = ARGV[i], entry_of(ARGV[i])
   local known = redis.call('HMGET', entry, 'state', 'id', 'lane', 'payload')
   if known[1] == 'queued' and known[2] == ARGV[i + 1] and known[3] == 'public' then
-    redis.call('HSET', entry, 'at', now)
     push(key, 'public', known[4], now, false)
     pushed = pushed + 1
     count('repushed')

@@ -13,7 +13,7 @@ for _, key in ipairs(ARGV) do
       redis.call('DEL', entry)
       redis.call('RPUSH', LIST, known[2])
     else
-      redis.call('HSET', entry, 'state', 'queued', 'lane', 'retry', 'at', now, 'scan', '1')
+      redis.call('HSET', entry, 'state', 'queued', 'lane', 'retry', 'scan', '1')
       redis.call('HDEL', entry, 'attempts', 'recoveries', 'error')
       push(key, 'retry', known[2], now, false)
     end
