@@ -63,10 +63,14 @@ def _torch_product(precision: str) -> Any:
     import torch
 
     m, k, n = SHAPE
-    torch.set_num_threads(1)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     left, right = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype)
-    return lambda: torch.nn.functional.linear(left, right)
+
+    def multiply() -> None:
+        torch.set_num_threads(1)  # OpenMP keeps this number per calling thread.
+        torch.nn.functional.linear(left, right)
+
+    return multiply
 
 
 def _rate(make: Any, threads: int) -> float:

@@ -98,9 +98,6 @@ class TorchBackend(Backend):
         self._dtype = getattr(torch, PRECISIONS[precision])
         self._local = threading.local()
         if self._device.type == "cpu":
-            # One thread per operator and several batches at once: the same total, without the
-            # operators' synchronisation.
-            torch.set_num_threads(1)
             self.streams, self.batch_tokens = threads, 2_048
         else:
             self.streams = CUDA_STREAMS if self._device.type == "cuda" else 1
@@ -133,9 +130,14 @@ class TorchBackend(Backend):
         return np.concatenate([self.forward(half) for half in halves])
 
     def _forward(self, batch: Batch) -> np.ndarray:
+        torch = _torch()
+        if self._device.type == "cpu" and not hasattr(self._local, "alone"):
+            # One thread per operator and several batches at once: the same total, without the
+            # operators' synchronisation. OpenMP keeps this number per calling thread.
+            torch.set_num_threads(1)
+            self._local.alone = True
         if self._device.type != "cuda":
             return self._compute(batch).cpu().numpy()
-        torch = _torch()
         if not hasattr(self._local, "stream"):
             self._local.stream = torch.cuda.Stream(self._device)
         with torch.cuda.stream(self._local.stream):
