@@ -165,7 +165,7 @@ class Settings(BaseSettings):
         10.0, ge=0, description="Wait before the second attempt; doubled for each further one."
     )
     claim_jobs: int = Field(
-        64, ge=1, description="Jobs that a worker claims at a time at the most."
+        256, ge=1, description="Jobs that a worker holds at a time at the most."
     )
     poll_seconds: float = Field(0.5, gt=0, description="How often an idle worker looks for a job.")
     recycle_jobs: int = Field(
@@ -200,6 +200,11 @@ class Settings(BaseSettings):
     nightly_timezone: str = Field("UTC", description="Time zone of the nightly rescan.")
     fresh_hours: float = Field(
         24.0, gt=0, description="A file that waits longer for its embedding fails corpus_fresh."
+    )
+    verify_seconds: float = Field(
+        120.0,
+        gt=0,
+        description="The check embeddings_conformant waits this long for a worker's answer.",
     )
     run_lease_seconds: float = Field(
         60.0, gt=0, description="A Dagster run not heard of for this long counts as dead."

@@ -25,6 +25,7 @@ from reddit_assets.catalog.footer import FOOTER_KEY
 from reddit_assets.catalog.layout import Layout
 from reddit_assets.jobqueue.job import Job, Kind, Result
 from reddit_assets.jobqueue.outbox import Outbox
+from reddit_assets.jobqueue.runs import withdraw
 from reddit_assets.orchestration import discovery, quality, records, run_logic
 from reddit_assets.orchestration import reconcile as reconciling
 from reddit_assets.orchestration.jobs import make_steering_jobs
@@ -32,6 +33,7 @@ from reddit_assets.orchestration.run_logic import Lease, wait_for_jobs
 from reddit_assets.orchestration.sensors import make_sensors
 from reddit_assets.orchestration.surroundings import Surroundings
 from reddit_assets.orchestration.telling import TickError
+from reddit_assets.orchestration.verification import verify_sample
 from reddit_assets.orchestration.watchdog import bury_dead_runs
 from reddit_assets.settings import Settings
 from reddit_assets_tests.orchestration_stack import wait_for
@@ -108,7 +110,6 @@ def test_a_run_collects_what_is_made_and_names_what_failed(
     assert "1 of 3 partitions failed" in outcome.summary()
     assert f"{TEA[1]}: " in outcome.summary()
     assert any("2 of 3 partitions done" in line for line in log.lines)
-    assert queue.counts().runs == 0
 
 
 def test_an_interrupted_run_leaves_no_job_and_loses_no_result(
@@ -324,6 +325,66 @@ def test_the_check_of_embeddings_sees_what_is_wrong(
     assert found.looked_at == 1
     assert told in found.problems.get(TEA[0], "")
     assert bool(found.problems) == bool(told)
+
+
+def test_workers_compute_a_sample_again_for_the_check(
+    around: Surroundings, worker: FakeWorker
+) -> None:
+    # Given outputs, one of them also queued to be made anew, and a worker that finds a deviation:
+    queue = around.queues[Kind.EMBED]
+    for key in TEA:
+        write_chain(around.layout, key)
+    queue.enqueue([Job(Kind.EMBED, key, "s") for key in TEA], around.layout)
+    for claim in queue.claim("fake", 3, 60.0) or []:
+        worker.work(queue, claim)
+    worker.cosine = 0.99
+    worker.start()
+    # If a run has a sample of two verified:
+    lease = Lease(queue, "run1", 60)
+    with lease.held():
+        found = verify_sample(around, lease, TEA, patience=20, files=2)
+    # Then the deviating files are named with what was measured, and nothing else has happened.
+    assert len(found.results) == 2
+    assert found.unanswered == []
+    assert (found.rows, found.min_cosine) == (6, 0.99)
+    told = quality.check_conformance(around.layout, TEA, found)
+    assert set(told.problems) == set(found.results)
+    assert "0.990000" in next(iter(told.problems.values()))
+    counts = queue.counts()
+    assert (counts.queued, counts.leased, counts.runs) == (0, 0, 0)
+    assert [e.result.outcome for e in Outbox(queue, "r").take(10)] == ["made"] * 3
+
+
+def test_a_check_without_workers_says_that_nothing_was_computed_again(
+    around: Surroundings, worker: FakeWorker
+) -> None:
+    queue = around.queues[Kind.EMBED]
+    write_chain(around.layout, TEA[0])
+    queue.enqueue([Job(Kind.EMBED, TEA[0], "s")], around.layout)
+    lease = Lease(queue, "run1", 60)
+
+    def verify() -> quality.Findings:
+        with lease.held():
+            found = verify_sample(around, lease, TEA[:1], patience=0.5)
+        return quality.check_conformance(around.layout, TEA[:1], found)
+
+    # Without any worker, with one that does not answer, and while the queue is paused:
+    assert "No embedding worker" in verify().warnings[TEA[0]]
+    for claim in queue.claim("fake", 1, 60.0) or []:
+        worker.work(queue, claim)
+    assert "No worker has answered" in verify().warnings[TEA[0]]
+    queue.pause()
+    assert "paused" in verify().warnings[TEA[0]]
+    # Then no job is left, and an answer that comes too late is not taken for a materialization.
+    queue.resume()
+    assert queue.counts().queued == 0
+    queue.enqueue([Job(Kind.EMBED, TEA[0], "", verify=4)], around.layout, run="gone")
+    (claim,) = queue.claim("fake", 1, 60.0) or []
+    withdraw(queue, "gone")
+    worker.work(queue, claim)
+    assert len(Outbox(queue, "r").queue.client.xrange(f"{queue.prefix}outbox")) == 2
+    assert [entry.result.partition for entry in Outbox(queue, "r").take(10)] == [TEA[0]]
+    assert len(Outbox(queue, "r")) == 1
 
 
 # --- definitions -------------------------------------------------------------------------

@@ -33,8 +33,9 @@ WINDOWS_UNWRITTEN = 4
 """Windows whose rows are still in memory; bounds memory when the disk is slower."""
 WINDOW_BYTES = 64_000_000
 """Text gathered for a window at the most."""
-WINDOW_SECONDS = 10.0
-"""Computing time of a window at the most: more would not reduce padding, but delay results."""
+WINDOW_SECONDS = 3.0
+"""Computing time of a window at the most: more would hardly reduce padding, but delay results, and
+leave other workers without work at the end of a queue."""
 LEAST_BATCHES = 6
 """Batches per stream that make a window worth starting while there is more to read."""
 BYTES_PER_TOKEN = 4.4

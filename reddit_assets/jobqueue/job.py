@@ -16,6 +16,7 @@ from reddit_assets.catalog.layout import CLUSTER_FILES, SUFFIX, Layout
 from reddit_assets.errors import RedditAssetsError
 
 __all__ = [
+    "VERIFY",
     "Claim",
     "DeadLetter",
     "Failure",
@@ -25,8 +26,13 @@ __all__ = [
     "Result",
     "new_token",
     "outputs_of",
+    "partition_of",
 ]
 
+VERIFY = "verify:"
+"""Before the key of a job that recomputes a sample of an output instead of making it."""
+
+_NO_PARTITION = ("malformed:", "foreign:", VERIFY)
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -57,13 +63,20 @@ class Lane(StrEnum):
     RETRY = "retry"  # dead letters that someone retries
 
 
+def partition_of(key: str) -> str | None:
+    """The partition that a job of this key makes; ``None`` if it makes none."""
+    return None if key.startswith(_NO_PARTITION) else key
+
+
 def new_token() -> str:
     """A random fencing token or job id: 64 bits as hex."""
     return secrets.token_hex(8)
 
 
 def outputs_of(layout: Layout, kind: Kind, key: str) -> list[Path]:
-    """The final names of a job's outputs. Raises BadKeyError."""
+    """The final names of a job's outputs; none if it makes no partition. Raises BadKeyError."""
+    if partition_of(key) is None:
+        return []
     if kind is Kind.EMBED:
         return [layout.embedding_path(key)]
     folder = layout.cluster_dir(key)
@@ -79,7 +92,8 @@ class Job:
         stamp: what its input looked like: size and time of the chain file, or the set hash.
         force: make it even if it is fresh.
         excluded: files left out of a cluster.
-        params: what else the worker must know (kept as JSON).
+        verify: rows of the embedding file to compute again and compare, instead of making it.
+            Such a job is queued under a key of its own, and only for a run.
     """
 
     kind: Kind
@@ -87,11 +101,19 @@ class Job:
     stamp: str
     force: bool = False
     excluded: tuple[str, ...] = ()
+    verify: int = 0
+
+    @property
+    def queue_key(self) -> str:
+        """What the ledger knows the job by."""
+        return f"{VERIFY}{self.key}" if self.verify else self.key
 
     def payload(self, layout: Layout, job_id: str) -> str:
         """The job as JSON: the original's keys first, then ours, which it ignores."""
         job: dict[str, Any]
-        if self.kind is Kind.EMBED:
+        if self.verify:
+            job = {"verify": self.verify}
+        elif self.kind is Kind.EMBED:
             job = {
                 # Not through Path: a scan builds a million of these.
                 "input_path": f"{layout.chains}/{check_key(self.key)}{SUFFIX}",
@@ -102,7 +124,7 @@ class Job:
             if self.excluded:
                 job["excluded"] = list(self.excluded)
         job["id"] = job_id
-        job["key"] = self.key
+        job["key"] = self.queue_key
         return _encode(job)
 
 
@@ -132,6 +154,17 @@ class Claim:
         """Whether a producer other than ours pushed it: its key is not known yet."""
         return not self.id
 
+    @property
+    def verify(self) -> int:
+        """Rows to compute again and compare; 0 if the output is to be made."""
+        rows = self.job.get("verify") if self.key.startswith(VERIFY) else 0
+        return rows if isinstance(rows, int) else 0
+
+    @property
+    def partition(self) -> str:
+        """The key of the file or subreddit that the job is about."""
+        return self.key.removeprefix(VERIFY) if self.verify else self.key
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -140,7 +173,7 @@ class Result:
     Attributes:
         job: the job's id.
         partition: the partition key.
-        outcome: ``made``, or ``fresh`` when the output was there already.
+        outcome: ``made``, ``fresh`` when the output was there already, or ``verified``.
         data_version: of the output.
         source_version: of the chain file (embeddings only).
         metadata: plain JSON values for Dagster.

@@ -69,14 +69,14 @@ class Outbox:
                         count=count,
                     )
                     if claimed:
-                        return [self._entry(*item, uncertain=True) for item in claimed if item[1]]
+                        return self._entries(claimed, uncertain=True)
                     fresh = client.xreadgroup(_GROUP, self.reporter, {self._name: ">"}, count=count)
                     break
                 except redis.exceptions.ResponseError as error:
                     if attempt or not str(error).startswith("NOGROUP"):
                         raise
                     self._make_group()
-        return [self._entry(*item, uncertain=False) for _, items in (fresh or []) for item in items]
+        return self._entries([i for _, items in (fresh or []) for i in items], uncertain=False)
 
     def done(self, entries: list[str]) -> None:
         """Dagster has these: delete them."""
@@ -108,9 +108,19 @@ class Outbox:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    def _entry(self, entry: str, fields: dict[str, str], *, uncertain: bool) -> OutboxEntry:
-        return OutboxEntry(
-            entry,
-            Result.from_json(fields["r"], self.queue.kind.asset),
-            uncertain or "uncertain" in fields,
-        )
+    def _entries(
+        self, items: list[tuple[str, dict[str, str]]], *, uncertain: bool
+    ) -> list[OutboxEntry]:
+        entries = [
+            OutboxEntry(
+                entry,
+                Result.from_json(fields["r"], self.queue.kind.asset),
+                uncertain or "uncertain" in fields,
+            )
+            for entry, fields in items
+            if fields
+        ]
+        # A check's answer that its run no longer waits for: nothing was made.
+        idle = [entry.entry for entry in entries if entry.result.outcome == "verified"]
+        self.done(idle)
+        return [entry for entry in entries if entry.entry not in idle]

@@ -356,5 +356,5 @@ def _calls(
             for job in chunk:
                 if job.force == force:
                     job_id = new_token()
-                    arguments += (job.key, job_id, job.stamp, job.payload(layout, job_id))
+                    arguments += (job.queue_key, job_id, job.stamp, job.payload(layout, job_id))
             yield arguments

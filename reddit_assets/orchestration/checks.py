@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster import (
     AssetCheckEvaluation,
@@ -23,6 +23,10 @@ from dagster import (
 )
 
 from reddit_assets.orchestration.names import CORPUS, AssetSet
+
+if TYPE_CHECKING:
+    from reddit_assets.orchestration.run_logic import Lease
+    from reddit_assets.orchestration.surroundings import Surroundings
 
 __all__ = ["check_specs", "corpus_check", "evaluate", "evaluate_corpus"]
 
@@ -48,7 +52,7 @@ def check_specs(assets: AssetSet, name: str) -> list[AssetCheckSpec]:
     if not embeddings:
         what = "Rows equal to the inputs', clusters found, not nearly all noise."
         return [AssetCheckSpec("clusters_healthy", asset=key, description=what), dead]
-    what = "Written by backends whose vectors equal the reference's."
+    what = "Footers name conformant backends; workers compute a sample again and compare."
     return [
         AssetCheckSpec("embeddings_valid", asset=key, description="Schema, rows, norms, no NaN."),
         AssetCheckSpec("embeddings_conformant", asset=key, description=what),
@@ -63,22 +67,27 @@ def corpus_check() -> AssetCheckSpec:
     )
 
 
-def evaluate(context: AssetExecutionContext, assets: AssetSet) -> Iterator[AssetCheckResult]:
+def evaluate(
+    context: AssetExecutionContext, assets: AssetSet, around: Surroundings, lease: Lease
+) -> Iterator[AssetCheckResult]:
     """Results of the selected checks.
+
+    Args:
+        lease: of the run, held by the caller.
 
     Raises:
         RedditAssetsError: settings, trees or Redis are not there.
     """
     bodies: dict[str, Callable[[], AssetCheckResult]] = {
-        "embeddings_valid": lambda: _embeddings(context, assets, "check_embeddings"),
-        "embeddings_conformant": lambda: _embeddings(context, assets, "check_conformance"),
-        "clusters_healthy": lambda: _clusters(context, assets),
+        "embeddings_valid": lambda: _valid(context, assets, around),
+        "embeddings_conformant": lambda: _conformant(context, assets, around, lease),
+        "clusters_healthy": lambda: _clusters(context, assets, around),
     }
     for key in sorted(context.selected_asset_check_keys, key=lambda key: key.name):
         if key.name in bodies:
             yield bodies[key.name]()._replace(asset_key=key.asset_key, check_name=key.name)
         else:
-            yield from _dead_letters(context, assets, key)
+            yield from _dead_letters(context, assets, around, key)
 
 
 def _partitions(context: AssetExecutionContext, partitions: PartitionsDefinition) -> list[str]:
@@ -115,38 +124,62 @@ def _result(findings: Any) -> AssetCheckResult:
     )
 
 
-def _embeddings(
-    context: AssetExecutionContext, assets: AssetSet, function: str
+def _sample(context: AssetExecutionContext, assets: AssetSet, around: Surroundings) -> list[str]:
+    """The run's own partitions, else a sample of all."""
+    from reddit_assets.orchestration.quality import sample_keys
+
+    keys = _partitions(context, assets.files)[:_SAMPLE]
+    return keys or sample_keys(around.scanner(dead=()), _SAMPLE)
+
+
+def _valid(
+    context: AssetExecutionContext, assets: AssetSet, around: Surroundings
+) -> AssetCheckResult:
+    from reddit_assets.orchestration.quality import check_embeddings
+
+    return _result(check_embeddings(around.layout, _sample(context, assets, around)))
+
+
+def _conformant(
+    context: AssetExecutionContext, assets: AssetSet, around: Surroundings, lease: Lease
+) -> AssetCheckResult:
+    from reddit_assets.orchestration.quality import check_conformance
+    from reddit_assets.orchestration.verification import verify_sample
+
+    keys = _sample(context, assets, around)
+    there = [key for key in keys if around.layout.embedding_path(key).exists()]
+    verified = verify_sample(around, lease, there, patience=around.settings.verify_seconds)
+    if verified.why:
+        context.log.warning(f"{len(verified.unanswered)} files not verified: {verified.why}")
+    result = _result(check_conformance(around.layout, keys, verified))
+    metadata = dict(result.metadata or {})
+    metadata["files computed again"] = MetadataValue.int(len(verified.results))
+    metadata["rows computed again"] = MetadataValue.int(verified.rows)
+    if verified.min_cosine is not None:
+        metadata["smallest cosine"] = MetadataValue.float(verified.min_cosine)
+    references = sorted({str(found.get("reference", "")) for found in verified.results.values()})
+    if any(references):
+        metadata["reference"] = MetadataValue.text(", ".join(filter(None, references)))
+    return result._replace(metadata=metadata)
+
+
+def _clusters(
+    context: AssetExecutionContext, assets: AssetSet, around: Surroundings
 ) -> AssetCheckResult:
     from reddit_assets.orchestration import quality
-    from reddit_assets.orchestration.surroundings import Surroundings
 
-    around = Surroundings.load()
-    keys = _partitions(context, assets.files)[:_SAMPLE]
-    if not keys:
-        keys = quality.sample_keys(around.scanner(dead=()), _SAMPLE)
-    return _result(getattr(quality, function)(around.layout, keys))
-
-
-def _clusters(context: AssetExecutionContext, assets: AssetSet) -> AssetCheckResult:
-    from reddit_assets.orchestration import quality
-    from reddit_assets.orchestration.surroundings import Surroundings
-
-    around = Surroundings.load()
     keys = _partitions(context, assets.subreddits) or None
     return _result(quality.check_clusters(around.scanner(dead=()), keys))
 
 
 def _dead_letters(
-    context: AssetExecutionContext, assets: AssetSet, check: AssetCheckKey
+    context: AssetExecutionContext, assets: AssetSet, around: Surroundings, check: AssetCheckKey
 ) -> Iterator[AssetCheckResult]:
     """One event per partition of the run, else one result for all."""
     from reddit_assets.jobqueue.job import Kind
     from reddit_assets.orchestration.dead_letters import letters_table
     from reddit_assets.orchestration.names import set_of
-    from reddit_assets.orchestration.surroundings import Surroundings
 
-    around = Surroundings.load()
     embed = check.asset_key == assets.embeddings
     letters = {
         letter.key: letter

@@ -14,7 +14,7 @@ from dagster import (
 
 from reddit_assets.catalog.scan import Scanner
 from reddit_assets.errors import RedditAssetsError
-from reddit_assets.jobqueue.job import DeadLetter, Kind
+from reddit_assets.jobqueue.job import DeadLetter, Kind, partition_of
 from reddit_assets.orchestration import records
 from reddit_assets.orchestration.materialization import table
 from reddit_assets.orchestration.names import key_of_result
@@ -101,9 +101,10 @@ def _healed(scanner: Scanner, kind: Kind, key: str) -> str | None:
 
 
 def _asset(around: Surroundings, kind: Kind, key: str) -> AssetKey:
-    if key.startswith(("malformed:", "foreign:")):
+    partition = partition_of(key)
+    if partition is None:
         return key_of_result(kind.asset, "", ())
-    return key_of_result(kind.asset, key, around.shards)
+    return key_of_result(kind.asset, partition, around.shards)
 
 
 def _failed(around: Surroundings, kind: Kind, letter: DeadLetter) -> AssetCheckEvaluation:
@@ -125,7 +126,7 @@ def _failed(around: Surroundings, kind: Kind, letter: DeadLetter) -> AssetCheckE
         severity=AssetCheckSeverity.ERROR,
         description=f"{letter.key}: {letter.error} {letter.hint}".strip(),
         metadata=metadata,
-        partition=_partition(letter.key),
+        partition=partition_of(letter.key),
     )
 
 
@@ -136,9 +137,5 @@ def _passed(around: Surroundings, kind: Kind, key: str, why: str) -> AssetCheckE
         passed=True,
         description=f"{key}: {why}",
         metadata={"partition": MetadataValue.text(key)},
-        partition=_partition(key),
+        partition=partition_of(key),
     )
-
-
-def _partition(key: str) -> str | None:
-    return None if key.startswith(("malformed:", "foreign:")) else key

@@ -104,13 +104,18 @@ def _jobs_body(assets: AssetSet, kind: str) -> Body:
         from reddit_assets.jobqueue.job import Kind
         from reddit_assets.orchestration.checks import evaluate
         from reddit_assets.orchestration.ops import have_made
+        from reddit_assets.orchestration.surroundings import Surroundings
         from reddit_assets.orchestration.telling import as_failure
 
-        # Checks can be run without their asset.
-        if context.selected_asset_keys:
-            have_made(context, assets, Kind[kind])
         try:
-            yield from evaluate(context, assets)
+            around = Surroundings.load()
+            lease = around.lease(Kind[kind], context.run_id)
+            # Held until the checks are done: a run without it counts as dead.
+            with lease.held():
+                # Checks can be run without their asset.
+                if context.selected_asset_keys:
+                    have_made(context, assets, Kind[kind], around, lease)
+                yield from evaluate(context, assets, around, lease)
         except RedditAssetsError as error:
             raise as_failure(error) from None
 

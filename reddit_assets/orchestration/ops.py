@@ -17,7 +17,7 @@ from reddit_assets.orchestration import records
 from reddit_assets.orchestration.inputs import materializer, report_inputs
 from reddit_assets.orchestration.materialization import chains_event
 from reddit_assets.orchestration.names import AssetSet
-from reddit_assets.orchestration.run_logic import wait_for_jobs
+from reddit_assets.orchestration.run_logic import Lease, wait_for_jobs
 from reddit_assets.orchestration.surroundings import Surroundings
 from reddit_assets.orchestration.telling import as_failure
 
@@ -26,15 +26,23 @@ __all__ = ["check_chains", "have_made"]
 _RESUME_TAG = "dagster/is_resume_retry"
 
 
-def have_made(context: AssetExecutionContext, assets: AssetSet, kind: Kind) -> None:
+def have_made(
+    context: AssetExecutionContext,
+    assets: AssetSet,
+    kind: Kind,
+    around: Surroundings,
+    lease: Lease,
+) -> None:
     """Have the run's partitions made by workers and record one materialization for each.
+
+    Args:
+        lease: of the run, held by the caller.
 
     Raises:
         Failure: jobs became dead letters (the others are recorded), or Redis is not there.
     """
     log: Any = context.log
     try:
-        around = Surroundings.load()
         report_inputs(context.instance, around.settings, around.layout)
         key = assets.embeddings if kind is Kind.EMBED else assets.clusters
         keys = list(context.partition_keys)
@@ -52,7 +60,7 @@ def have_made(context: AssetExecutionContext, assets: AssetSet, kind: Kind) -> N
         outcome = wait_for_jobs(
             around.queues[kind],
             around.layout,
-            around.lease(kind, context.run_id),
+            lease,
             _jobs(around, kind, keys),
             record=record,
             log=log,

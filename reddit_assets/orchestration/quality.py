@@ -18,6 +18,7 @@ from reddit_assets.catalog.footer import (
 from reddit_assets.catalog.layout import Layout
 from reddit_assets.catalog.scan import Scanner
 from reddit_assets.errors import BadFileError
+from reddit_assets.orchestration.verification import Verified
 
 __all__ = ["Findings", "check_clusters", "check_conformance", "check_embeddings", "sample_keys"]
 
@@ -123,8 +124,12 @@ def _embedding_problem(layout: Layout, key: str) -> tuple[str, int]:
     return "", output.rows
 
 
-def check_conformance(layout: Layout, keys: Sequence[str]) -> Findings:
-    """Whether the files were written by backends that passed the conformance test."""
+def check_conformance(layout: Layout, keys: Sequence[str], verified: Verified) -> Findings:
+    """Whether the files hold the reference's vectors: by their footers, and a sample by itself.
+
+    Args:
+        verified: what workers found when they computed a sample again.
+    """
     found = Findings()
     for key in keys:
         try:
@@ -143,6 +148,20 @@ def check_conformance(layout: Layout, keys: Sequence[str]) -> Findings:
                 )
         else:
             found.warnings[key] = "Made by the original: how is not known."
+    for key, answer in verified.results.items():
+        if answer.get("vanished"):
+            continue
+        if problem := answer.get("problem"):
+            found.problems[key] = str(problem)
+        elif not answer.get("conformant"):
+            text = (
+                f"Computed again with {answer.get('reference')}, the smallest cosine is "
+                f"{answer.get('min_cosine'):.6f}, under the bound of {answer.get('bound')}."
+            )
+            adopted = key in found.warnings
+            (found.warnings if adopted else found.problems)[key] = text
+    for key in verified.unanswered:
+        found.warnings.setdefault(key, f"Not computed again: {verified.why}")
     return found
 
 

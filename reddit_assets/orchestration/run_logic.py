@@ -6,8 +6,10 @@ finds the lease expired, fails the run and hands its results on (``watchdog``).
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -56,6 +58,32 @@ class Lease:
         if at_once or now - self._renewed >= self._seconds / 4:
             open_run(self._queue, self.run, self._seconds)
             self._renewed = now
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the lease for the length of a block, whatever the block does; then give it back.
+
+        Raises:
+            QueueUnavailableError: Redis cannot be reached at the beginning. Later the lease just
+                runs out.
+        """
+        self.keep(at_once=True)
+        done = threading.Event()
+
+        def renew() -> None:
+            while not done.wait(self._seconds / 4):
+                with suppress(QueueUnavailableError):
+                    self.keep(at_once=True)
+
+        renewer = threading.Thread(target=renew, name="lease", daemon=True)
+        renewer.start()
+        try:
+            yield
+        finally:
+            done.set()
+            renewer.join()
+            with suppress(QueueUnavailableError):  # the watchdog withdraws what it left
+                self.give_back()
 
     def give_back(self) -> Withdrawn:
         """Wait no longer: jobs that nobody else wants leave the queue."""
@@ -254,7 +282,7 @@ def wait_for_jobs(
     run, as is what was not recorded.
 
     Args:
-        lease: of the run; given back at the end.
+        lease: of the run; its owner gives it back, unless this fails.
         jobs: what is wanted; forced, to make fresh outputs anew.
         record: see :class:`Waiting`.
 
@@ -266,20 +294,17 @@ def wait_for_jobs(
         QueueFullError: its memory is used up; the jobs queued before are withdrawn.
     """
     waiting = Waiting(queue, layout, lease, record=record, log=log)
-    finished = False
     try:
         waiting.enqueue(jobs)
-        outcome = waiting.wait()
-        finished = True
-        return outcome
-    finally:
+        return waiting.wait()
+    except BaseException:
         try:
             withdrawn = waiting.lease.give_back()
-            if not finished:
-                log.warning(
-                    f"{withdrawn.withdrawn} queued jobs withdrawn; {withdrawn.kept} are wanted by "
-                    "others or being computed, and are reported without a run."
-                )
+            log.warning(
+                f"{withdrawn.withdrawn} queued jobs withdrawn; {withdrawn.kept} are wanted by "
+                "others or being computed, and are reported without a run."
+            )
         except QueueUnavailableError:
             # The lease runs out by itself, and the watchdog withdraws the run's jobs then.
             log.warning("Redis cannot be reached: the run's jobs are withdrawn when it is back.")
+        raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 from reddit_assets.catalog.footer import EmbeddingFooter, read_output
@@ -17,6 +18,7 @@ from reddit_assets.embedding.select import open_embedder
 from reddit_assets.jobqueue.job import Failure
 from reddit_assets.settings import Settings
 from reddit_assets.worker.messages import Event, Failed, Finished, Progress, Started, Task
+from reddit_assets.worker.verifier import Verifier
 
 __all__ = ["EmbedProcessor"]
 
@@ -45,6 +47,7 @@ class EmbedProcessor:
             window_rows=settings.window_rows,
             allow_nonconformant=settings.allow_nonconformant,
         )
+        self._verifier = Verifier(spec, self.model, layout)
         self._described = {**self.embedder.describe(), "reason": self.embedder.reason}
 
     def facts(self) -> dict[str, object]:
@@ -53,15 +56,22 @@ class EmbedProcessor:
 
     def run(self, tasks: Iterator[Task | None], emit: Callable[[Event], None]) -> None:
         """As :class:`~reddit_assets.worker.child.Processor`."""
-        FilePipeline(self.embedder, _Report(emit, self._metadata)).run(self._jobs(tasks, emit))
+        # Beside the pipeline: the exact backend is slow, and the pipeline's streams must not wait.
+        with ThreadPoolExecutor(1, "verify") as beside:
+            jobs = self._jobs(tasks, emit, beside)
+            FilePipeline(self.embedder, _Report(emit, self._metadata)).run(jobs)
+        self._verifier.close()
 
     def _jobs(
-        self, tasks: Iterator[Task | None], emit: Callable[[Event], None]
+        self, tasks: Iterator[Task | None], emit: Callable[[Event], None], beside: Executor
     ) -> Iterator[FileJob | None]:
         """The tasks as file jobs; outputs that are fresh already are reported and left out."""
         for task in tasks:
             if task is None:
                 yield None
+                continue
+            if task.verify:
+                beside.submit(self._verify, task, emit)
                 continue
             try:
                 existing = self._existing(task)
@@ -79,6 +89,13 @@ class EmbedProcessor:
                 output=self.layout.embedding_path(task.key),
                 job_id=task.job_id,
             )
+
+    def _verify(self, task: Task, emit: Callable[[Event], None]) -> None:
+        emit(Started(task.token))
+        try:
+            emit(self._verifier.verify(task))
+        except Exception as error:
+            emit(Failed(task.token, Failure.of(error)))
 
     def _existing(self, task: Task) -> Finished | None:
         """The output if it is fresh and may be taken as it is."""

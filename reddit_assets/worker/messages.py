@@ -33,6 +33,7 @@ class Task:
         excluded: files that a cluster is made without.
         stamp: what the input looked like when the job was queued; of a cluster it also names the
             clustering settings.
+        verify: rows to compute again and compare, instead of making the output.
     """
 
     kind: Kind
@@ -42,6 +43,7 @@ class Task:
     force: bool = False
     excluded: tuple[str, ...] = ()
     stamp: str = ""
+    verify: int = 0
 
 
 @dataclass(frozen=True, slots=True)

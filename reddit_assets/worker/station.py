@@ -26,9 +26,10 @@ PROCESSORS = {
     Kind.CLUSTER: "reddit_assets.worker.cluster_processor:ClusterProcessor",
 }
 
-# A child with this many bytes of chain files in hand has enough to do: more would only be
-# withheld from other workers.
-_ENOUGH_BYTES = 4_000_000
+# A child with this many bytes of chain files before it, beside what it has begun, has enough to
+# do: more would only be withheld from other workers, and the last files of a queue would be
+# computed by one of them alone.
+_ENOUGH_BYTES = 500_000
 
 
 @dataclass(slots=True)
@@ -152,14 +153,16 @@ class Station:
         limit = 1 if self.kind is Kind.CLUSTER else self.settings.claim_jobs
         with self.lock:
             sizes = [held.size for held in self.held.values()]
-        if self.kind is Kind.CLUSTER:
-            return limit - len(sizes)
-        if len(sizes) >= limit or (len(sizes) >= 2 and sum(sizes) >= _ENOUGH_BYTES):
-            return 0
+            waiting = [held.size for held in self.held.values() if not held.started]
+        room = limit - len(sizes)
+        if self.kind is Kind.CLUSTER or room <= 0:
+            return room
         if not sizes:
-            return min(limit, 2)  # the first jobs tell how large they are
+            return min(room, 2)  # the first jobs tell how large they are
+        if len(waiting) >= 2 and sum(waiting) >= _ENOUGH_BYTES:
+            return 0
         average = max(1, sum(sizes) // len(sizes))
-        return max(1, min(limit - len(sizes), (_ENOUGH_BYTES - sum(sizes)) // average))
+        return max(1, min(room, (_ENOUGH_BYTES - sum(waiting)) // average))
 
     def feed(self) -> None:
         """Give the child what is waiting for it."""
@@ -177,12 +180,13 @@ class Station:
             self.pipe.send(
                 Task(
                     kind=self.kind,
-                    key=claim.key,
+                    key=claim.partition,
                     token=claim.token,
                     job_id=claim.id,
                     force=claim.force,
                     excluded=tuple(_texts(claim.job.get("excluded"))),
                     stamp=claim.stamp,
+                    verify=claim.verify,
                 )
             )
 

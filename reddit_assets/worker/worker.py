@@ -235,11 +235,10 @@ class Worker:
     def _accept(self, station: Station, claim: Claim) -> None:
         """Check a claimed job and hold it; refuse it for good if it is none."""
         embed = station.kind is Kind.EMBED
+        job = {**claim.job, "key": claim.partition} if claim.verify else claim.job
         try:
             key = (
-                self.layout.embed_key_of_job(claim.job)
-                if embed
-                else self.layout.cluster_key_of_job(claim.job)
+                self.layout.embed_key_of_job(job) if embed else self.layout.cluster_key_of_job(job)
             )
         except BadJobError as error:
             self._fail(station, claim, Failure.of(error))

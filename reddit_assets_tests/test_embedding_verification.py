@@ -1,0 +1,74 @@
+"""Computing a sample of an embedding file again and comparing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from reddit_assets.catalog.output import embedding_names
+from reddit_assets.embedding.engine import Embedder
+from reddit_assets.embedding.model import find_model
+from reddit_assets.embedding.verification import verify_file
+from reddit_assets.errors import BadFileError, ModelNotFoundError
+from reddit_assets_tests.embedding_fakes import DIMENSION, FakeBackend, fake_spec
+
+TEXTS = [f"text {number} of a {'long ' * (number % 7)}file" for number in range(50)]
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+    try:
+        spec = find_model("all-MiniLM-L6-v2", tmp_path_factory.mktemp("models"))
+    except ModelNotFoundError as error:
+        pytest.skip(str(error))
+    return Embedder(fake_spec(spec), FakeBackend())
+
+
+def write(path: Path, texts: list[str], vectors: np.ndarray, rows_per_group: int = 10) -> Path:
+    """An embedding file without a footer of ours, in several row groups."""
+    columns = {"body": texts}
+    columns |= dict(zip(embedding_names(vectors.shape[1]), vectors.T, strict=True))
+    pq.write_table(pa.table(columns), path, row_group_size=rows_per_group)
+    return path
+
+
+def test_a_sample_of_a_good_file_agrees(tmp_path: Path, embedder: Embedder) -> None:
+    path = write(tmp_path / "a.parquet", TEXTS, embedder.encode(TEXTS))
+    for seed in range(5):
+        found = verify_file(path, embedder, 4, seed=seed)
+        assert found.rows == 4
+        assert found.min_cosine > 0.999999
+        assert found.conformant
+    assert verify_file(path, embedder, 1_000).rows == 10, "one row group at the most"
+
+
+def test_a_deviating_vector_is_measured(tmp_path: Path, embedder: Embedder) -> None:
+    vectors = embedder.encode(TEXTS)
+    vectors[7] = -vectors[7]
+    path = write(tmp_path / "a.parquet", TEXTS, vectors, rows_per_group=len(TEXTS))
+    found = verify_file(path, embedder, len(TEXTS))
+    assert found.min_cosine == pytest.approx(-1.0)
+    assert found.mean_cosine == pytest.approx(1 - 2 / len(TEXTS))
+    assert not found.conformant
+
+
+def test_a_file_without_rows_has_nothing_to_deviate(tmp_path: Path, embedder: Embedder) -> None:
+    path = write(tmp_path / "a.parquet", [], np.empty((0, DIMENSION), np.float32))
+    found = verify_file(path, embedder, 4)
+    assert (found.rows, found.conformant) == (0, True)
+
+
+def test_what_cannot_be_compared_is_told(tmp_path: Path, embedder: Embedder) -> None:
+    truncated = write(tmp_path / "a.parquet", TEXTS, embedder.encode(TEXTS))
+    truncated.write_bytes(truncated.read_bytes()[:500])
+    with pytest.raises(BadFileError, match="not a whole parquet file"):
+        verify_file(truncated, embedder, 4)
+    other = write(tmp_path / "b.parquet", TEXTS, np.ones((len(TEXTS), 5), np.float32))
+    with pytest.raises(BadFileError, match="5 dimensions, the model 8"):
+        verify_file(other, embedder, 4)
+    with pytest.raises(FileNotFoundError):
+        verify_file(tmp_path / "none.parquet", embedder, 4)
