@@ -26,6 +26,7 @@ from reddit_assets.catalog.layout import Layout
 from reddit_assets.jobqueue.connection import connect
 from reddit_assets.jobqueue.job import Kind
 from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.local.instance import write_workspace
 from reddit_assets.local.servers import PostgresServer, ValkeyServer, free_port
 from reddit_assets.orchestration import instance_sink
 from reddit_assets.settings import Settings
@@ -41,7 +42,7 @@ _HASTY_DAEMON = (
 
 
 class Stack:
-    """Webserver and daemon over given Valkey and Postgres servers, on a tree of files."""
+    """Code server, webserver and daemon over given Valkey and Postgres servers, on a tree."""
 
     def __init__(self, folder: Path, redis_url: str, postgres_url: str, **settings: Any) -> None:
         self.folder = folder
@@ -56,7 +57,13 @@ class Stack:
             redis_url=redis_url,
             dagster_postgres_url=postgres_url,
             dagster_url=self.url,
-            **{"discovery_seconds": 3, "settle_seconds": 1.0, "run_lease_seconds": 8.0, **settings},
+            **{
+                "discovery_seconds": 3,
+                "settle_seconds": 1.0,
+                "run_lease_seconds": 8.0,
+                "verify_seconds": 5.0,
+                **settings,
+            },
         )
         self.layout = Layout.from_settings(self.settings)
         client = connect(self.settings)
@@ -68,6 +75,8 @@ class Stack:
             "DAGSTER_HOME": str(self.home),
             "PYTHONPATH": str(REPO),
         }
+        self.code_port = free_port()
+        self.workspace = write_workspace(self.home, "127.0.0.1", self.code_port)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def _write_config(self, postgres_url: str) -> None:
@@ -78,15 +87,22 @@ class Stack:
 
     # --- processes -----------------------------------------------------------------------
     def start(self, *names: str) -> Stack:
-        for name in names or ("webserver", "daemon"):
-            arguments = (
-                ["-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(self.port)]
-                if name == "webserver"
-                else ["-c", _HASTY_DAEMON, "run"]
-            )
+        where = ["-w", str(self.workspace)]
+        commands = {
+            "code-server": [
+                *("-m", "dagster", "api", "grpc", "-m", "reddit_assets.definitions"),
+                *("-h", "127.0.0.1", "-p", str(self.code_port), "--lazy-load-user-code"),
+                *("--location-name", "reddit_assets", "--use-python-environment-entry-point"),
+            ],
+            "webserver": [
+                *("-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(self.port), *where),
+            ],
+            "daemon": ["-c", _HASTY_DAEMON, "run", *where],
+        }
+        for name in names or tuple(commands):
             log = open(self.folder / f"{name}.log", "ab")  # noqa: SIM115 - the child's
             self.processes[name] = subprocess.Popen(
-                [sys.executable, *arguments, "-w", str(REPO / "workspace.yaml")],
+                [sys.executable, *commands[name]],
                 cwd=self.folder,
                 env=self.env,
                 stdout=log,
@@ -166,6 +182,27 @@ class Stack:
             p=partition,
         )["assetNodes"][0]
         return node["staleStatus"], [cause["reason"] for cause in node["staleCauses"]]
+
+    def check(self, asset: str, name: str) -> dict[str, Any]:
+        """The latest evaluation of a check: status, description, metadata by label."""
+        (latest,) = self.gql(
+            "query($k: AssetKeyInput!, $c: String!) { assetCheckExecutions(assetKey: $k,"
+            " checkName: $c, limit: 1) { status evaluation { description metadataEntries { label"
+            " ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue }"
+            " ... on FloatMetadataEntry { floatValue } } } } }",
+            k={"path": asset.split("/")},
+            c=name,
+        )["assetCheckExecutions"]
+        evaluation = latest["evaluation"] or {"description": "", "metadataEntries": []}
+        metadata = {
+            entry["label"]: next((entry[k] for k in entry if k != "label"), None)
+            for entry in evaluation["metadataEntries"]
+        }
+        return {
+            "status": latest["status"],
+            "description": evaluation["description"],
+            "metadata": metadata,
+        }
 
     def backfill(self, assets: Sequence[str], partitions: Sequence[str]) -> str:
         found = self.gql(

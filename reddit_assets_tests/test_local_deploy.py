@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -16,8 +22,10 @@ from reddit_assets.jobqueue.job import Failure, Job, Kind, Lane, Result
 from reddit_assets.jobqueue.outbox import Outbox
 from reddit_assets.jobqueue.queue import JobQueue
 from reddit_assets.jobqueue.runs import collect, expired_runs, open_run, recorded, withdraw
-from reddit_assets.local.servers import ValkeyServer
+from reddit_assets.local.instance import Page
+from reddit_assets.local.servers import ValkeyServer, free_port
 from reddit_assets.settings import load_settings
+from reddit_assets_tests.orchestration_stack import wait_for
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEPLOY = REPOSITORY / "deploy"
@@ -110,6 +118,53 @@ def test_a_wrong_password_and_the_default_account_are_refused(protected: ValkeyS
         with pytest.raises(QueueUnavailableError) as caught:
             JobQueue(connect(load_settings(redis_url=url)), Kind.EMBED).counts()
         assert "wrong" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_dagster_dev_works_with_the_committed_files_alone(tmp_path: Path):
+    # Given the committed workspace and instance file, and no queue, database or model
+    shutil.copy(REPOSITORY / "dagster.yaml", tmp_path)
+    port = free_port()
+    bare = {k: v for k, v in os.environ.items() if not k.startswith(("RED", "DAGSTER", "MODEL"))}
+    # If `dagster dev` is started
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)],
+        cwd=REPOSITORY,
+        env={**bare, "DAGSTER_HOME": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    page = Page(f"http://127.0.0.1:{port}")
+    try:
+        # Then its page shows the assets, and its daemon looks at the sensors: a tick fails with a
+        # sentence that says what is missing
+        wait_for(page.answers, 90, "the page answers")
+        wait_for(lambda: page.definitions()[0], 60, "the definitions are loaded")
+        keys = {tuple(node["assetKey"]["path"]) for node in page.ask(ASSETS)["assetNodes"]}
+        assert {("chains",), ("embeddings",), ("clusters",), ("corpus",)} <= keys
+        tick = wait_for(lambda: _tick(page), 60, "the discovery sensor ticks")
+        assert tick["status"] == "FAILURE"
+        assert "REDIS_URL is not set" in str(tick["error"])
+    finally:
+        page.close()
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(30)
+
+
+ASSETS = "{ assetNodes { assetKey { path } } }"
+
+
+def _tick(page: Page) -> dict[str, Any] | None:
+    selector = (
+        '{repositoryName: "__repository__", repositoryLocationName: "reddit_assets",'
+        ' sensorName: "discovery"}'
+    )
+    ticks = page.ask(
+        f"{{ sensorOrError(sensorSelector: {selector}) {{ ... on Sensor {{ sensorState {{"
+        " ticks(limit: 1) { status error { message causes { message } } } } } } }"
+    )["sensorOrError"]["sensorState"]["ticks"]
+    return ticks[0] if ticks and ticks[0]["status"] != "STARTED" else None
 
 
 def test_dagster_yaml_names_no_storage_and_no_host():

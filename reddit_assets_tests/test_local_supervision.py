@@ -11,6 +11,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from reddit_assets.catalog.layout import Layout
 from reddit_assets.catalog.scan import ScanOptions
@@ -168,7 +169,6 @@ def test_ending_together_asks_twice_and_then_kills(child_of: Any, tmp_path: Path
 # --- the instance's files ----------------------------------------------------------------
 def test_the_instance_is_the_committed_one_plus_postgres(tmp_path: Path):
     # Given the committed dagster.yaml, If the instance's file is written
-    yaml = pytest.importorskip("yaml")
     url = "postgresql+psycopg2://postgres:@/postgres?host=/a b/socket"
     write_instance(tmp_path, url)
     # Then it is that plus the storage
@@ -196,7 +196,7 @@ def test_parts_share_the_cores_and_load_the_same_settings(
         postgres_url="postgresql+psycopg2://x",
     )
     workers = worker_parts(settings, environment, workers=2, cores=4)
-    parts = {p.name: p for p in [*dagster_parts(environment, port=3000), *workers]}
+    parts = {p.name: p for p in [*dagster_parts(environment, port=3000, code_port=3001), *workers]}
     # Then each part loads them from its environment, and each worker has half of the cores
     for name, value in parts["embed-worker-2"].environment.items():
         monkeypatch.setenv(name, value)
@@ -206,6 +206,16 @@ def test_parts_share_the_cores_and_load_the_same_settings(
     assert loaded.require_redis_url() == "redis://127.0.0.1:7/0"
     assert Layout.from_settings(loaded) == Layout.from_settings(settings)
     assert set(parts) >= {"webserver", "daemon", "reporter", "cluster-worker", "embed-worker-1"}
+    # and webserver and daemon find the code server, under the name in the committed workspace.
+    workspace = parts["daemon"].command[-1]
+    assert parts["webserver"].command[-1] == workspace
+    (entry,) = yaml.safe_load(Path(workspace).read_text())["load_from"]
+    assert entry["grpc_server"]["port"] == 3001
+    committed = committed_file("workspace.yaml")
+    assert committed is not None
+    (original,) = yaml.safe_load(committed.read_text())["load_from"]
+    assert entry["grpc_server"]["location_name"] == original["python_module"]["location_name"]
+    assert original["python_module"]["module_name"] in parts["code-server"].command
 
 
 # --- done? -------------------------------------------------------------------------------

@@ -114,6 +114,11 @@ def test_a_backfill_names_its_failures_and_can_be_mended(live: Live) -> None:
         (s["assetKey"]["path"][0], s["numPartitionsMaterialized"])
         for s in ended["assetBackfillData"]["assetBackfillStatuses"]
     } == {("embeddings", 3), ("clusters", 1)}
+    # workers have computed its files again and found the vectors conformant,
+    found = stack.check("embeddings", "embeddings_conformant")
+    assert found["status"] == "SUCCEEDED"
+    assert found["metadata"]["files computed again"] == 3
+    assert found["metadata"]["smallest cosine"] == 1.0
     # so does the check of chain files, with what it saw,
     assert stack.wait_backfill(checked)["status"] == "COMPLETED_SUCCESS"
     event = stack.events("chains", JAM[0])[0]
@@ -187,7 +192,12 @@ def test_cancelling_withdraws_what_is_queued(live: Live) -> None:
     worker.hold.clear()
 
 
-def test_a_backfill_survives_the_death_of_webserver_and_daemon(live: Live) -> None:
+@pytest.mark.parametrize(
+    ("dead", "runs_expected"), [(("webserver", "daemon"), 1), ((), 2)], ids=["page", "all"]
+)
+def test_a_backfill_survives_the_death_of_dagster(
+    live: Live, dead: tuple[str, ...], runs_expected: int
+) -> None:
     stack, worker = live.stack, live.worker
     live.settle()
     # Given a backfill that has recorded one of three partitions:
@@ -199,17 +209,43 @@ def test_a_backfill_survives_the_death_of_webserver_and_daemon(live: Live) -> No
     for claim in queue.claim("fake", 1, 60.0) or []:
         worker.work(queue, claim)
     wait_for(lambda: len(stack.events("embeddings", JAM[0])) == before + 1, 20, "one recorded")
-    # If everything of Dagster's is killed and started again:
-    stack.kill()
-    stack.start()
+    # If webserver and daemon, or everything of Dagster's, are killed and started again:
+    stack.kill(*dead)
+    stack.start(*dead)
     worker.hold.clear()
-    # Then the backfill completes, each partition materialized once in it.
+    # Then the backfill completes, each partition materialized once in it: by the run itself, a
+    # child of the code server, or by a second one that goes on where a dead one ended.
     ended = stack.wait_backfill(backfill)
     assert ended["status"] == "COMPLETED_SUCCESS"
     runs = {run["runId"] for run in ended["runs"]}
+    assert len(runs) == runs_expected
     for key in JAM:
         events = [event["runId"] for event in stack.events("embeddings", key)]
         assert sum(run in runs for run in events) == 1
+
+
+def test_other_clustering_settings_make_all_clusters_stale_and_nothing_else(live: Live) -> None:
+    stack, worker = live.stack, live.worker
+    live.settle()
+    # If Dagster starts with another clustering setting:
+    worker.hold.set()
+    before = len(worker.done)
+    stack.kill()
+    stack.env["REDDIT_SEED"] = "7"
+    stack.start()
+    # Then the page shows every cluster as stale, and no embedding,
+    subreddits = ["as/Jam", "as/Tea", "bo/Bücher 2"]
+    for key in subreddits:
+        wait_for(lambda k=key: stack.stale("clusters", k)[0] == "STALE", 40, f"{key} is stale")
+    assert {stack.stale("embeddings", key)[0] for key in (*TEA, *JAM)} == {"FRESH"}
+    # and workers with that setting make exactly the clusters again.
+    worker.settings = worker.settings.model_copy(update={"seed": 7})
+    worker.hold.clear()
+    wait_for(lambda: len(worker.done) >= before + 3, 40, "the clusters are made")
+    live.settle()
+    assert sorted(worker.done[before:]) == [(Kind.CLUSTER, key) for key in subreddits]
+    for key in subreddits:
+        assert stack.stale("clusters", key) == ("FRESH", [])
 
 
 def test_the_nightly_rescan_finds_one_fault_of_each_kind(live: Live) -> None:
@@ -242,17 +278,12 @@ def test_the_nightly_rescan_finds_one_fault_of_each_kind(live: Live) -> None:
     assert counts["temporary files"] == 1
     assert counts["partitions deleted"] == 1
     # The checks have looked as well, and one has met the truncated file.
-    for asset, check, status in (
-        ("embeddings", "embeddings_valid", "FAILED"),
-        ("clusters", "clusters_healthy", "SUCCEEDED"),
-    ):
-        (latest,) = stack.gql(
-            "query($k: AssetKeyInput!, $c: String!) { assetCheckExecutions(assetKey: $k,"
-            " checkName: $c, limit: 1) { status } }",
-            k={"path": [asset]},
-            c=check,
-        )["assetCheckExecutions"]
-        assert latest["status"] == status
+    assert stack.check("embeddings", "embeddings_valid")["status"] == "FAILED"
+    assert stack.check("clusters", "clusters_healthy")["status"] == "SUCCEEDED"
+    # Nobody works, so that no vector could be computed again: the check does not hide it.
+    found = stack.check("embeddings", "embeddings_conformant")
+    assert found["status"] == "FAILED"
+    assert found["metadata"]["files computed again"] == 0
     assert stack.counts("embeddings")[1] == partitions - 1
     queue = stack.queues[Kind.EMBED]
     held = list(queue.claim("fake", 10, 60.0) or [])

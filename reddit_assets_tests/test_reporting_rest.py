@@ -63,7 +63,7 @@ def test_what_is_finished_while_the_webserver_is_down_is_reported_once_when_it_i
     time.sleep(3)
     assert len(outbox) == 50, "nothing leaves the outbox before Dagster has it"
     # If the webserver comes up:
-    stack.start("webserver")
+    stack.start("code-server", "webserver")
     wait_for(lambda: len(outbox) == 0, 90, "the outbox is empty")
     reporter.stop()
     reporter.join(20)

@@ -8,12 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
 from reddit_assets.errors import StartupError
 
-__all__ = ["AssetPartitions", "Page", "committed_file", "workspace_arguments", "write_instance"]
+__all__ = [
+    "AssetPartitions",
+    "Location",
+    "Page",
+    "committed_file",
+    "location",
+    "write_instance",
+    "write_workspace",
+]
 
-MODULE = "reddit_assets.definitions"
+
+@dataclass(frozen=True)
+class Location:
+    """A code location: the module that Dagster loads, and its name in Dagster's records."""
+
+    module: str = "reddit_assets.definitions"
+    name: str = "reddit_assets"
 
 
 def committed_file(name: str) -> Path | None:
@@ -27,10 +42,37 @@ def committed_file(name: str) -> Path | None:
     return None
 
 
-def workspace_arguments() -> list[str]:
-    """How webserver and daemon find the definitions."""
+def location() -> Location:
+    """What the committed ``workspace.yaml`` names, if there is one.
+
+    Raises:
+        StartupError: it does not load one module.
+    """
     workspace = committed_file("workspace.yaml")
-    return ["-m", MODULE] if workspace is None else ["-w", str(workspace)]
+    if workspace is None:
+        return Location()
+    try:
+        (entry,) = yaml.safe_load(workspace.read_text(encoding="utf-8"))["load_from"]
+        module = entry["python_module"]
+        return Location(module["module_name"], module["location_name"])
+    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise StartupError(
+            f"{workspace} does not load one python_module with a location_name.",
+            hint="`reddit-assets up` serves one code location; restore the file.",
+        ) from error
+
+
+def write_workspace(home: Path, host: str, port: int) -> Path:
+    """Writes a ``workspace.yaml`` that names a code server, and returns its path.
+
+    Without one, webserver and daemon would each keep their own, and the daemon would start a new
+    one every minute.
+    """
+    server = {"host": host, "port": port, "location_name": location().name}
+    path = home / "workspace.yaml"
+    home.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
+    return path
 
 
 def write_instance(home: Path, postgres_url: str | None) -> None:
@@ -91,11 +133,13 @@ class Page:
         """
         data = self.ask(
             "{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus"
-            " locationOrLoadError { __typename ... on PythonError { message } } } } } }"
+            " locationOrLoadError { __typename ... on PythonError { message className } } } } } }"
         )
         entries = data["workspaceOrError"].get("locationEntries", [])
         for entry in entries:
             problem = entry["locationOrLoadError"] or {}
+            if problem.get("className") == "DagsterUserCodeUnreachableError":
+                return False, ""  # The code server is still starting.
             if problem.get("__typename") == "PythonError":
                 return False, f"{entry['name']}: {problem['message'].strip()}"
         loaded = bool(entries) and all(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reddit_assets.catalog.layout import Layout
-from reddit_assets.local.instance import workspace_arguments
+from reddit_assets.local.instance import location, write_workspace
 from reddit_assets.local.processes import Child
 from reddit_assets.local.state import StateDir
 from reddit_assets.settings import Settings
@@ -68,13 +68,28 @@ def family_environment(
     }
 
 
-def dagster_parts(environment: Mapping[str, str], *, port: int) -> list[Part]:
-    """Webserver on ``port``, daemon, and the reporter beside them."""
+def dagster_parts(environment: Mapping[str, str], *, port: int, code_port: int) -> list[Part]:
+    """Code server, webserver, daemon, and the reporter beside them.
+
+    Args:
+        port: of the page.
+        code_port: of the code server. Runs are its children: they survive webserver and daemon.
+    """
     programs = Path(sys.executable).parent
-    where = tuple(workspace_arguments())
+    where = ("-w", str(write_workspace(Path(environment["DAGSTER_HOME"]), HOST, code_port)))
+    served = location()
+    code_server = (
+        *(sys.executable, str(programs / "dagster"), "api", "grpc"),
+        *("-m", served.module, "--location-name", served.name),
+        *("-h", HOST, "-p", str(code_port)),
+        # A mistake in the definitions is then shown by the page.
+        "--lazy-load-user-code",
+        "--use-python-environment-entry-point",
+    )
     webserver = (sys.executable, str(programs / "dagster-webserver"))
     daemon = (sys.executable, str(programs / "dagster-daemon"))
     return [
+        Part("code-server", code_server, environment),
         Part("webserver", (*webserver, "-h", HOST, "-p", str(port), *where), environment),
         Part("daemon", (*daemon, "run", *where), environment),
         Part("reporter", (*OURS, "report", "--sink", "instance"), environment),

@@ -215,7 +215,7 @@ class _Up:
         """Dagster's parts, and the workers."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return (
-            dagster_parts(environment, port=self._plan.port),
+            dagster_parts(environment, port=self._plan.port, code_port=free_port()),
             worker_parts(self._settings, environment, workers=self._plan.workers, cores=cores or 1),
         )
 
