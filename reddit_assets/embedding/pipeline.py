@@ -33,7 +33,7 @@ WINDOWS_UNWRITTEN = 4
 """Windows whose rows are still in memory; bounds memory when the disk is slower."""
 WINDOW_BYTES = 64_000_000
 """Text gathered for a window at the most."""
-WINDOW_SECONDS = 3.0
+WINDOW_SECONDS = 5.0
 """Computing time of a window at the most: more would hardly reduce padding, but delay results, and
 leave other workers without work at the end of a queue."""
 LEAST_BATCHES = 6
@@ -176,7 +176,9 @@ class FilePipeline:
         return (
             gathered.rows >= self._window_rows
             or gathered.size >= WINDOW_BYTES
-            or (self._rate > 0 and gathered.tokens >= self._rate * WINDOW_SECONDS)
+            # Until a first window tells how fast this host is, no more than keeps it busy: other
+            # workers want their share.
+            or gathered.tokens >= (self._rate * WINDOW_SECONDS or self._least_tokens)
         )
 
     def _hungry(self) -> bool:
