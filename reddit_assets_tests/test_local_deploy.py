@@ -185,6 +185,20 @@ def test_constraints_keep_what_belongs_together():
     assert pins["dagster-postgres"] == "0.29.27"
 
 
+def test_webserver_and_daemon_find_the_code_server():
+    # Given the units and their workspace, Then address and name are the code server's own
+    (entry,) = yaml.safe_load((DEPLOY / "workspace.yaml").read_text())["load_from"]
+    server = entry["grpc_server"]
+    unit = (DEPLOY / "systemd/reddit-assets-code-server.service").read_text()
+    assert (
+        f"--location-name {server['location_name']} -h {server['host']} -p {server['port']} "
+        in unit
+    )
+    for name in ("webserver", "daemon"):
+        unit = (DEPLOY / f"systemd/reddit-assets-{name}.service").read_text()
+        assert "/deploy/workspace.yaml" in unit
+
+
 def test_units_run_commands_that_exist():
     # Given the systemd units, Then every reddit-assets command in them is known
     from reddit_assets.cli.app import run
