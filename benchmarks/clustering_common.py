@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from reddit_assets.catalog.footer import cluster_inputs
 from reddit_assets.catalog.layout import Layout
 from reddit_assets.clustering.inputs import open_inputs
+from reddit_assets.embedding.host import cpu_name
 
 __all__ = ["RESULTS", "arguments", "jittered", "load", "surroundings", "timed", "write"]
 
@@ -88,23 +89,12 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.perf_counter() - start
 
 
-def processor() -> str:
-    """The processor's name."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor()
-
-
 def surroundings() -> dict[str, str]:
     """Columns that every row carries: when, on what, with which versions, how busy."""
     packages = ("numpy", "hdbscan", "evoc", "umap-learn", "numba")
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "processor": processor(),
+        "processor": cpu_name(),
         "cores": str(len(os.sched_getaffinity(0))),
         "python": platform.python_version(),
         "versions": " ".join(f"{name}={version(name)}" for name in packages),

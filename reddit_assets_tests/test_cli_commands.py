@@ -134,6 +134,10 @@ def test_scan_queues_once_and_a_dry_run_nothing(root: Path, capsys: pytest.Captu
     assert json.loads(capsys.readouterr().out)["embed"]["queued"] == 3
     assert run(["scan"]) == 0
     assert "3 are queued or in work already" in capsys.readouterr().out
+    # and another dry run counts them as such.
+    assert run(["scan", "--dry-run", "--json"]) == 0
+    dry = json.loads(capsys.readouterr().out)
+    assert (dry["embed"]["queued"], dry["embed"]["already"], dry["rows"]) == (0, 3, 0)
     payloads = queue_of(Kind.EMBED).client.lrange("phase4_todo_queue", 0, -1)
     assert len(payloads) == 3
     assert json.loads(payloads[0])["input_path"] == str(root / "chains/as/AskReddit/c_0.parquet")

@@ -140,7 +140,7 @@ def _lines(report: ScanReport, *, dry_run: bool, recovered: int) -> list[str]:
         f"{report.embed.queued:,} embedding jobs and {report.cluster.queued:,} cluster jobs {verb}."
     )
     both = report.embed + report.cluster
-    if not dry_run and both.already:
+    if both.already:
         lines.append(f"{both.already:,} are queued or in work already.")
     if both.blocked:
         lines.append(f"{both.blocked:,} are dead letters: `reddit-assets dead list`.")

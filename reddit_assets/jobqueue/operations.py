@@ -12,6 +12,8 @@ from reddit_assets.jobqueue.job import DeadLetter
 
 __all__ = ["Operations", "QueueCounts"]
 
+_UNFINISHED = ("queued", "delayed", "leased")
+
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
@@ -131,6 +133,18 @@ class Operations(QueueBase):
                         )
                     )
         return letters
+
+    def unfinished(self, keys: Iterable[str]) -> set[str]:
+        """Those of ``keys`` that are queued, delayed or in work."""
+        found = set()
+        with redis_errors(self.client):
+            for chunk in chunks(keys):
+                pipeline = self.client.pipeline(transaction=False)
+                for key in chunk:
+                    pipeline.hget(f"{self.prefix}job:{key}", "state")
+                states = zip(chunk, pipeline.execute(), strict=True)
+                found.update(key for key, state in states if state in _UNFINISHED)
+        return found
 
     def retry(self, keys: Iterable[str]) -> int:
         """Queue dead letters again; the number queued."""

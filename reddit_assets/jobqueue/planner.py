@@ -85,12 +85,17 @@ def wanted_jobs(status: SubredditStatus) -> Iterator[tuple[Job, Lane]]:
 
 
 class _Batches:
-    """Gathers jobs by queue and lane and sends them in large calls."""
+    """Gathers jobs by queue and lane and sends them in large calls; in a dry run it counts them."""
 
-    def __init__(self, scanner: Scanner, queues: dict[Kind, JobQueue], *, urgent: bool) -> None:
+    def __init__(
+        self, scanner: Scanner, queues: dict[Kind, JobQueue], *, urgent: bool, dry_run: bool
+    ) -> None:
+        self._scanner = scanner
         self._layout = scanner.layout
         self._queues = queues
         self._urgent = urgent
+        self._dry_run = dry_run
+        self.rows = 0
         self._waiting: dict[tuple[Kind, Lane], list[Job]] = {}
         self.totals = {kind: Enqueued() for kind in Kind}
 
@@ -102,10 +107,20 @@ class _Batches:
 
     def _send(self, kind: Kind, lane: Lane) -> None:
         jobs = self._waiting.pop((kind, lane), [])
-        if jobs:
+        if jobs and self._dry_run:
+            self._count(kind, jobs)
+        elif jobs:
             self.totals[kind] += self._queues[kind].enqueue(
                 jobs, self._layout, lane=lane, urgent=self._urgent
             )
+
+    def _count(self, kind: Kind, jobs: list[Job]) -> None:
+        queue = self._queues.get(kind)
+        there = queue.unfinished([job.key for job in jobs]) if queue is not None else set()
+        new = [job.key for job in jobs if job.key not in there]
+        self.totals[kind] += Enqueued(queued=len(new), already=len(jobs) - len(new))
+        if kind is Kind.EMBED:
+            self.rows += sum(rows_of(self._scanner, key) for key in new)
 
     def flush(self) -> None:
         for kind, lane in list(self._waiting):
@@ -131,12 +146,13 @@ def queue_wanted(
         kinds: which outputs to queue.
         after: cluster key to begin behind: an earlier report's ``resume_after``.
         budget_seconds: stop after this time; the report says where.
-        dry_run: count, also rows, but queue nothing.
+        dry_run: count, also rows, but queue nothing; without ``queues``, what is queued already
+            counts as well.
         shard: look at this shard only.
         observe: every subreddit's status is appended to it.
     """
     report = ScanReport()
-    batches = _Batches(scanner, queues, urgent=urgent)
+    batches = _Batches(scanner, queues, urgent=urgent, dry_run=dry_run)
     started = time.monotonic()
     for status in scanner.scan(after):
         if shard is not None and shard_of(status.cluster_key) != shard:
@@ -152,14 +168,7 @@ def queue_wanted(
             if file.reason and len(report.reasons) < 500:
                 report.reasons[file.key] = file.reason
         for job, lane in wanted_jobs(status):
-            if job.kind not in kinds:
-                continue
-            if dry_run:
-                totals = batches.totals[job.kind]
-                totals.queued += 1
-                if job.kind is Kind.EMBED:
-                    report.rows += rows_of(scanner, job.key)
-            else:
+            if job.kind in kinds:
                 batches.add(job, lane)
         if observe is not None:
             observe.append(status)
@@ -167,6 +176,7 @@ def queue_wanted(
             report.resume_after = status.cluster_key
             break
     batches.flush()
+    report.rows = batches.rows
     report.embed, report.cluster = batches.totals[Kind.EMBED], batches.totals[Kind.CLUSTER]
     report.problems += [str(problem) for problem in scanner.problems]
     report.seconds = time.monotonic() - started

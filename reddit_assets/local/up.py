@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -221,7 +222,7 @@ class _Up:
 
     def _start_parts(self, parts: list[Part]) -> None:
         for part in parts:
-            self._supervisor.add(part.name, lambda part=part: part.start(self._state))  # type: ignore[misc]
+            self._supervisor.add(part.name, partial(part.start, self._state))
         names = ", ".join(part.name for part in parts)
         self._say(f"Starting {names}; logs are in {self._state.log('x').parent}.")
 

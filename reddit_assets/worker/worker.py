@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import TypeVar
 
@@ -149,7 +150,7 @@ class Worker:
         self.display.note("Stopping after the current job; again to stop at once.")
         for station in self.stations:
             unsent = station.unsent()
-            self._patiently(lambda s=station, u=unsent: s.queue.release(u))  # type: ignore[misc]
+            self._patiently(partial(station.queue.release, unsent))
             for claim in unsent:
                 station.drop(claim.token)
             with suppress(OSError):
