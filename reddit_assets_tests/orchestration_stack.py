@@ -183,16 +183,18 @@ class Stack:
         )["assetNodes"][0]
         return node["staleStatus"], [cause["reason"] for cause in node["staleCauses"]]
 
-    def check(self, asset: str, name: str) -> dict[str, Any]:
-        """The latest evaluation of a check: status, description, metadata by label."""
-        (latest,) = self.gql(
+    def check(self, asset: str, name: str, *, runs: Sequence[str] = ()) -> dict[str, Any]:
+        """A check's latest evaluation (of ``runs``): status, description, metadata by label."""
+        executions = self.gql(
             "query($k: AssetKeyInput!, $c: String!) { assetCheckExecutions(assetKey: $k,"
-            " checkName: $c, limit: 1) { status evaluation { description metadataEntries { label"
+            " checkName: $c, limit: 10) { runId status evaluation { description"
+            " metadataEntries { label"
             " ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue }"
             " ... on FloatMetadataEntry { floatValue } } } } }",
             k={"path": asset.split("/")},
             c=name,
         )["assetCheckExecutions"]
+        latest = next(one for one in executions if not runs or one["runId"] in runs)
         evaluation = latest["evaluation"] or {"description": "", "metadataEntries": []}
         metadata = {
             entry["label"]: next((entry[k] for k in entry if k != "label"), None)

@@ -4,6 +4,8 @@ fails here by name.
 
 from __future__ import annotations
 
+import inspect
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,10 +31,12 @@ from dagster import (
     multi_asset,
 )
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.errors import DagsterDefinitionChangedDeserializationError
+from dagster._core.execution import asset_backfill
 from dagster._core.loader import LoadingContextForTest
 from dagster._serdes import deserialize_value, serialize_value
 
-from reddit_assets.orchestration import records
+from reddit_assets.orchestration import plugins, records
 from reddit_assets.orchestration.mapping import FileToSubredditMapping
 
 REPO = Path(__file__).parent.parent
@@ -125,6 +129,21 @@ def test_the_instance_imports_the_mapping_before_any_location_is_loaded(tmp_path
         check=True,
     )
     assert told.stdout.strip().endswith("True")
+
+
+def test_a_backfill_waits_for_a_code_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given the module that dagster.yaml names, imported, and a location that cannot be reached:
+    assert plugins.Scheduler
+    monkeypatch.setattr(asset_backfill, "_get_unloadable_location_names", lambda *_: ["away"])
+
+    def gone(*_: object) -> None:
+        raise DagsterDefinitionChangedDeserializationError("no such asset")
+
+    monkeypatch.setattr(asset_backfill, "_check_asset_backfill_data_validity", gone)
+    # Then the backfill is left as it is until later.
+    look = asset_backfill._check_validity_of_asset_backfill_data_and_should_process_backfill
+    arguments = dict.fromkeys(inspect.signature(look).parameters)
+    assert look(**{**arguments, "logger": logging.getLogger()}) is False  # type: ignore[arg-type]
 
 
 def test_provenance_marks_exactly_the_outdated_as_stale(instance: DagsterInstance) -> None:

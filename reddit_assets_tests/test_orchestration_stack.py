@@ -116,7 +116,8 @@ def test_a_backfill_names_its_failures_and_can_be_mended(live: Live) -> None:
         for s in ended["assetBackfillData"]["assetBackfillStatuses"]
     } == {("embeddings", 3), ("clusters", 1)}
     # workers have computed its files again and found the vectors conformant,
-    found = stack.check("embeddings", "embeddings_conformant")
+    runs = [run["runId"] for run in ended["runs"]]
+    found = stack.check("embeddings", "embeddings_conformant", runs=runs)
     assert found["status"] == "SUCCEEDED"
     assert found["metadata"]["files computed again"] == 3
     assert found["metadata"]["smallest cosine"] == 1.0

@@ -136,7 +136,7 @@ class Operations(QueueBase):
 
     def unfinished(self, keys: Iterable[str]) -> set[str]:
         """Those of ``keys`` that are queued, delayed or in work."""
-        found = set()
+        found: set[str] = set()
         with redis_errors(self.client):
             for chunk in chunks(keys):
                 pipeline = self.client.pipeline(transaction=False)
