@@ -190,8 +190,10 @@ class EmbeddingWriter:
             else batch.column(index)
             for index, field in enumerate(self._inputs)
         ]
-        transposed = np.ascontiguousarray(vectors.T, dtype=np.float32)
-        columns.extend(pa.array(column) for column in transposed)
+        # Slices of one array: making 384 arrays takes longer than writing a small file's rows.
+        transposed = pa.array(np.ascontiguousarray(vectors.T, dtype=np.float32).reshape(-1))
+        rows, dimension = vectors.shape
+        columns.extend(transposed.slice(index * rows, rows) for index in range(dimension))
         with writing(self.path):
             self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         self.rows += batch.num_rows
