@@ -61,6 +61,7 @@ def work(root: str, url: str, threads: int, target: str) -> None:
     from reddit_assets.worker.worker import Worker
 
     seen: dict[str, Any] = {"rows": 0, "tokens": 0, "files": 0}
+    family = [psutil.Process()]
 
     class Recorder(Display):
         def ready(self, kind: Kind, facts: dict[str, Any]) -> None:
@@ -70,11 +71,13 @@ def work(root: str, url: str, threads: int, target: str) -> None:
 
         def started(self, kind: Kind, key: str) -> None:
             if "first" not in seen:
-                seen["first"], seen["cpu_first"] = time.time(), processor_seconds()
+                # Looking for children reads every process's state: once, not for each file.
+                family.extend(psutil.Process().children(recursive=True))
+                seen["first"], seen["cpu_first"] = time.time(), processor_seconds(family)
             super().started(kind, key)
 
         def finished(self, kind: Kind, key: str, event: Any) -> None:
-            seen["last"], seen["cpu_last"] = time.time(), processor_seconds()
+            seen["last"], seen["cpu_last"] = time.time(), processor_seconds(family)
             seen["rows"] += event.rows
             seen["tokens"] += event.tokens
             seen["files"] += 1
@@ -88,11 +91,10 @@ def work(root: str, url: str, threads: int, target: str) -> None:
     Path(target).write_text(json.dumps(seen))
 
 
-def processor_seconds() -> float:
-    """Of this process and its children so far."""
-    own = psutil.Process()
+def processor_seconds(family: list[psutil.Process]) -> float:
+    """Of these processes so far."""
     total = 0.0
-    for process in (own, *own.children(recursive=True)):
+    for process in family:
         try:
             times = process.cpu_times()
         except psutil.Error:
@@ -186,9 +188,10 @@ def serve_engine(data: Path | None) -> None:
 
     embedder = open_embedder(find_model(MODEL, Path("models")))
     texts = posts(data)
-    began, before = time.perf_counter(), processor_seconds()
+    family = [psutil.Process()]
+    began, before = time.perf_counter(), processor_seconds(family)
     encoded = embedder.encode_counted(texts)
-    seconds, used = time.perf_counter() - began, processor_seconds() - before
+    seconds, used = time.perf_counter() - began, processor_seconds(family) - before
     backend = embedder.backend
     print(
         json.dumps(
