@@ -53,6 +53,20 @@ def test_a_job_is_queued_once_and_plain_consumers_can_read_it(queue: JobQueue) -
     assert job["output_path"] == "/data/embeddings/as/A/1.parquet"
 
 
+def test_names_that_are_not_utf8_pass_through_the_queue(queue: JobQueue) -> None:
+    # Given a foreign job whose path is not UTF-8, and an error that names it:
+    queue.client.rpush("phase4_todo_queue", b'{"input_path": "/data/chains/a/\xff/c.parquet"}')
+    claim = claim_one(queue)
+    assert claim.job["input_path"] == "/data/chains/a/\udcff/c.parquet"
+    failure = Failure.of(OSError(f"cannot open {claim.job['input_path']}"))
+    queue.fail(claim, failure, max_attempts=1, retry_seconds=0)
+    # Then the dead letter tells it in text that everybody can store.
+    (letter,) = queue.dead_letters()
+    assert "cannot open /data/chains/a/\\udcff/c.parquet" in letter.error
+    letter.error.encode()
+    assert Result.from_json(Result("j", "a", "p", error="\udcff").to_json()).error == "\udcff"
+
+
 def test_jobs_are_taken_in_the_order_they_were_queued(queue: JobQueue) -> None:
     queue.enqueue(jobs("1", "2", "3"), LAYOUT)
     claims = queue.claim("w", 2, 30)

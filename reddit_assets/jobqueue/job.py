@@ -37,6 +37,16 @@ _NO_PARTITION = ("malformed:", "foreign:", VERIFY)
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
+def _printable(text: str) -> str:
+    """The text with surrogates (from names that are not UTF-8) written as escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _json(record: dict[str, Any]) -> str:
+    """A record as JSON that can be sent; bytes that were not UTF-8 are surrogates, and escaped."""
+    return _printable(_encode(record))
+
+
 class Kind(StrEnum):
     """What a queue's jobs make. The value is the public list that plain consumers read."""
 
@@ -125,7 +135,7 @@ class Job:
                 job["excluded"] = list(self.excluded)
         job["id"] = job_id
         job["key"] = self.queue_key
-        return _encode(job)
+        return _json(job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +207,7 @@ class Result:
     def to_json(self) -> str:
         """The result as JSON, empty fields left out."""
         fields = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
-        return _encode({name: value for name, value in fields if value not in ("", {})})
+        return _json({name: value for name, value in fields if value not in ("", {})})
 
     @classmethod
     def from_json(cls, text: str, asset: str = "") -> Result:
@@ -222,22 +232,16 @@ class Failure:
     @classmethod
     def of(cls, error: BaseException) -> Failure:
         """From an exception: ours are sentences already, others keep their traceback."""
-        trace = "".join(tracebacks.format_exception(error))
+        trace = _printable("".join(tracebacks.format_exception(error))[-8000:])
+        name = type(error).__name__
         if isinstance(error, RedditAssetsError):
-            return cls(
-                error.message,
-                error.hint,
-                type(error).__name__,
-                error.permanent,
-                traceback=trace[-8000:],
-            )
-        return cls(
-            f"{type(error).__name__}: {error}", "", type(error).__name__, traceback=trace[-8000:]
-        )
+            message, hint = _printable(error.message), _printable(error.hint)
+            return cls(message, hint, name, error.permanent, traceback=trace)
+        return cls(_printable(f"{name}: {error}"), "", name, traceback=trace)
 
     def to_json(self) -> str:
         """The failure as JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return _json(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
