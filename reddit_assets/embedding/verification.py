@@ -21,6 +21,8 @@ from reddit_assets.errors import BadFileError
 
 __all__ = ["Verification", "verify_file"]
 
+_BATCH_ROWS = 2_048
+
 ADOPTED_BOUND = min(BOUNDS.values())
 """For files of the original, which do not say in which precision they were made."""
 
@@ -104,14 +106,25 @@ def _sample(
             if not sum(sizes):
                 return pa.array([], pa.large_string()), np.empty((0, len(names)), np.float32)
             group = int(random.choice(len(sizes), p=np.array(sizes) / sum(sizes)))
-            table = file.read_row_group(group, columns=[column, *names], use_threads=False)
+            chosen = np.sort(random.choice(sizes[group], min(rows, sizes[group]), replace=False))
+            table = _rows(file, group, [column, *names], chosen)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise BadFileError(f"{path} cannot be read: {error}") from None
-    chosen = np.sort(random.choice(len(table), min(rows, len(table)), replace=False))
-    batch = table.take(chosen).combine_chunks().to_batches()[0]
+    batch = table.combine_chunks().to_batches()[0]
     vectors = np.column_stack(
         [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
     ).astype(np.float32)
     return texts_of(batch, column), vectors
+
+
+def _rows(file: pq.ParquetFile, group: int, columns: list[str], chosen: np.ndarray) -> pa.Table:
+    """The chosen rows (ascending) of a row group, without holding all of it: it may be large."""
+    parts, start = [], 0
+    for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
+        within = chosen[(chosen >= start) & (chosen < start + len(batch))] - start
+        if len(within):
+            parts.append(batch.take(pa.array(within)))
+        start += len(batch)
+    return pa.Table.from_batches(parts)

@@ -135,7 +135,7 @@ class Job:
                 job["excluded"] = list(self.excluded)
         job["id"] = job_id
         job["key"] = self.queue_key
-        return _json(job)
+        return _encode(job)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,14 @@ class Outbox:
 
     def take(self, count: int) -> list[OutboxEntry]:
         """Up to ``count`` entries: first this reporter's own unfinished and abandoned ones."""
+        while True:
+            items, uncertain = self._fetch(count)
+            entries = self._entries(items, uncertain=uncertain)
+            if entries or not items:
+                return entries
+
+    def _fetch(self, count: int) -> tuple[list[tuple[str, dict[str, str]]], bool]:
+        """Entries, and whether an earlier attempt may have reported them."""
         client = self.queue.client
         with redis_errors(client):
             for attempt in range(2):
@@ -69,14 +77,14 @@ class Outbox:
                         count=count,
                     )
                     if claimed:
-                        return self._entries(claimed, uncertain=True)
+                        return claimed, True
                     fresh = client.xreadgroup(_GROUP, self.reporter, {self._name: ">"}, count=count)
                     break
                 except redis.exceptions.ResponseError as error:
                     if attempt or not str(error).startswith("NOGROUP"):
                         raise
                     self._make_group()
-        return self._entries([i for _, items in (fresh or []) for i in items], uncertain=False)
+        return [item for _, items in (fresh or []) for item in items], False
 
     def done(self, entries: list[str]) -> None:
         """Dagster has these: delete them."""

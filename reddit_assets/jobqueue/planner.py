@@ -18,7 +18,7 @@ from reddit_assets.catalog.keys import shard_of
 from reddit_assets.catalog.output import remove_temporary
 from reddit_assets.catalog.scan import Scanner, SubredditStatus, Verdict
 from reddit_assets.errors import RedditAssetsError
-from reddit_assets.jobqueue.job import Job, Kind, Lane, outputs_of
+from reddit_assets.jobqueue.job import VERIFY, Job, Kind, Lane, outputs_of
 from reddit_assets.jobqueue.queue import Enqueued, JobQueue
 
 __all__ = [
@@ -246,7 +246,12 @@ def sweep(scanner: Scanner, queue: JobQueue, *, lost_seconds: float) -> Sweep:
 
 
 def _vanished(scanner: Scanner, kind: Kind, key: str) -> bool:
-    """Whether a dead letter's input is no longer there (entries that never had one stay)."""
+    """Whether a dead letter's input is no longer there (entries that never had one stay).
+
+    A verify job is nobody's any more when it is dead: the check that asked was told.
+    """
+    if key.startswith(VERIFY):
+        return True
     if key.startswith(("foreign:", "malformed:")):
         return False
     layout = scanner.layout

@@ -348,13 +348,18 @@ def _id_of(payload: str) -> str:
 
 def _calls(
     jobs: Iterable[Job], layout: Layout, lane: str, run: str, head: str
-) -> Iterator[list[str]]:
+) -> Iterator[list[str | bytes]]:
     """The arguments of ``enqueue.lua``, one list per call."""
     for chunk in chunks(jobs):
         for force in sorted({job.force for job in chunk}):
-            arguments = [lane, run, "1" if force else "0", head]
+            arguments: list[str | bytes] = [lane, run, "1" if force else "0", head]
             for job in chunk:
                 if job.force == force:
                     job_id = new_token()
-                    arguments += (job.queue_key, job_id, job.stamp, job.payload(layout, job_id))
+                    payload = job.payload(layout, job_id)
+                    # A root that is not UTF-8 travels as the bytes it is.
+                    sent = (
+                        payload if payload.isascii() else payload.encode(errors="surrogateescape")
+                    )
+                    arguments += (job.queue_key, job_id, job.stamp, sent)
             yield arguments

@@ -216,7 +216,7 @@ class _Up:
         """Dagster's parts, and the workers."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return (
-            dagster_parts(environment, port=self._plan.port, code_port=free_port()),
+            dagster_parts(environment, port=self._plan.port, code_port=_code_port(self._plan.port)),
             worker_parts(self._settings, environment, workers=self._plan.workers, cores=cores or 1),
         )
 
@@ -352,6 +352,13 @@ class _Up:
                 f"{kind.word}_jobs": after[kind].totals.get("done", 0) - before[kind].get("done", 0)
                 for kind in after
             }
+
+
+def _code_port(page: int) -> int:
+    """A free port beside the page's: below those that the system gives to outgoing connections,
+    since the code server must find it free again after a crash."""
+    near = (port for port in range(page + 1_000, min(page + 1_100, 32_768)) if port_is_free(port))
+    return next(near, None) or free_port()
 
 
 def _last_lines(path: Path, count: int = 3) -> str:

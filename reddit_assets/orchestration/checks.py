@@ -149,8 +149,8 @@ def _conformant(
     keys = _sample(context, assets, around)
     there = [key for key in keys if around.layout.embedding_path(key).exists()]
     verified = verify_sample(around, lease, there, patience=around.settings.verify_seconds)
-    if verified.why:
-        context.log.warning(f"{len(verified.unanswered)} files not verified: {verified.why}")
+    for why in sorted(set(verified.unanswered.values())):
+        context.log.warning(f"Some files were not computed again: {why}")
     result = _result(check_conformance(around.layout, keys, verified))
     metadata = dict(result.metadata or {})
     metadata["files computed again"] = MetadataValue.int(len(verified.results))

@@ -160,8 +160,8 @@ def check_conformance(layout: Layout, keys: Sequence[str], verified: Verified) -
             )
             adopted = key in found.warnings
             (found.warnings if adopted else found.problems)[key] = text
-    for key in verified.unanswered:
-        found.warnings.setdefault(key, f"Not computed again: {verified.why}")
+    for key, why in verified.unanswered.items():
+        found.warnings.setdefault(key, f"Not computed again: {why}")
     return found
 
 

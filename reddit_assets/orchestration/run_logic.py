@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from reddit_assets.catalog.layout import Layout
-from reddit_assets.errors import QueueUnavailableError
+from reddit_assets.errors import QueueUnavailableError, RedditAssetsError
 from reddit_assets.jobqueue.job import Job, Result
 from reddit_assets.jobqueue.queue import JobQueue
 from reddit_assets.jobqueue.runs import Withdrawn, collect, open_run, recorded, withdraw
@@ -72,7 +72,7 @@ class Lease:
 
         def renew() -> None:
             while not done.wait(self._seconds / 4):
-                with suppress(QueueUnavailableError):
+                with suppress(RedditAssetsError):
                     self.keep(at_once=True)
 
         renewer = threading.Thread(target=renew, name="lease", daemon=True)

@@ -7,7 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from reddit_assets.catalog.layout import Layout
+from reddit_assets.errors import QueueFullError, QueueUnavailableError
 from reddit_assets.jobqueue.job import Job, Kind, Result
+from reddit_assets.jobqueue.queue import JobQueue
 from reddit_assets.jobqueue.runs import collect, recorded
 from reddit_assets.orchestration.run_logic import Lease
 from reddit_assets.orchestration.surroundings import Surroundings
@@ -26,13 +29,11 @@ class Verified:
 
     Attributes:
         results: metadata of each answer by partition (see ``worker.verifier``).
-        unanswered: partitions that no worker has looked at.
-        why: a sentence on why not, or ``""``.
+        unanswered: why partitions could not be compared, by partition.
     """
 
     results: dict[str, Mapping[str, object]] = field(default_factory=dict)
-    unanswered: list[str] = field(default_factory=list)
-    why: str = ""
+    unanswered: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -49,6 +50,14 @@ class Verified:
         ]
         return min(values, default=None)
 
+    def take(self, key: str, result: Result) -> None:
+        """Note a worker's answer."""
+        unable = result.metadata.get("unable") if result.ok else result.error
+        if unable:
+            self.unanswered[key] = str(unable)
+        else:
+            self.results[key] = result.metadata
+
 
 def verify_sample(
     around: Surroundings,
@@ -61,6 +70,9 @@ def verify_sample(
 ) -> Verified:
     """Have a sample of embedding files compared with the reference, and wait for the answers.
 
+    What cannot be compared, for whatever reason, is told as such: a run whose outputs are all
+    recorded does not fail because nobody could look at them again.
+
     Args:
         lease: of the run that waits, held by the caller; what is still queued when it gives the
             lease back is withdrawn.
@@ -68,39 +80,46 @@ def verify_sample(
         patience: seconds without any answer after which the rest counts as unanswered.
         files: partitions drawn at the most.
         rows: rows of each.
-
-    Raises:
-        QueueUnavailableError, QueueFullError: the queue cannot take the jobs.
     """
-    queue = around.queues[Kind.EMBED]
     drawn = sorted(random.sample(list(keys), min(files, len(keys))))
-    found = Verified(unanswered=drawn)
-    counts = queue.counts()
-    if not drawn:
-        return found
-    if counts.paused:
-        found.why = "The queue is paused."
-        return found
-    if not counts.workers:
-        found.why = "No embedding worker is there."
-        return found
-    wanted = [Job(Kind.EMBED, key, "", verify=rows) for key in drawn]
-    jobs = {job.queue_key: job for job in wanted}
-    queue.enqueue(wanted, around.layout, run=lease.run)
-    heard = time.monotonic()
-    while jobs and time.monotonic() - heard < patience:
-        entries = collect(queue, lease.run, block_seconds=1.0)
-        for _, result in entries:
-            job = jobs.pop(result.partition, None)
-            if job is not None:
-                found.results[job.key] = _answer(result)
-                heard = time.monotonic()
-        recorded(queue, lease.run, [entry for entry, _ in entries])
-    found.unanswered = sorted(job.key for job in jobs.values())
-    if found.unanswered:
-        found.why = f"No worker has answered for {patience:.0f} s."
+    found = Verified()
+    try:
+        why = _ask(around.queues[Kind.EMBED], around.layout, lease, drawn, rows, patience, found)
+    except (QueueUnavailableError, QueueFullError) as error:
+        why = error.message
+    for key in drawn:
+        if key not in found.results:
+            found.unanswered.setdefault(key, why)
     return found
 
 
-def _answer(result: Result) -> Mapping[str, object]:
-    return result.metadata if result.ok else {"problem": result.error}
+def _ask(
+    queue: JobQueue,
+    layout: Layout,
+    lease: Lease,
+    keys: Sequence[str],
+    rows: int,
+    patience: float,
+    found: Verified,
+) -> str:
+    """Queue verify jobs and take the answers; why some are missing."""
+    counts = queue.counts()
+    if counts.paused:
+        return "The queue is paused."
+    if not counts.workers:
+        return "No embedding worker is there."
+    wanted = [Job(Kind.EMBED, key, "", verify=rows) for key in keys]
+    jobs = {job.queue_key: job for job in wanted}
+    queue.enqueue(wanted, layout, run=lease.run)
+    after, heard = "0", time.monotonic()
+    while jobs and time.monotonic() - heard < patience:
+        own = []
+        for entry, result in collect(queue, lease.run, after=after, block_seconds=1.0):
+            after = entry
+            job = jobs.pop(result.partition, None)
+            if job is not None:
+                own.append(entry)
+                found.take(job.key, result)
+                heard = time.monotonic()
+        recorded(queue, lease.run, own)
+    return f"No worker has answered for {patience:.0f} s."

@@ -20,6 +20,9 @@ from reddit_assets.orchestration.surroundings import Surroundings
 
 __all__ = ["bury_dead_runs"]
 
+# Since when a run has been seen without a lease; the code server keeps it between ticks.
+_SUSPECTS: dict[str, float] = {}
+
 _UNFINISHED = [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 
@@ -33,9 +36,19 @@ def bury_dead_runs(around: Surroundings, instance: DagsterInstance) -> list[str]
         for run_id in expired_runs(queue):
             told += _bury(instance, run_id)
             told.append(_withdraw(queue, run_id))
-    for record in _without_lease(around, instance):
-        told += _bury(instance, record.dagster_run.run_id)
+    for run_id in _lost(around, instance):
+        told += _bury(instance, run_id)
     return told
+
+
+def _lost(around: Surroundings, instance: DagsterInstance) -> list[str]:
+    """Runs without a lease, now and half a lease ago: between two steps a run may have none."""
+    now = time.monotonic()
+    ids = {record.dagster_run.run_id for record in _without_lease(around, instance)}
+    for run_id in set(_SUSPECTS) - ids:
+        del _SUSPECTS[run_id]
+    patience = around.settings.run_lease_seconds / 2
+    return [run_id for run_id in ids if now - _SUSPECTS.setdefault(run_id, now) >= patience]
 
 
 def _bury(instance: DagsterInstance, run_id: str) -> list[str]:

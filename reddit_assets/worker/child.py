@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from multiprocessing.connection import Connection
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from reddit_assets.catalog.layout import Layout
 from reddit_assets.errors import RedditAssetsError
@@ -48,6 +48,18 @@ class Processor(Protocol):
         ...
 
 
+@runtime_checkable
+class Verifying(Protocol):
+    """A processor that also computes samples of outputs again."""
+
+    def verify(self, task: Task, emit: Callable[[Event], None]) -> None:
+        """Answer out of turn, from a thread of its own; returns at once.
+
+        Those who ask must not wait until a large file before them has been read.
+        """
+        ...
+
+
 def child_main(processor: str, settings: Settings, layout: Layout, pipe: Connection) -> None:
     """Entry of the process.
 
@@ -71,7 +83,8 @@ def child_main(processor: str, settings: Settings, layout: Layout, pipe: Connect
         emit(Broken(Failure.of(error)))
         return
     waiting: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(pipe, waiting, emit), daemon=True).start()
+    receiver = threading.Thread(target=_receive, args=(pipe, waiting, emit, loaded), daemon=True)
+    receiver.start()
     loaded.run(_tasks(waiting), emit)
 
 
@@ -81,7 +94,10 @@ def _load(processor: str) -> Callable[[Settings, Layout], Processor]:
 
 
 def _receive(
-    pipe: Connection, waiting: queue.SimpleQueue[Task | None], emit: Callable[[Event], None]
+    pipe: Connection,
+    waiting: queue.SimpleQueue[Task | None],
+    emit: Callable[[Event], None],
+    processor: Processor,
 ) -> None:
     """Moves tasks from the pipe to the queue; ends the process with the parent."""
     while True:
@@ -92,6 +108,8 @@ def _receive(
             os._exit(1)
         if isinstance(message, Recall):
             emit(Recalled(tuple(_take_back(waiting))))
+        elif message is not None and message.verify and isinstance(processor, Verifying):
+            processor.verify(message, emit)
         else:
             waiting.put(message)
 

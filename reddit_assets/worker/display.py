@@ -102,7 +102,8 @@ class Display:
 
     def finished(self, kind: Kind, key: str, event: Finished) -> None:
         """A job is acknowledged."""
-        self._done[kind] += 1
+        if event.outcome != "verified":
+            self._done[kind] += 1
         self._tokens += event.tokens
         _JOBS.labels(kind.word, event.outcome).inc()
         _TOKENS.labels(kind.word).inc(event.tokens)
@@ -111,7 +112,7 @@ class Display:
             rate = event.rows / event.seconds if event.seconds else 0.0
             what = f"{event.rows:,} rows in {event.seconds:.2f} s ({rate:,.0f} rows/s)"
         else:
-            what = "was fresh already"
+            what = "was fresh already" if event.outcome == "fresh" else event.outcome
         log.info("%s %s: %s", kind.word, key, what)
         self._refresh()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from reddit_assets.catalog.footer import EmbeddingFooter, read_output
@@ -21,6 +22,8 @@ from reddit_assets.worker.messages import Event, Failed, Finished, Progress, Sta
 from reddit_assets.worker.verifier import Verifier
 
 __all__ = ["EmbedProcessor"]
+
+log = logging.getLogger(__name__)
 
 
 class EmbedProcessor:
@@ -48,6 +51,7 @@ class EmbedProcessor:
             allow_nonconformant=settings.allow_nonconformant,
         )
         self._verifier = Verifier(spec, self.model, layout)
+        self._beside = ThreadPoolExecutor(1, "verify")
         self._described = {**self.embedder.describe(), "reason": self.embedder.reason}
 
     def facts(self) -> dict[str, object]:
@@ -56,22 +60,21 @@ class EmbedProcessor:
 
     def run(self, tasks: Iterator[Task | None], emit: Callable[[Event], None]) -> None:
         """As :class:`~reddit_assets.worker.child.Processor`."""
-        # Beside the pipeline: the exact backend is slow, and the pipeline's streams must not wait.
-        with ThreadPoolExecutor(1, "verify") as beside:
-            jobs = self._jobs(tasks, emit, beside)
-            FilePipeline(self.embedder, _Report(emit, self._metadata)).run(jobs)
+        FilePipeline(self.embedder, _Report(emit, self._metadata)).run(self._jobs(tasks, emit))
+        self._beside.shutdown()
         self._verifier.close()
 
+    def verify(self, task: Task, emit: Callable[[Event], None]) -> None:
+        """As :class:`~reddit_assets.worker.child.Verifying`."""
+        self._beside.submit(self._verify, task, emit)
+
     def _jobs(
-        self, tasks: Iterator[Task | None], emit: Callable[[Event], None], beside: Executor
+        self, tasks: Iterator[Task | None], emit: Callable[[Event], None]
     ) -> Iterator[FileJob | None]:
         """The tasks as file jobs; outputs that are fresh already are reported and left out."""
         for task in tasks:
             if task is None:
                 yield None
-                continue
-            if task.verify:
-                beside.submit(self._verify, task, emit)
                 continue
             try:
                 existing = self._existing(task)
@@ -93,9 +96,13 @@ class EmbedProcessor:
     def _verify(self, task: Task, emit: Callable[[Event], None]) -> None:
         emit(Started(task.token))
         try:
-            emit(self._verifier.verify(task))
+            found = self._verifier.verify(task)
         except Exception as error:
-            emit(Failed(task.token, Failure.of(error)))
+            # Not the file's fault, and nothing to try again: the check that asks is told.
+            log.warning("%s cannot be verified here: %s", task.key, error)
+            unable = {"unable": Failure.of(error).error}
+            found = Finished(task.token, (), data_version="", outcome="verified", metadata=unable)
+        emit(found)
 
     def _existing(self, task: Task) -> Finished | None:
         """The output if it is fresh and may be taken as it is."""

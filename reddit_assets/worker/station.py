@@ -152,9 +152,11 @@ class Station:
             return 0
         limit = 1 if self.kind is Kind.CLUSTER else self.settings.claim_jobs
         with self.lock:
-            sizes = [held.size for held in self.held.values()]
-            waiting = [held.size for held in self.held.values() if not held.started]
-        room = limit - len(sizes)
+            room = limit - len(self.held)
+            # What is only verified does not keep the streams busy.
+            making = [held for held in self.held.values() if not held.claim.verify]
+        sizes = [held.size for held in making]
+        waiting = [held.size for held in making if not held.started]
         if self.kind is Kind.CLUSTER or room <= 0:
             return room
         if not sizes:

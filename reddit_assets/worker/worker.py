@@ -245,7 +245,7 @@ class Worker:
             self._fail(station, claim, Failure.of(error))
             return
         size, stamp = 0, ""
-        if embed:
+        if embed and not claim.verify:
             with suppress(OSError):  # a missing file is the child's to report, in one place
                 stat = self.layout.chain_path(key).stat()
                 size, stamp = stat.st_size, stamp_of(stat)
