@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -23,6 +27,8 @@ from reddit_assets.jobqueue.job import Kind
 from reddit_assets.jobqueue.planner import queue_wanted, sweep
 from reddit_assets.jobqueue.queue import JobQueue
 from reddit_assets.settings import Settings
+from reddit_assets.worker import child
+from reddit_assets.worker.messages import Task
 
 TESTS = Path(__file__).parent
 
@@ -312,3 +318,42 @@ def test_three_workers_do_every_file_once(world: World) -> None:
     assert "rejected" not in totals
     assert world.queue.counts().outbox == 60
     assert len(world.made()) == 60
+
+
+def test_verify_tasks_are_answered_out_of_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a processor that is busy reading (nobody takes tasks), and how it is asked:
+    class Busy:
+        asked: ClassVar[list[str]] = []
+
+        def facts(self) -> dict[str, object]:
+            return {}
+
+        def run(self, tasks: object, emit: object) -> None: ...
+
+        def verify(self, task: Task, emit: object) -> None:
+            self.asked.append(task.token)
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(child.os, "_exit", leave)
+    ours, theirs = multiprocessing.Pipe()
+    waiting: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+
+    def receive() -> None:
+        with pytest.raises(SystemExit):  # the pipe is closed
+            child._receive(theirs, waiting, lambda event: None, Busy())
+
+    receiver = threading.Thread(target=receive)
+    receiver.start()
+    # If a task of each kind comes:
+    ours.send(Task(Kind.EMBED, "as/A/1", "make", "1"))
+    ours.send(Task(Kind.EMBED, "as/A/2", "verify", "2", verify=4))
+    ours.close()
+    receiver.join(10)
+    # Then the one to verify was handed over at once, and only the other waits.
+    assert Busy.asked == ["verify"]
+    task = waiting.get_nowait()
+    assert task is not None
+    assert task.token == "make"
+    assert waiting.empty()
