@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from reddit_assets.embedding.model import ModelSpec, find_model
+from reddit_assets.errors import ModelNotFoundError
 from reddit_assets.local.servers import PostgresServer, ValkeyServer
 
 
@@ -46,6 +48,15 @@ def own_valkey(tmp_path: Path) -> Iterator[Callable[..., ValkeyServer]]:
     yield make
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    """The real all-MiniLM-L6-v2, as its package brings it."""
+    try:
+        return find_model("all-MiniLM-L6-v2", tmp_path_factory.mktemp("models"))
+    except ModelNotFoundError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ import pytest
 from reddit_assets.embedding.conformance import BOUNDS, cosines
 from reddit_assets.embedding.engine import Embedder
 from reddit_assets.embedding.host import cpu_has_bf16
-from reddit_assets.embedding.model import ModelSpec, find_model
+from reddit_assets.embedding.model import ModelSpec
 from reddit_assets.embedding.reference import golden
 from reddit_assets.embedding.select import Choice, make_backend, open_embedder
-from reddit_assets.errors import BackendUnavailableError, ModelNotFoundError, NonconformantError
+from reddit_assets.errors import BackendUnavailableError, NonconformantError
 
 PACKAGE = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 CHOICES = [
@@ -27,11 +27,8 @@ CHOICES = [
 
 
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
-    try:
-        return find_model("all-MiniLM-L6-v2", tmp_path_factory.mktemp("models"))
-    except ModelNotFoundError as error:
-        pytest.skip(str(error))
+def spec(minilm: ModelSpec) -> ModelSpec:
+    return minilm
 
 
 def skip_unless_possible(choice: Choice) -> None:

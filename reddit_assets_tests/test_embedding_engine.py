@@ -14,20 +14,16 @@ from reddit_assets.embedding.batching import padding_share, plan_batches
 from reddit_assets.embedding.conformance import Conformance, cosines, demand
 from reddit_assets.embedding.engine import Embedder
 from reddit_assets.embedding.host import available_cores
-from reddit_assets.embedding.model import find_model
+from reddit_assets.embedding.model import ModelSpec
 from reddit_assets.embedding.reference import golden
 from reddit_assets.embedding.tokenizer import TokenTable
-from reddit_assets.errors import ModelNotFoundError, NonconformantError
+from reddit_assets.errors import NonconformantError
 from reddit_assets_tests.embedding_fakes import FakeBackend, fake_spec
 
 
 @pytest.fixture
-def embedder(tmp_path: Path) -> Embedder:
-    try:
-        spec = find_model("all-MiniLM-L6-v2", tmp_path)
-    except ModelNotFoundError as error:
-        pytest.skip(str(error))
-    return Embedder(fake_spec(spec), FakeBackend())
+def embedder(minilm: ModelSpec) -> Embedder:
+    return Embedder(fake_spec(minilm), FakeBackend())
 
 
 @pytest.mark.parametrize("padded", [True, False])

@@ -13,11 +13,12 @@ import pytest
 
 from reddit_assets.catalog.footer import read_output
 from reddit_assets.embedding import filework
+from reddit_assets.embedding.backends.base import Batch
 from reddit_assets.embedding.engine import Embedder
 from reddit_assets.embedding.filework import FileJob, FileResult
-from reddit_assets.embedding.model import find_model
+from reddit_assets.embedding.model import ModelSpec
 from reddit_assets.embedding.pipeline import FilePipeline
-from reddit_assets.errors import BadFileError, ModelNotFoundError, SourceChangedError
+from reddit_assets.errors import BadFileError, SourceChangedError
 from reddit_assets_tests.embedding_fakes import DIMENSION, FakeBackend, fake_spec
 
 WORDS = np.array(
@@ -26,12 +27,8 @@ WORDS = np.array(
 
 
 @pytest.fixture(scope="module")
-def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
-    try:
-        spec = find_model("all-MiniLM-L6-v2", tmp_path_factory.mktemp("models"))
-    except ModelNotFoundError as error:
-        pytest.skip(str(error))
-    return Embedder(fake_spec(spec), FakeBackend())
+def embedder(minilm: ModelSpec) -> Embedder:
+    return Embedder(fake_spec(minilm), FakeBackend())
 
 
 @pytest.fixture(autouse=True)
@@ -263,3 +260,34 @@ def test_a_crash_of_the_callbacks_ends_the_run(embedder: Embedder, tmp_path: Pat
     # If the pipeline runs, then it ends with that error instead of hanging
     with pytest.raises(BrokenPipeError):
         FilePipeline(embedder, Gone(), window_rows=40).run(iter(jobs))
+
+
+def test_the_first_window_leaves_files_to_other_workers(minilm: ModelSpec, tmp_path: Path) -> None:
+    # Given a hundred files and a backend that does not get on, so that no rate is known:
+    go_on = threading.Event()
+
+    class Stuck(FakeBackend):
+        def forward(self, batch: Batch) -> np.ndarray:
+            go_on.wait(30)
+            return super().forward(batch)
+
+    texts = [" ".join(WORDS)] * 50
+    jobs = []
+    for number in range(100):
+        source = tmp_path / f"c_{number}.parquet"
+        pq.write_table(pa.table({"body": [f"{text} {number}" for text in texts]}), source)
+        jobs.append(FileJob(f"{number}", f"a/b/{number}", source, tmp_path / f"e_{number}.parquet"))
+    seen = Collected()
+    with Embedder(fake_spec(minilm), Stuck()) as embedder:
+        pipeline = FilePipeline(embedder, seen)
+        thread = threading.Thread(target=pipeline.run, args=(iter(jobs),))
+        thread.start()
+        before = -1
+        while before != len(seen.begun):  # until the reader takes no more
+            before = len(seen.begun)
+            thread.join(1.0)
+        # Then it has taken what keeps it busy, and no more.
+        assert 0 < before < 60
+        go_on.set()
+        thread.join(60)
+    assert len(seen.results) == 100

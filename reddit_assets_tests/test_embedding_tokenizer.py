@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer as PlainTokenizer
 
-from reddit_assets.embedding.model import ModelSpec, find_model
+from reddit_assets.embedding.model import ModelSpec
 from reddit_assets.embedding.reference import golden
 from reddit_assets.embedding.tokenizer import HARD_LIMIT, Tokenizer, TokenTable, as_texts
 from reddit_assets.errors import ModelNotFoundError
@@ -45,11 +45,8 @@ AROUND_THE_LIMIT = ["word " * count for count in (*range(250, 258), 300, 1_000, 
 
 
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
-    try:
-        return find_model("all-MiniLM-L6-v2", tmp_path_factory.mktemp("models"))
-    except ModelNotFoundError as error:
-        pytest.skip(str(error))
+def spec(minilm: ModelSpec) -> ModelSpec:
+    return minilm
 
 
 @pytest.fixture(scope="module")

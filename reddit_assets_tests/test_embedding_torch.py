@@ -10,21 +10,18 @@ import pytest
 from reddit_assets.embedding.backends.base import Batch
 from reddit_assets.embedding.conformance import cosines
 from reddit_assets.embedding.engine import Embedder
-from reddit_assets.embedding.model import ModelSpec, find_model
+from reddit_assets.embedding.model import ModelSpec
 from reddit_assets.embedding.reference import golden
 from reddit_assets.embedding.tokenizer import Tokenizer
 from reddit_assets.embedding.weights import load_bert
-from reddit_assets.errors import BackendUnavailableError, ModelNotFoundError
+from reddit_assets.errors import BackendUnavailableError
 
 torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
-    try:
-        return find_model("all-MiniLM-L6-v2", tmp_path_factory.mktemp("models"))
-    except ModelNotFoundError as error:
-        pytest.skip(str(error))
+def spec(minilm: ModelSpec) -> ModelSpec:
+    return minilm
 
 
 def test_any_model_goes_through_sentence_transformers(spec: ModelSpec) -> None:

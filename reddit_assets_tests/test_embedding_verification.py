@@ -11,21 +11,17 @@ import pytest
 
 from reddit_assets.catalog.output import embedding_names
 from reddit_assets.embedding.engine import Embedder
-from reddit_assets.embedding.model import find_model
+from reddit_assets.embedding.model import ModelSpec
 from reddit_assets.embedding.verification import verify_file
-from reddit_assets.errors import BadFileError, ModelNotFoundError
+from reddit_assets.errors import BadFileError
 from reddit_assets_tests.embedding_fakes import DIMENSION, FakeBackend, fake_spec
 
 TEXTS = [f"text {number} of a {'long ' * (number % 7)}file" for number in range(50)]
 
 
 @pytest.fixture(scope="module")
-def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
-    try:
-        spec = find_model("all-MiniLM-L6-v2", tmp_path_factory.mktemp("models"))
-    except ModelNotFoundError as error:
-        pytest.skip(str(error))
-    return Embedder(fake_spec(spec), FakeBackend())
+def embedder(minilm: ModelSpec) -> Embedder:
+    return Embedder(fake_spec(minilm), FakeBackend())
 
 
 def write(path: Path, texts: list[str], vectors: np.ndarray, rows_per_group: int = 10) -> Path:

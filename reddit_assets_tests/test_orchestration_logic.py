@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +26,8 @@ from reddit_assets.catalog.footer import FOOTER_KEY
 from reddit_assets.catalog.layout import Layout
 from reddit_assets.jobqueue.job import Job, Kind, Result
 from reddit_assets.jobqueue.outbox import Outbox
-from reddit_assets.jobqueue.runs import withdraw
-from reddit_assets.orchestration import discovery, quality, records, run_logic
+from reddit_assets.jobqueue.runs import expired_runs, withdraw
+from reddit_assets.orchestration import discovery, quality, records, run_logic, watchdog
 from reddit_assets.orchestration import reconcile as reconciling
 from reddit_assets.orchestration.jobs import make_steering_jobs
 from reddit_assets.orchestration.run_logic import Lease, wait_for_jobs
@@ -190,6 +191,28 @@ def test_a_run_without_lease_is_failed_and_its_jobs_are_withdrawn(
     assert queue.counts().queued == 0
     assert any("3 embed jobs withdrawn" in sentence for sentence in told)
     assert bury_dead_runs(around, instance) == []
+
+
+def test_a_held_lease_outlasts_its_length_and_is_given_back(around: Surroundings) -> None:
+    queue = around.queues[Kind.EMBED]
+    with Lease(queue, "r", 0.4).held():
+        time.sleep(1.0)
+        assert expired_runs(queue) == []
+        assert queue.counts().runs == 1
+    assert queue.counts().runs == 0
+
+
+def test_a_run_without_lease_is_dead_at_the_second_look(
+    around: Surroundings, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = SimpleNamespace(dagster_run=SimpleNamespace(run_id="between two steps"))
+    monkeypatch.setattr(watchdog, "_without_lease", lambda *_: [record])
+    assert watchdog._lost(around, instance) == []
+    time.sleep(around.settings.run_lease_seconds / 2)
+    assert watchdog._lost(around, instance) == ["between two steps"]
+    monkeypatch.setattr(watchdog, "_without_lease", lambda *_: [])
+    assert watchdog._lost(around, instance) == []
+    assert not watchdog._SUSPECTS
 
 
 # --- sensors -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from reddit_assets.embedding.model import ModelSpec
 from reddit_assets.embedding.reference import Reference, golden
 from reddit_assets.errors import NonconformantError
 
-__all__ = ["BOUNDS", "Conformance", "check", "cosines", "demand", "reference_for"]
+__all__ = ["BOUNDS", "Conformance", "agreement", "check", "cosines", "demand", "reference_for"]
 
 BOUNDS = {"fp32": 0.99999, "bf16": 0.9998, "fp16": 0.9998, "int8": 0.9998}
 """Smallest cosine to the fp32 reference that each precision may have."""
@@ -56,6 +56,20 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(result), result, -1.0)
 
 
+def agreement(vectors: np.ndarray, exact: np.ndarray, *, unit: bool) -> np.ndarray:
+    """Row-wise cosine to exact vectors, float64, shape (n,).
+
+    Args:
+        unit: the vectors must have length one. A cosine does not see the length, and a vector of
+            another length is another vector: it counts as −1.
+    """
+    similar = cosines(vectors, exact)
+    if not unit:
+        return similar
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    return np.where(np.abs(lengths - 1.0) < 1e-3, similar, -1.0)
+
+
 def reference_for(spec: ModelSpec) -> Reference | None:
     """The committed reference if it is of this model, else ``None``."""
     reference = golden()
@@ -78,11 +92,7 @@ def check(embedder: Embedder, exact: Backend | None = None) -> Conformance:
             origin = "computed"
             vectors = Embedder(embedder.spec, exact).encode(golden().texts)
         reference = Reference(embedder.spec.fingerprint, golden().texts, encoded.tokens, vectors)
-    similar = cosines(encoded.vectors, reference.vectors)
-    if embedder.spec.normalize:
-        # A cosine does not see the length, and a vector of another length is another vector.
-        lengths = np.linalg.norm(encoded.vectors.astype(np.float64), axis=1)
-        similar = np.where(np.abs(lengths - 1.0) < 1e-3, similar, -1.0)
+    similar = agreement(encoded.vectors, reference.vectors, unit=embedder.spec.normalize)
     bound = BOUNDS[embedder.backend.precision]
     same_tokens = bool(np.array_equal(encoded.tokens, reference.tokens))
     return Conformance(

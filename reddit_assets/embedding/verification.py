@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from reddit_assets.catalog.chainfile import TEXT_COLUMNS, texts_of
 from reddit_assets.catalog.footer import EmbeddingFooter, is_embedding_column, read_output
-from reddit_assets.embedding.conformance import BOUNDS, cosines
+from reddit_assets.embedding.conformance import BOUNDS, agreement
 from reddit_assets.embedding.engine import Embedder
 from reddit_assets.errors import BadFileError
 
@@ -80,11 +80,8 @@ def verify_file(path: Path, reference: Embedder, rows: int, *, seed: int = 0) ->
         raise BadFileError(
             f"{path} has vectors of {vectors.shape[1]} dimensions, the model {reference.dimension}."
         )
-    similar = cosines(vectors, reference.encode(texts))
-    if reference.spec.normalize and footer is not None:
-        # A cosine does not see the length, and a vector of another length is another vector.
-        lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-        similar = np.where(np.abs(lengths - 1.0) < 1e-3, similar, -1.0)
+    unit = reference.spec.normalize and footer is not None
+    similar = agreement(vectors, reference.encode(texts), unit=unit)
     return Verification(len(similar), float(similar.min()), float(similar.mean()), bound, model)
 
 

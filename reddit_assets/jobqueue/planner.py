@@ -18,7 +18,7 @@ from reddit_assets.catalog.keys import shard_of
 from reddit_assets.catalog.output import remove_temporary
 from reddit_assets.catalog.scan import Scanner, SubredditStatus, Verdict
 from reddit_assets.errors import RedditAssetsError
-from reddit_assets.jobqueue.job import VERIFY, Job, Kind, Lane, outputs_of
+from reddit_assets.jobqueue.job import VERIFY, Job, Kind, Lane, outputs_of, partition_of
 from reddit_assets.jobqueue.queue import Enqueued, JobQueue
 
 __all__ = [
@@ -252,7 +252,7 @@ def _vanished(scanner: Scanner, kind: Kind, key: str) -> bool:
     """
     if key.startswith(VERIFY):
         return True
-    if key.startswith(("foreign:", "malformed:")):
+    if partition_of(key) is None:
         return False
     layout = scanner.layout
     if kind is Kind.EMBED:

@@ -105,9 +105,9 @@ def _ask(
     """Queue verify jobs and take the answers; why some are missing."""
     counts = queue.counts()
     if counts.paused:
-        return "The queue is paused."
+        return "The queue is paused: resume it with `reddit-assets resume`."
     if not counts.workers:
-        return "No embedding worker is there."
+        return "No embedding worker is there: start one with `reddit-assets worker`."
     wanted = [Job(Kind.EMBED, key, "", verify=rows) for key in keys]
     jobs = {job.queue_key: job for job in wanted}
     queue.enqueue(wanted, layout, run=lease.run)
@@ -122,4 +122,7 @@ def _ask(
                 found.take(job.key, result)
                 heard = time.monotonic()
         recorded(queue, lease.run, own)
-    return f"No worker has answered for {patience:.0f} s."
+    return (
+        f"No worker has answered for {patience:.0f} s: look at the workers' logs, or raise "
+        "REDDIT_VERIFY_SECONDS."
+    )
