@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from reddit_assets.embedding.host import cpu_name
+from reddit_assets.engines.embedding.host import cpu_name
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO / "reddit_assets_tests"))

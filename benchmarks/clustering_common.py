@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 from embedding_common import MODEL, REPOSITORY, RESULTS, chain_files, posts
 from numpy.typing import NDArray
 
-from reddit_assets.catalog.footer import cluster_inputs
-from reddit_assets.catalog.layout import Layout
-from reddit_assets.clustering.inputs import open_inputs
-from reddit_assets.embedding.host import cpu_name
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.provenance import cluster_inputs
+from reddit_assets.engines.embedding.host import cpu_name
+from reddit_assets.tasks.inputs import open_inputs
 
 __all__ = ["RESULTS", "arguments", "jittered", "load", "surroundings", "timed", "write"]
 
@@ -54,8 +54,8 @@ def load(root: Path | None) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
 
 def _embedded() -> tuple[NDArray[np.float32], NDArray[np.str_]]:
     """The chain files' posts, embedded once."""
-    from reddit_assets.embedding.model import find_model
-    from reddit_assets.embedding.select import open_embedder
+    from reddit_assets.engines.embedding.model import find_model
+    from reddit_assets.engines.embedding.select import open_embedder
 
     paths = chain_files()
     names = np.concatenate(

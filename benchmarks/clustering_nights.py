@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from clustering_common import RESULTS, arguments, load, surroundings, write
 
-from reddit_assets.clustering.clusterer import cluster
-from reddit_assets.clustering.identity import Former, keep_identities
+from reddit_assets.engines.clustering.clusterer import cluster
+from reddit_assets.engines.clustering.identity import Former, keep_identities
 
 NEW_SHARE = 0.02
 

@@ -16,12 +16,12 @@ import numpy as np
 from clustering_common import RESULTS, arguments, load, surroundings, timed, write
 from sklearn.metrics import adjusted_rand_score, v_measure_score
 
-from reddit_assets.clustering.canonical import canonical_order
-from reddit_assets.clustering.clusterer import cluster
-from reddit_assets.clustering.graph import build_graph
-from reddit_assets.clustering.hdbscan_ import tree_clusters
-from reddit_assets.clustering.params import ClusterParams
-from reddit_assets.clustering.spanning import spanning_tree
+from reddit_assets.engines.clustering.canonical import canonical_order
+from reddit_assets.engines.clustering.clusterer import cluster
+from reddit_assets.engines.clustering.graph import build_graph
+from reddit_assets.engines.clustering.hdbscan_ import tree_clusters
+from reddit_assets.engines.clustering.params import ClusterParams
+from reddit_assets.engines.clustering.spanning import spanning_tree
 
 ROWS = 10_000
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from clustering_common import RESULTS, arguments, jittered, load, surroundings, write
 
-from reddit_assets.clustering.clusterer import cluster
-from reddit_assets.clustering.params import ClusterParams
+from reddit_assets.engines.clustering.clusterer import cluster
+from reddit_assets.engines.clustering.params import ClusterParams
 
 
 def one(vectors_file: Path, rows: int, memory_mb: int, spread: float) -> dict[str, Any]:

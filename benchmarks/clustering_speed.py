@@ -16,7 +16,7 @@ import numpy as np
 from clustering_common import RESULTS, arguments, load, surroundings, timed, write
 from clustering_quality import ROWS, original
 
-from reddit_assets.clustering.clusterer import cluster
+from reddit_assets.engines.clustering.clusterer import cluster
 
 
 def main() -> None:

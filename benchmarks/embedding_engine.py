@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from embedding_common import MODEL, data_name, host_facts, posts, quiet, show, write_csv
 
-from reddit_assets.embedding.host import available_cores
+from reddit_assets.engines.embedding.host import available_cores
 
 DENSE_FLOPS = 6 * 2 * (4 * 384 * 384 + 2 * 384 * 1536)
 """Operations per token in products with weights."""
@@ -39,7 +39,7 @@ PEER = "sentence-transformers fp32, encode(batch_size=32)"
 
 
 def spec() -> Any:
-    from reddit_assets.embedding.model import find_model
+    from reddit_assets.engines.embedding.model import find_model
 
     return find_model(MODEL, Path("models"))
 
@@ -60,8 +60,8 @@ def original() -> Callable[[list[str]], np.ndarray]:
     import onnxruntime
     from tokenizers import Tokenizer
 
-    from reddit_assets.embedding.graph import build_encoder
-    from reddit_assets.embedding.weights import load_bert
+    from reddit_assets.engines.embedding.graph import build_encoder
+    from reddit_assets.engines.embedding.weights import load_bert
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cores()
@@ -91,8 +91,8 @@ def original() -> Callable[[list[str]], np.ndarray]:
 
 
 def engine(backend: str, precision: str) -> Callable[[Any], np.ndarray]:
-    from reddit_assets.embedding.engine import Embedder
-    from reddit_assets.embedding.select import Choice, make_backend
+    from reddit_assets.engines.embedding.engine import Embedder
+    from reddit_assets.engines.embedding.select import Choice, make_backend
 
     cores = available_cores()
     opened = make_backend(spec(), Choice(backend, "cpu", precision), threads=cores)
@@ -115,7 +115,7 @@ def serve(name: str, count: int, size: int, data: Path | None, target: Path) -> 
     """In a process of its own: load, warm up, then time each slice that is asked for."""
     texts = posts(data, count)
     if name.startswith("peak"):
-        from reddit_assets.embedding.peak import matmul_gflops
+        from reddit_assets.engines.embedding.peak import matmul_gflops
 
         for _ in sys.stdin:
             print(json.dumps(matmul_gflops(name.split()[1], available_cores())), flush=True)
@@ -229,8 +229,8 @@ def report(
     made: dict[str, np.ndarray],
     facts: dict[str, str],
 ) -> None:
-    from reddit_assets.embedding.conformance import cosines
-    from reddit_assets.embedding.tokenizer import Tokenizer
+    from reddit_assets.engines.embedding.conformance import cosines
+    from reddit_assets.engines.embedding.tokenizer import Tokenizer
 
     lengths = Tokenizer(spec())(posts(options.data, options.posts)).lengths
     tokens = int(lengths.sum())

@@ -43,7 +43,7 @@ from embedding_common import (
     write_csv,
 )
 
-from reddit_assets.embedding.host import available_cores
+from reddit_assets.engines.embedding.host import available_cores
 
 SMALL_ROWS = 5
 LONG_ROWS, LONG_REFERENCE = 300_000, 10_000
@@ -52,10 +52,10 @@ LONG_ROWS, LONG_REFERENCE = 300_000, 10_000
 # --- one worker ------------------------------------------------------------------------------
 def work(root: str, url: str, threads: int, target: str) -> None:
     """In a process of its own: a worker until the queue is empty; its times as JSON."""
-    from reddit_assets.catalog.layout import Layout
-    from reddit_assets.jobqueue.connection import connect
-    from reddit_assets.jobqueue.job import Kind
-    from reddit_assets.jobqueue.queue import JobQueue
+    from reddit_assets.corpus.layout import Layout
+    from reddit_assets.ledger.connection import connect
+    from reddit_assets.ledger.job import Kind
+    from reddit_assets.ledger.queue import JobQueue
     from reddit_assets.settings import load_settings
     from reddit_assets.worker.display import Display
     from reddit_assets.worker.worker import Worker
@@ -105,9 +105,9 @@ def processor_seconds(family: list[psutil.Process]) -> float:
 
 def run_workers(make_tree: Callable[[Path], None], workers: int = 1) -> dict[str, Any]:
     """Queue a fresh tree and let ``workers`` workers, which share the cores, embed it."""
-    from reddit_assets.jobqueue.connection import connect
-    from reddit_assets.jobqueue.job import Kind
-    from reddit_assets.jobqueue.queue import JobQueue
+    from reddit_assets.ledger.connection import connect
+    from reddit_assets.ledger.job import Kind
+    from reddit_assets.ledger.queue import JobQueue
     from reddit_assets.local.servers import ValkeyServer
     from reddit_assets.settings import load_settings
 
@@ -183,8 +183,8 @@ def engine_alone(data: Path | None) -> dict[str, Any]:
 
 
 def serve_engine(data: Path | None) -> None:
-    from reddit_assets.embedding.model import find_model
-    from reddit_assets.embedding.select import open_embedder
+    from reddit_assets.engines.embedding.model import find_model
+    from reddit_assets.engines.embedding.select import open_embedder
 
     embedder = open_embedder(find_model(MODEL, Path("models")))
     texts = posts(data)
@@ -240,8 +240,8 @@ def split_tree(table: pa.Table, rows_per_file: int) -> Callable[[Path], None]:
 
 def middling_posts(count: int, data: Path | None) -> pa.Array:
     """Posts of about 116 tokens on average: the longest of the shortest are left out."""
-    from reddit_assets.embedding.model import find_model
-    from reddit_assets.embedding.tokenizer import Tokenizer
+    from reddit_assets.engines.embedding.model import find_model
+    from reddit_assets.engines.embedding.tokenizer import Tokenizer
 
     texts = posts(data)
     lengths = Tokenizer(find_model(MODEL, Path("models")))(texts).lengths

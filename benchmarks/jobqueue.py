@@ -17,12 +17,12 @@ from pathlib import Path
 
 import psutil
 
-from reddit_assets.catalog.layout import Layout
-from reddit_assets.embedding.host import cpu_name
-from reddit_assets.jobqueue.connection import connect
-from reddit_assets.jobqueue.job import Job, Kind, Result
-from reddit_assets.jobqueue.outbox import Outbox
-from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.engines.embedding.host import cpu_name
+from reddit_assets.ledger.connection import connect
+from reddit_assets.ledger.job import Job, Kind, Result
+from reddit_assets.ledger.outbox import Outbox
+from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.servers import ValkeyServer
 from reddit_assets.settings import Settings
 

@@ -20,11 +20,11 @@ from statistics import median
 
 from dagster import DagsterInstance
 
-from reddit_assets.embedding.host import cpu_name
-from reddit_assets.jobqueue.job import Result
-from reddit_assets.jobqueue.outbox import OutboxEntry
+from reddit_assets.engines.embedding.host import cpu_name
+from reddit_assets.ledger.job import Result
+from reddit_assets.ledger.outbox import OutboxEntry
 from reddit_assets.local.servers import PostgresServer
-from reddit_assets.orchestration.instance_sink import InstanceSink
+from reddit_assets.platform.reporting.instance import InstanceSink
 from reddit_assets.settings import Settings
 
 RESULTS = Path(__file__).parent / "results" / "orchestration.csv"
@@ -73,7 +73,7 @@ def events_per_second(folder: Path, number: int) -> tuple[float, float]:
             for start in range(0, number, 1_000):
                 sink.report(entries[start : start + 1_000])
             batched = number / (time.perf_counter() - started)
-            from reddit_assets.orchestration.inputs import materializer
+            from reddit_assets.platform.reporting.inputs import materializer
 
             make = materializer(instance, sink.layout, ())
             events = make.outputs(results(100, number))
@@ -85,7 +85,7 @@ def events_per_second(folder: Path, number: int) -> tuple[float, float]:
 
 
 def _layout(settings: Settings):  # type: ignore[no-untyped-def]
-    from reddit_assets.catalog.layout import Layout
+    from reddit_assets.corpus.layout import Layout
 
     return Layout.from_settings(settings)
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from dagster import Definitions, in_process_executor
 
-from reddit_assets.orchestration.factory import make_assets, make_inputs
-from reddit_assets.orchestration.jobs import (
+from reddit_assets.platform.factory import make_assets, make_inputs
+from reddit_assets.platform.jobs import (
     make_corpus,
     make_nightly,
     make_schedule,
     make_steering_jobs,
 )
-from reddit_assets.orchestration.names import asset_sets
-from reddit_assets.orchestration.sensors import make_sensors
+from reddit_assets.platform.names import asset_sets
+from reddit_assets.platform.sensors import make_sensors
 from reddit_assets.settings import load_settings
 
 settings = load_settings()

@@ -12,7 +12,6 @@ __all__ = [
     "ModelMismatchError",
     "ModelNotFoundError",
     "NonconformantError",
-    "OutOfSpaceError",
     "QueueFullError",
     "QueueUnavailableError",
     "RedditAssetsError",
@@ -20,6 +19,7 @@ __all__ = [
     "SettingsError",
     "SourceChangedError",
     "StartupError",
+    "WriteError",
 ]
 
 
@@ -76,7 +76,7 @@ class SourceChangedError(RedditAssetsError):
     """The source changed while it was read; the next attempt reads the new content."""
 
 
-class OutOfSpaceError(RedditAssetsError):
+class WriteError(RedditAssetsError):
     """The output could not be written: disk full, read-only target, no permission."""
 
 

@@ -1,7 +1,7 @@
 """One frozen settings object: each setting is an environment variable, a flag and a sentence.
 
 Imports nothing from the project but ``errors``. Every room takes what it needs as arguments;
-only ``cli`` and ``orchestration`` read the environment, through :func:`load_settings`.
+only ``cli`` and ``platform`` read the environment, through :func:`load_settings`.
 """
 
 from __future__ import annotations

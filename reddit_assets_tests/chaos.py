@@ -25,14 +25,14 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reddit_assets.catalog.footer import EmbeddingFooter, FooterCache, read_output
-from reddit_assets.catalog.layout import Layout
-from reddit_assets.catalog.scan import Scanner, ScanOptions, Verdict
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.provenance import EmbeddingProvenance, ProvenanceCache, read_output
+from reddit_assets.corpus.scan import Scanner, ScanOptions, Verdict
 from reddit_assets.errors import QueueUnavailableError, RedditAssetsError
-from reddit_assets.jobqueue.connection import connect
-from reddit_assets.jobqueue.job import Kind
-from reddit_assets.jobqueue.planner import queue_wanted, sweep
-from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.ledger.connection import connect
+from reddit_assets.ledger.job import Kind
+from reddit_assets.ledger.planner import queue_wanted, sweep
+from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.instance import write_instance
 from reddit_assets.local.servers import PostgresServer, ValkeyServer, free_port
 from reddit_assets.settings import Settings
@@ -218,7 +218,9 @@ class Chaos:
                 instance.add_dynamic_partitions("chain_files", keys[start : start + 1000])
 
     def scanner(self, *, deep: bool = False) -> Scanner:
-        return Scanner(self.layout, ScanOptions(settle_seconds=0, deep=deep), footers=FooterCache())
+        return Scanner(
+            self.layout, ScanOptions(settle_seconds=0, deep=deep), provenances=ProvenanceCache()
+        )
 
     # --- the faults ----------------------------------------------------------------------
     def run(self) -> Report:
@@ -350,8 +352,8 @@ class Chaos:
         """Let work in progress end, and do what the nightly rescan does."""
         from dagster import DagsterInstance
 
-        from reddit_assets.orchestration.reconcile import reconcile
-        from reddit_assets.orchestration.surroundings import Surroundings
+        from reddit_assets.platform.services.reconcile import reconcile
+        from reddit_assets.workspace import Workspace
 
         deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
@@ -370,9 +372,9 @@ class Chaos:
         for path in self.layout.embeddings.glob("**/*.parquet"):
             os.utime(path, (then, then))  # old enough for the comparison with Dagster
         os.environ["DAGSTER_HOME"] = str(self.home)
-        around = Surroundings.load(self.settings)
+        workspace = Workspace.load(self.settings)
         with DagsterInstance.from_config(str(self.home)) as instance:
-            told, _ = reconcile(around, instance)
+            told, _ = reconcile(workspace, instance)
             self.report.notes += told
             self.materialized = instance.get_materialized_partitions(_asset_key())
 
@@ -399,9 +401,9 @@ class Chaos:
                     continue
                 if rows != 3 or output.dimension != 8:
                     report.invalid += 1
-                elif isinstance(output.footer, EmbeddingFooter):
+                elif isinstance(output.provenance, EmbeddingProvenance):
                     # A worker killed between rename and log line leaves no line; its token held.
-                    if (file.key, output.footer.writer["token"]) in late:
+                    if (file.key, output.provenance.writer["token"]) in late:
                         report.published_without_token += 1
                 else:
                     report.by_plain_consumers += 1

@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 import redis
 from hash_processor import MODEL, PROCESSORS
 
-from reddit_assets.catalog.layout import Layout
-from reddit_assets.jobqueue.connection import connect, redis_errors
-from reddit_assets.jobqueue.job import Claim, Kind
-from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.ledger.connection import connect, redis_errors
+from reddit_assets.ledger.job import Claim, Kind
+from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import load_settings
+from reddit_assets.tasks.messages import Finished
 from reddit_assets.worker.display import Display
-from reddit_assets.worker.messages import Finished
-from reddit_assets.worker.station import Station
+from reddit_assets.worker.slot import WorkerSlot
 from reddit_assets.worker.worker import Worker
 
 
@@ -43,10 +43,10 @@ def note(line: str) -> None:
 class LoggedWorker(Worker):
     """Says of every publication whether its token held before and after."""
 
-    def _publish(self, station: Station, claim: Claim, event: Finished) -> None:
-        super()._publish(station, claim, event)
-        entry = f"{station.queue.prefix}job:{claim.key}"
-        found = self._patiently(lambda: _fields(station.queue, entry))
+    def _publish(self, slot: WorkerSlot, claim: Claim, event: Finished) -> None:
+        super()._publish(slot, claim, event)
+        entry = f"{slot.queue.prefix}job:{claim.key}"
+        found = self._patiently(lambda: _fields(slot.queue, entry))
         state, token = found or (None, None)
         # Only another holder makes it late. A server that was killed may have forgotten the last
         # second, and with it who held what.

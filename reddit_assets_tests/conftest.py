@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from reddit_assets.embedding.model import ModelSpec, find_model
+from reddit_assets.engines.embedding.model import ModelSpec, find_model
 from reddit_assets.errors import ModelNotFoundError
 from reddit_assets.local.servers import PostgresServer, ValkeyServer
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from reddit_assets.embedding.backends.base import Backend, Batch
-from reddit_assets.embedding.model import ModelSpec
+from reddit_assets.engines.embedding.backends.base import Backend, Batch
+from reddit_assets.engines.embedding.model import ModelSpec
 
 __all__ = ["FakeBackend", "fake_spec"]
 

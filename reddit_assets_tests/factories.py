@@ -10,13 +10,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reddit_assets.catalog.footer import (
-    FOOTER_KEY,
-    EmbeddingFooter,
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.provenance import (
+    PROVENANCE_KEY,
+    EmbeddingProvenance,
     ModelIdentity,
     SourceIdentity,
 )
-from reddit_assets.catalog.layout import Layout
 
 MODEL = ModelIdentity(
     name="test-model", fingerprint="feed", dimension=4, max_tokens=256, pooling="mean"
@@ -44,7 +44,7 @@ def write_chain(
 
 def write_embedding(layout: Layout, key: str, *, model: ModelIdentity = MODEL) -> Path:
     """An embedding file of the chain file as it is now, with a footer and no real vectors."""
-    from reddit_assets.catalog.fingerprints import content_fingerprint, embedding_version
+    from reddit_assets.corpus.fingerprints import content_fingerprint, embedding_version
 
     chain = layout.chain_path(key)
     with open(chain, "rb") as file:
@@ -55,7 +55,7 @@ def write_embedding(layout: Layout, key: str, *, model: ModelIdentity = MODEL) -
         value = 1.0 if index == 0 else 0.0
         column = pa.array([value] * table.num_rows, pa.float32())
         table = table.append_column(f"emb_{index:03d}", column)
-    footer = EmbeddingFooter(
+    provenance = EmbeddingProvenance(
         key=key,
         data_version=embedding_version(fingerprint, model.fingerprint),
         source=SourceIdentity(
@@ -68,6 +68,9 @@ def write_embedding(layout: Layout, key: str, *, model: ModelIdentity = MODEL) -
     )
     path = layout.embedding_path(key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {**(table.schema.metadata or {}), FOOTER_KEY: footer.model_dump_json().encode()}
+    metadata = {
+        **(table.schema.metadata or {}),
+        PROVENANCE_KEY: provenance.model_dump_json().encode(),
+    }
     pq.write_table(table.replace_schema_metadata(metadata), path)
     return path

@@ -9,16 +9,16 @@ from contextlib import suppress
 
 import numpy as np
 
-from reddit_assets.catalog.chainfile import ChainFile, texts_of
-from reddit_assets.catalog.fingerprints import embedding_version
-from reddit_assets.catalog.footer import EmbeddingFooter, ModelIdentity, read_output
-from reddit_assets.catalog.layout import Layout
-from reddit_assets.catalog.output import EmbeddingWriter, temporary_path
-from reddit_assets.catalog.scan import Scanner, ScanOptions
-from reddit_assets.catalog.wanted import claim_wanted_model
-from reddit_assets.jobqueue.job import Failure, Kind
+from reddit_assets.corpus.chainfile import ChainFile, texts_of
+from reddit_assets.corpus.fingerprints import embedding_version
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.output import EmbeddingWriter, temporary_path
+from reddit_assets.corpus.provenance import EmbeddingProvenance, ModelIdentity, read_output
+from reddit_assets.corpus.scan import Scanner, ScanOptions
+from reddit_assets.corpus.wanted import claim_wanted_model
+from reddit_assets.ledger.job import Failure, Kind
 from reddit_assets.settings import Settings
-from reddit_assets.worker.messages import Event, Failed, Finished, Progress, Started, Task
+from reddit_assets.tasks.messages import Event, Failed, Finished, Progress, Started, Task
 
 MODEL = ModelIdentity(name="hash", fingerprint="hash-8", dimension=8, max_tokens=256, pooling="sum")
 PROCESSORS = {
@@ -73,7 +73,7 @@ class HashProcessor:
                     emit(Progress(task.token, len(texts)))
                 chain.verify_unchanged()
                 writer.finish(
-                    EmbeddingFooter(
+                    EmbeddingProvenance(
                         key=task.key,
                         data_version=version,
                         source=chain.source,
@@ -131,8 +131,8 @@ def worker_main() -> int:
     import logging
     import sys
 
-    from reddit_assets.jobqueue.connection import connect
-    from reddit_assets.jobqueue.queue import JobQueue
+    from reddit_assets.ledger.connection import connect
+    from reddit_assets.ledger.queue import JobQueue
     from reddit_assets.settings import load_settings
     from reddit_assets.worker.display import Display
     from reddit_assets.worker.worker import Worker

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from reddit_assets.local.servers import PostgresServer
-from reddit_assets_tests.orchestration_stack import Live, running, wait_for
+from reddit_assets_tests.platform_stack import Live, running, wait_for
 
 pytestmark = pytest.mark.browser
 

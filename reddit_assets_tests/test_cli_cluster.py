@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reddit_assets.catalog.layout import Layout
 from reddit_assets.cli.app import run
+from reddit_assets.corpus.layout import Layout
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from reddit_assets import __version__
-from reddit_assets.catalog.layout import Layout
 from reddit_assets.cli.app import run
-from reddit_assets.jobqueue.connection import connect
-from reddit_assets.jobqueue.job import Failure, Kind
-from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.ledger.connection import connect
+from reddit_assets.ledger.job import Failure, Kind
+from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings, load_settings
 
 

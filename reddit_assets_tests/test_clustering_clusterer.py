@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from reddit_assets.clustering.clusterer import Clustering, cluster
-from reddit_assets.clustering.params import ClusterParams
+from reddit_assets.engines.clustering.clusterer import Clustering, cluster
+from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.errors import ClusteringError
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
@@ -138,7 +138,7 @@ def test_above_a_limit_a_sample_is_clustered(
 ) -> None:
     # Given groups, and a limit that lets only some of the rows be clustered
     vectors, truth = blobs([600, 600, 600], spread=0.05)
-    monkeypatch.setattr("reddit_assets.clustering.sample.MIN_SAMPLE", 600)
+    monkeypatch.setattr("reddit_assets.engines.clustering.sample.MIN_SAMPLE", 600)
     # If they are clustered
     found = cluster(vectors, ClusterParams(min_cluster_size=60, **limit))
     # Then the rest is assigned, said so, and as right as the sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reddit_assets.clustering.identity import Former, keep_identities
+from reddit_assets.engines.clustering.identity import Former, keep_identities
 
 
 def directions(count: int) -> np.ndarray:

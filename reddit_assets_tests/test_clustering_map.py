@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from reddit_assets.clustering.map import MAX_POINTS, map_page, map_rows
+from reddit_assets.engines.clustering.map import MAX_POINTS, map_page, map_rows
 
 
 def page(texts: list[str]) -> str:
@@ -53,7 +53,7 @@ def test_a_large_subreddit_is_drawn_as_a_sample_with_every_cluster() -> None:
 
 def test_the_picture_is_bounded() -> None:
     pytest.importorskip("matplotlib")
-    from reddit_assets.clustering.map import map_png
+    from reddit_assets.engines.clustering.map import map_png
 
     # Given many points and names that a font may lack
     rng = np.random.default_rng(0)

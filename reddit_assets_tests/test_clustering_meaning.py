@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from reddit_assets.clustering.keywords import class_keywords, cluster_name, tokens
-from reddit_assets.clustering.representatives import representatives
+from reddit_assets.engines.clustering.keywords import class_keywords, cluster_name, tokens
+from reddit_assets.engines.clustering.representatives import representatives
 
 
 def test_tokens_leave_out_what_is_not_language() -> None:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 pytest.importorskip("numba")
 
-from reddit_assets.clustering.cells import build_cells
-from reddit_assets.clustering.neighbors import knn, nearest
+from reddit_assets.engines.clustering.cells import build_cells
+from reddit_assets.engines.clustering.neighbors import knn, nearest
 
 
 def unit(rows: int, *, seed: int = 0, groups: int = 20) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reddit_assets.clustering.params import ClusterParams
+from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.settings import Settings
 
 

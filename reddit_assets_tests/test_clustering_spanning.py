@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("hdbscan")
 
-from reddit_assets.clustering.graph import build_graph
-from reddit_assets.clustering.hdbscan_ import tree_clusters
-from reddit_assets.clustering.params import ClusterParams
-from reddit_assets.clustering.spanning import spanning_tree
+from reddit_assets.engines.clustering.graph import build_graph
+from reddit_assets.engines.clustering.hdbscan_ import tree_clusters
+from reddit_assets.engines.clustering.params import ClusterParams
+from reddit_assets.engines.clustering.spanning import spanning_tree
 
 
 @pytest.mark.parametrize(("selection", "size", "samples"), [("leaf", 5, 3), ("eom", 10, 5)])

@@ -14,21 +14,21 @@ import pytest
 pytest.importorskip("hdbscan")
 pytest.importorskip("evoc")
 
-from reddit_assets.catalog.fingerprints import cluster_version, set_hash
-from reddit_assets.catalog.footer import (
-    ClusterFooter,
-    EmbeddingFooter,
+from reddit_assets.corpus.fingerprints import cluster_version, set_hash
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.output import EmbeddingWriter, publish
+from reddit_assets.corpus.provenance import (
+    ClusterProvenance,
+    EmbeddingProvenance,
     ModelIdentity,
     SourceIdentity,
     cluster_inputs,
     read_output,
 )
-from reddit_assets.catalog.layout import Layout
-from reddit_assets.catalog.output import EmbeddingWriter, publish
-from reddit_assets.clustering.params import ClusterParams
-from reddit_assets.clustering.report import clusters_report, render
-from reddit_assets.clustering.subreddit import ClusterResult, cluster_subreddit
+from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.errors import BadFileError, ClusteringError
+from reddit_assets.tasks.report import clusters_report, render
+from reddit_assets.tasks.subreddit import ClusterResult, cluster_subreddit
 
 THEMES = [
     "sourdough bread starter flour",
@@ -75,7 +75,9 @@ def embed(
     with EmbeddingWriter(layout.embedding_path(key), source.schema, vectors.shape[1]) as writer:
         for batch in source.to_batches():
             writer.write(batch, vectors)
-        writer.finish(EmbeddingFooter(key=key, data_version="v" + key, source=said, model=identity))
+        writer.finish(
+            EmbeddingProvenance(key=key, data_version="v" + key, source=said, model=identity)
+        )
 
 
 def run(layout: Layout, keys: list[str], **params: Any) -> ClusterResult:
@@ -115,17 +117,19 @@ def test_rows_columns_and_footer(layout: Layout) -> None:
     assert result.metadata["clusters"] >= 4
     assert result.rows == 280
     # and the footer is what a scan compares
-    footer = read_output(layout.cluster_path("co/Cooking")).footer
-    assert isinstance(footer, ClusterFooter)
+    provenance = read_output(layout.cluster_path("co/Cooking")).provenance
+    assert isinstance(provenance, ClusterProvenance)
     files = cluster_inputs(layout, keys)
-    assert footer.inputs == {key: "v" + key for key in keys}
-    assert footer.inputs_hash == set_hash(footer.inputs)
-    assert footer.inputs_stamp == set_hash(
+    assert provenance.inputs == {key: "v" + key for key in keys}
+    assert provenance.inputs_hash == set_hash(provenance.inputs)
+    assert provenance.inputs_stamp == set_hash(
         {key: file.stamp for key, file in zip(keys, files, strict=True)}
     )
-    assert footer.settings_fingerprint == ClusterParams().fingerprint
-    assert footer.data_version == result.data_version
-    assert footer.data_version == cluster_version(footer.inputs_hash, ClusterParams().fingerprint)
+    assert provenance.settings_fingerprint == ClusterParams().fingerprint
+    assert provenance.data_version == result.data_version
+    assert provenance.data_version == cluster_version(
+        provenance.inputs_hash, ClusterParams().fingerprint
+    )
     json.dumps([result.metadata, result.table])
 
 
@@ -281,7 +285,7 @@ def test_an_error_while_writing_leaves_nothing(
     def fail(*args: Any, **more: Any) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("reddit_assets.clustering.subreddit.write_clustered", fail)
+    monkeypatch.setattr("reddit_assets.tasks.subreddit.write_clustered", fail)
     # If the subreddit is clustered, then no temporary file is left
     with pytest.raises(OSError, match="space"):
         cluster_subreddit(layout, "co/Cooking", ["co/Cooking/a"], ClusterParams(), token="tok")

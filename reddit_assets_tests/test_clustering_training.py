@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("evoc")
 
-from reddit_assets.clustering.canonical import canonical_order
-from reddit_assets.clustering.graph import build_graph, fuzzy_graph
-from reddit_assets.clustering.training import _buckets, train
+from reddit_assets.engines.clustering.canonical import canonical_order
+from reddit_assets.engines.clustering.graph import build_graph, fuzzy_graph
+from reddit_assets.engines.clustering.training import _buckets, train
 
 
 def grouped(rows: int, seed: int) -> np.ndarray:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reddit_assets.embedding.conformance import BOUNDS, cosines
-from reddit_assets.embedding.engine import Embedder
-from reddit_assets.embedding.host import cpu_has_bf16
-from reddit_assets.embedding.model import ModelSpec
-from reddit_assets.embedding.reference import golden
-from reddit_assets.embedding.select import Choice, make_backend, open_embedder
+from reddit_assets.engines.embedding.conformance import BOUNDS, cosines
+from reddit_assets.engines.embedding.engine import Embedder
+from reddit_assets.engines.embedding.host import cpu_has_bf16
+from reddit_assets.engines.embedding.model import ModelSpec
+from reddit_assets.engines.embedding.reference import golden
+from reddit_assets.engines.embedding.select import Choice, make_backend, open_embedder
 from reddit_assets.errors import BackendUnavailableError, NonconformantError
 
 PACKAGE = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
@@ -120,8 +120,8 @@ def test_a_fully_onnx_host_needs_no_torch(spec: ModelSpec, tmp_path: Path) -> No
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from reddit_assets.embedding.model import find_model\n"
-        "from reddit_assets.embedding.select import open_embedder\n"
+        "from reddit_assets.engines.embedding.model import find_model\n"
+        "from reddit_assets.engines.embedding.select import open_embedder\n"
         f"spec = find_model({str(spec.path)!r}, Path({str(tmp_path)!r}))\n"
         "print(open_embedder(spec, backend='onnx', threads=1).encode(['a text']).shape)\n"
         "heavy = {'torch', 'dagster', 'transformers', 'sentence_transformers'} & set(sys.modules)\n"

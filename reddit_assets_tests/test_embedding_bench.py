@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from reddit_assets.embedding import peak
-from reddit_assets.embedding.bench import bench_table, run_bench
-from reddit_assets.embedding.model import find_model
+from reddit_assets.engines.embedding import peak
+from reddit_assets.engines.embedding.bench import bench_table, run_bench
+from reddit_assets.engines.embedding.model import find_model
 from reddit_assets.errors import ModelNotFoundError
 
 

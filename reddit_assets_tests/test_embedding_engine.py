@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from reddit_assets.embedding import conformance
-from reddit_assets.embedding.backends.base import Batch
-from reddit_assets.embedding.batching import padding_share, plan_batches
-from reddit_assets.embedding.conformance import Conformance, cosines, demand
-from reddit_assets.embedding.engine import Embedder
-from reddit_assets.embedding.host import available_cores
-from reddit_assets.embedding.model import ModelSpec
-from reddit_assets.embedding.reference import golden
-from reddit_assets.embedding.tokenizer import TokenTable
+from reddit_assets.engines.embedding import conformance
+from reddit_assets.engines.embedding.backends.base import Batch
+from reddit_assets.engines.embedding.batching import padding_share, plan_batches
+from reddit_assets.engines.embedding.conformance import Conformance, cosines, demand
+from reddit_assets.engines.embedding.engine import Embedder
+from reddit_assets.engines.embedding.host import available_cores
+from reddit_assets.engines.embedding.model import ModelSpec
+from reddit_assets.engines.embedding.reference import golden
+from reddit_assets.engines.embedding.tokenizer import TokenTable
 from reddit_assets.errors import NonconformantError
 from reddit_assets_tests.embedding_fakes import FakeBackend, fake_spec
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reddit_assets.embedding import hub
-from reddit_assets.embedding.engine import Embedder
-from reddit_assets.embedding.export import export_onnx
-from reddit_assets.embedding.model import SIDECAR, ModelSpec, find_model, read_model_folder
-from reddit_assets.embedding.reference import golden
-from reddit_assets.embedding.select import Choice, make_backend
-from reddit_assets.embedding.weights import load_bert
+from reddit_assets.engines.embedding import hub
+from reddit_assets.engines.embedding.engine import Embedder
+from reddit_assets.engines.embedding.export import export_onnx
+from reddit_assets.engines.embedding.model import SIDECAR, ModelSpec, find_model, read_model_folder
+from reddit_assets.engines.embedding.reference import golden
+from reddit_assets.engines.embedding.select import Choice, make_backend
+from reddit_assets.engines.embedding.weights import load_bert
 from reddit_assets.errors import BackendUnavailableError, ModelNotFoundError
 
 NAME = "all-MiniLM-L6-v2"

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reddit_assets.catalog.footer import read_output
-from reddit_assets.embedding import filework
-from reddit_assets.embedding.backends.base import Batch
-from reddit_assets.embedding.engine import Embedder
-from reddit_assets.embedding.filework import FileJob, FileResult
-from reddit_assets.embedding.model import ModelSpec
-from reddit_assets.embedding.pipeline import FilePipeline
+from reddit_assets.corpus.provenance import read_output
+from reddit_assets.engines.embedding import filework
+from reddit_assets.engines.embedding.backends.base import Batch
+from reddit_assets.engines.embedding.engine import Embedder
+from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.errors import BadFileError, SourceChangedError
+from reddit_assets.tasks.filework import FileJob, FileResult
+from reddit_assets.tasks.pipeline import FilePipeline
 from reddit_assets_tests.embedding_fakes import DIMENSION, FakeBackend, fake_spec
 
 WORDS = np.array(
@@ -118,11 +118,11 @@ def test_small_files_share_batches_and_stay_apart(embedder: Embedder, tmp_path: 
         np.testing.assert_allclose(
             vectors_in(result.temporary), embedder.encode(table["body"]), rtol=1e-5, atol=1e-5
         )
-        footer = read_output(result.temporary).footer
-        assert footer is not None
-        assert footer.job_id == job.job_id
-        assert footer.data_version == result.data_version
-        assert footer.tokens == result.tokens > 0
+        provenance = read_output(result.temporary).provenance
+        assert provenance is not None
+        assert provenance.job_id == job.job_id
+        assert provenance.data_version == result.data_version
+        assert provenance.tokens == result.tokens > 0
         assert not job.output.exists()
     # and there were far fewer batches than files
     assert isinstance(embedder.backend, FakeBackend)

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer as PlainTokenizer
 
-from reddit_assets.embedding.model import ModelSpec
-from reddit_assets.embedding.reference import golden
-from reddit_assets.embedding.tokenizer import HARD_LIMIT, Tokenizer, TokenTable, as_texts
+from reddit_assets.engines.embedding.model import ModelSpec
+from reddit_assets.engines.embedding.reference import golden
+from reddit_assets.engines.embedding.tokenizer import HARD_LIMIT, Tokenizer, TokenTable, as_texts
 from reddit_assets.errors import ModelNotFoundError
 
 LIMIT = 256

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reddit_assets.embedding.backends.base import Batch
-from reddit_assets.embedding.conformance import cosines
-from reddit_assets.embedding.engine import Embedder
-from reddit_assets.embedding.model import ModelSpec
-from reddit_assets.embedding.reference import golden
-from reddit_assets.embedding.tokenizer import Tokenizer
-from reddit_assets.embedding.weights import load_bert
+from reddit_assets.engines.embedding.backends.base import Batch
+from reddit_assets.engines.embedding.conformance import cosines
+from reddit_assets.engines.embedding.engine import Embedder
+from reddit_assets.engines.embedding.model import ModelSpec
+from reddit_assets.engines.embedding.reference import golden
+from reddit_assets.engines.embedding.tokenizer import Tokenizer
+from reddit_assets.engines.embedding.weights import load_bert
 from reddit_assets.errors import BackendUnavailableError
 
 torch = pytest.importorskip("torch")
@@ -26,7 +26,7 @@ def spec(minilm: ModelSpec) -> ModelSpec:
 
 def test_any_model_goes_through_sentence_transformers(spec: ModelSpec) -> None:
     pytest.importorskip("sentence_transformers")
-    from reddit_assets.embedding.backends.torch_backend import TorchBackend
+    from reddit_assets.engines.embedding.backends.torch_backend import TorchBackend
 
     # Given the backend as it is for models of other families
     backend = TorchBackend(spec, device="cpu", threads=2, unpadded=False)
@@ -39,7 +39,7 @@ def test_any_model_goes_through_sentence_transformers(spec: ModelSpec) -> None:
 
 @pytest.mark.parametrize("attention", ["groups", "nested"])
 def test_every_attention_gives_the_same_vectors(spec: ModelSpec, attention: str) -> None:
-    from reddit_assets.embedding.backends.torch_bert import FlatBert, Lengths
+    from reddit_assets.engines.embedding.backends.torch_bert import FlatBert, Lengths
 
     # Given a card's fallback paths, on the CPU
     cpu = torch.device("cpu")
@@ -63,7 +63,7 @@ def test_every_attention_gives_the_same_vectors(spec: ModelSpec, attention: str)
 def test_a_batch_too_large_for_the_memory_is_halved(
     spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reddit_assets.embedding.backends.torch_backend import TorchBackend
+    from reddit_assets.engines.embedding.backends.torch_backend import TorchBackend
 
     # Given a device that has memory for two texts
     backend = TorchBackend(spec, device="cpu", threads=1)
@@ -89,7 +89,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(
 
 
 def test_a_device_that_is_not_here_is_refused(tmp_path: Path) -> None:
-    from reddit_assets.embedding.backends.torch_backend import choose_device
+    from reddit_assets.engines.embedding.backends.torch_backend import choose_device
 
     assert choose_device("cpu") == "cpu"
     missing = "cuda" if not torch.cuda.is_available() else "mps"

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reddit_assets.catalog.output import embedding_names
-from reddit_assets.embedding.engine import Embedder
-from reddit_assets.embedding.model import ModelSpec
-from reddit_assets.embedding.verification import verify_file
+from reddit_assets.corpus.output import embedding_names
+from reddit_assets.engines.embedding.engine import Embedder
+from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.errors import BadFileError
+from reddit_assets.tasks.verification import verify_file
 from reddit_assets_tests.embedding_fakes import DIMENSION, FakeBackend, fake_spec
 
 TEXTS = [f"text {number} of a {'long ' * (number % 7)}file" for number in range(50)]

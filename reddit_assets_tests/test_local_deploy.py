@@ -15,17 +15,17 @@ import pytest
 import redis
 import yaml
 
-from reddit_assets.catalog.layout import Layout
+from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import QueueUnavailableError
-from reddit_assets.jobqueue.connection import connect
-from reddit_assets.jobqueue.job import Failure, Job, Kind, Lane, Result
-from reddit_assets.jobqueue.outbox import Outbox
-from reddit_assets.jobqueue.queue import JobQueue
-from reddit_assets.jobqueue.runs import collect, expired_runs, open_run, recorded, withdraw
+from reddit_assets.ledger.connection import connect
+from reddit_assets.ledger.job import Failure, Job, Kind, Lane, Result
+from reddit_assets.ledger.outbox import Outbox
+from reddit_assets.ledger.queue import JobQueue
+from reddit_assets.ledger.waiters import collect, expired_runs, open_run, recorded, withdraw
 from reddit_assets.local.instance import Page
 from reddit_assets.local.servers import ValkeyServer, free_port
 from reddit_assets.settings import load_settings
-from reddit_assets_tests.orchestration_stack import wait_for
+from reddit_assets_tests.platform_stack import wait_for
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEPLOY = REPOSITORY / "deploy"

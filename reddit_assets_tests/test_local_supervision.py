@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from reddit_assets.catalog.layout import Layout
-from reddit_assets.catalog.scan import ScanOptions
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.scan import ScanOptions
 from reddit_assets.errors import StartupError
-from reddit_assets.jobqueue.connection import connect
-from reddit_assets.jobqueue.job import Failure, Kind
-from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.ledger.connection import connect
+from reddit_assets.ledger.job import Failure, Kind
+from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.completion import Watch
 from reddit_assets.local.instance import committed_file, write_instance
 from reddit_assets.local.parts import dagster_parts, family_environment, worker_parts

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reddit_assets.catalog.layout import Layout
+from reddit_assets.corpus.layout import Layout
 from reddit_assets.local.processes import FAMILY_VARIABLE, family_of
 from reddit_assets.local.sample import sample_files
 from reddit_assets.local.servers import free_port

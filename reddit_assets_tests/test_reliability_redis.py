@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import trustme
 
-from reddit_assets.catalog.layout import Layout
+from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import QueueFullError, QueueUnavailableError, SettingsError
-from reddit_assets.jobqueue.connection import connect
-from reddit_assets.jobqueue.job import Job, Kind, Result
-from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.ledger.connection import connect
+from reddit_assets.ledger.job import Job, Kind, Result
+from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.servers import ValkeyServer
 from reddit_assets.settings import Settings, load_settings
 

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from factories import write_chain, write_embedding
 
-from reddit_assets.catalog.footer import read_output
-from reddit_assets.catalog.layout import Layout
-from reddit_assets.catalog.output import embedding_names
-from reddit_assets.jobqueue.connection import connect
-from reddit_assets.jobqueue.job import Job, Kind
-from reddit_assets.jobqueue.queue import JobQueue
-from reddit_assets.jobqueue.runs import collect, open_run
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.output import embedding_names
+from reddit_assets.corpus.provenance import read_output
+from reddit_assets.ledger.connection import connect
+from reddit_assets.ledger.job import Job, Kind
+from reddit_assets.ledger.queue import JobQueue
+from reddit_assets.ledger.waiters import collect, open_run
 from reddit_assets.settings import Settings
 
 SENTENCES = [
@@ -104,7 +104,7 @@ def test_onnx_and_torch_workers_share_a_queue_and_agree(tmp_path: Path, valkey_u
         found = vectors(layout.embedding_path(key))
         assert found.dtype == np.float32
         assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-        assert read_output(layout.embedding_path(key)).footer is not None
+        assert read_output(layout.embedding_path(key)).provenance is not None
     first, second = (vectors(layout.embedding_path(twin + name)) for name in ("a", "b"))
     assert (first * second).sum(axis=1).min() >= 0.9998
 
@@ -152,9 +152,9 @@ def test_a_worker_computes_a_sample_again_with_the_exact_backend(
 
 @pytest.mark.slow
 def test_a_cluster_worker_clusters_and_then_finds_it_fresh(tmp_path: Path, valkey_url: str) -> None:
-    from reddit_assets.catalog.scan import Scanner, ScanOptions, Verdict
-    from reddit_assets.clustering.params import ClusterParams
-    from reddit_assets.jobqueue.planner import queue_wanted
+    from reddit_assets.corpus.scan import Scanner, ScanOptions, Verdict
+    from reddit_assets.engines.clustering.params import ClusterParams
+    from reddit_assets.ledger.planner import queue_wanted
 
     layout = Layout.of(tmp_path)
     for number in range(3):

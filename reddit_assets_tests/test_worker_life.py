@@ -19,16 +19,16 @@ import psutil
 import pytest
 from factories import write_chain
 
-from reddit_assets.catalog.footer import FooterCache, read_output
-from reddit_assets.catalog.layout import Layout
-from reddit_assets.catalog.scan import Scanner, ScanOptions
-from reddit_assets.jobqueue.connection import connect
-from reddit_assets.jobqueue.job import Kind
-from reddit_assets.jobqueue.planner import queue_wanted, sweep
-from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.provenance import ProvenanceCache, read_output
+from reddit_assets.corpus.scan import Scanner, ScanOptions
+from reddit_assets.ledger.connection import connect
+from reddit_assets.ledger.job import Kind
+from reddit_assets.ledger.planner import queue_wanted, sweep
+from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
+from reddit_assets.tasks.messages import Task
 from reddit_assets.worker import child
-from reddit_assets.worker.messages import Task
 
 TESTS = Path(__file__).parent
 
@@ -56,7 +56,7 @@ class World:
         queue_wanted(self.scanner(), {Kind.EMBED: self.queue}, kinds=(Kind.EMBED,))
 
     def scanner(self) -> Scanner:
-        return Scanner(self.layout, ScanOptions(settle_seconds=0), footers=FooterCache())
+        return Scanner(self.layout, ScanOptions(settle_seconds=0), provenances=ProvenanceCache())
 
     def worker(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -198,14 +198,14 @@ def test_a_frozen_worker_drops_its_work_when_it_wakes_up(world: World) -> None:
         os.kill(pid, signal.SIGSTOP)
     other = world.worker("--until-empty")
     log = world.finish(other)
-    writer = read_output(world.layout.embedding_path("as/A/c_0")).footer.writer["token"]
+    writer = read_output(world.layout.embedding_path("as/A/c_0")).provenance.writer["token"]
     for pid in tree:
         os.kill(pid, signal.SIGCONT)
     time.sleep(2)
     frozen.terminate()
     frozen_log = world.finish(frozen)
     assert "dropped" in frozen_log, frozen_log + log
-    assert read_output(world.layout.embedding_path("as/A/c_0")).footer.writer["token"] == writer
+    assert read_output(world.layout.embedding_path("as/A/c_0")).provenance.writer["token"] == writer
     assert world.temporary() == []
     assert world.queue.counts().outbox == 1
 

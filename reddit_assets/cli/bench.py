@@ -60,8 +60,8 @@ def bench(
     Takes texts from ROOT's chain files where a root is given, else from the generated sample.
     """
     from reddit_assets.cli.progress import note
-    from reddit_assets.embedding.bench import bench_table, run_bench
-    from reddit_assets.embedding.model import find_model
+    from reddit_assets.engines.embedding.bench import bench_table, run_bench
+    from reddit_assets.engines.embedding.model import find_model
     from reddit_assets.settings import load_settings
 
     settings = load_settings(
@@ -104,8 +104,8 @@ def _texts(root: Path | None) -> list[str]:
         for file in sample_files():
             texts += [text for text in file.table["body"].to_pylist() if text]
         return texts[:: max(1, len(texts) // TEXTS)][:TEXTS]
-    from reddit_assets.catalog.chainfile import TEXT_COLUMNS
-    from reddit_assets.catalog.layout import Layout
+    from reddit_assets.corpus.chainfile import TEXT_COLUMNS
+    from reddit_assets.corpus.layout import Layout
 
     layout = Layout.of(root)
     layout.require_chains()

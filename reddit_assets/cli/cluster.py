@@ -10,10 +10,10 @@ import typer
 from reddit_assets.cli.options import Root, Subreddits, Threads, flag
 
 if TYPE_CHECKING:
-    from reddit_assets.catalog.layout import Layout
-    from reddit_assets.catalog.scan import SubredditStatus
     from reddit_assets.cli.progress import Bar
-    from reddit_assets.clustering.params import ClusterParams
+    from reddit_assets.corpus.layout import Layout
+    from reddit_assets.corpus.scan import SubredditStatus
+    from reddit_assets.engines.clustering.params import ClusterParams
 
 __all__ = ["register"]
 
@@ -53,11 +53,11 @@ def cluster(
     Fresh cluster files are skipped, so that an interrupted run resumes; --subreddit makes its one
     anew. Dagster learns of the results with its next look at the disk.
     """
-    from reddit_assets.catalog.layout import Layout
-    from reddit_assets.catalog.scan import Scanner, ScanOptions
-    from reddit_assets.catalog.subreddits import SubredditFilter
     from reddit_assets.cli.progress import note, progress
-    from reddit_assets.clustering.params import ClusterParams
+    from reddit_assets.corpus.layout import Layout
+    from reddit_assets.corpus.scan import Scanner, ScanOptions
+    from reddit_assets.corpus.subreddits import SubredditFilter
+    from reddit_assets.engines.clustering.params import ClusterParams
     from reddit_assets.errors import RedditAssetsError
     from reddit_assets.settings import load_settings
 
@@ -124,9 +124,9 @@ def _unfinished(status: SubredditStatus) -> bool:
 
 def _one(layout: Layout, status: SubredditStatus, params: ClusterParams, bar: Bar) -> str:
     """Clusters a subreddit and publishes its files; a sentence about it."""
-    from reddit_assets.catalog.output import publish
-    from reddit_assets.clustering.subreddit import cluster_subreddit
-    from reddit_assets.jobqueue.job import new_token
+    from reddit_assets.corpus.output import publish
+    from reddit_assets.ledger.job import new_token
+    from reddit_assets.tasks.subreddit import cluster_subreddit
 
     assert status.cluster is not None
     layout.cluster_dir(status.cluster_key).mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import typer
 from reddit_assets.cli.options import AsJson, Root, print_json
 
 if TYPE_CHECKING:
-    from reddit_assets.catalog.layout import Layout
+    from reddit_assets.corpus.layout import Layout
 
 __all__ = ["register"]
 
@@ -40,9 +40,9 @@ def clusters(
     as_json: AsJson = False,
 ) -> None:
     """Print a subreddit's clusters: size, keywords, the most representative posts."""
-    from reddit_assets.catalog.layout import Layout
-    from reddit_assets.clustering.report import clusters_report, render
+    from reddit_assets.corpus.layout import Layout
     from reddit_assets.settings import load_settings
+    from reddit_assets.tasks.report import clusters_report, render
 
     layout = Layout.from_settings(load_settings(root=root))
     folder = layout.cluster_dir(_key(layout, subreddit))

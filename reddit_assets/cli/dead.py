@@ -13,8 +13,8 @@ import typer
 from reddit_assets.cli.options import AsJson, KindName, RedisUrl, Root, chosen_kinds, print_json
 
 if TYPE_CHECKING:
-    from reddit_assets.jobqueue.job import DeadLetter
-    from reddit_assets.jobqueue.queue import JobQueue
+    from reddit_assets.ledger.job import DeadLetter
+    from reddit_assets.ledger.queue import JobQueue
 
 __all__ = ["register"]
 

@@ -33,8 +33,8 @@ def export_onnx(
     model_dir: ModelDir = None,
 ) -> None:
     """Write model.onnx and tokenizer.json, with the input and output names of the original."""
-    from reddit_assets.embedding import export
-    from reddit_assets.embedding.model import find_model
+    from reddit_assets.engines.embedding import export
+    from reddit_assets.engines.embedding.model import find_model
     from reddit_assets.settings import load_settings
 
     settings = load_settings(model=model, model_dir=model_dir)

@@ -34,8 +34,8 @@ def register(app: typer.Typer) -> None:
 
 def show(root: Root = None, as_json: AsJson = False) -> None:
     """Show the model that this tree wants."""
-    from reddit_assets.catalog.layout import Layout
-    from reddit_assets.catalog.wanted import read_wanted_model
+    from reddit_assets.corpus.layout import Layout
+    from reddit_assets.corpus.wanted import read_wanted_model
     from reddit_assets.settings import load_settings
 
     layout = Layout.from_settings(load_settings(root=root))
@@ -58,10 +58,10 @@ def set_(
     model_dir: ModelDir = None,
 ) -> None:
     """Want another model: files made with the former one become stale."""
-    from reddit_assets.catalog.footer import ModelIdentity
-    from reddit_assets.catalog.layout import Layout
-    from reddit_assets.catalog.wanted import set_wanted_model
-    from reddit_assets.embedding.model import find_model
+    from reddit_assets.corpus.layout import Layout
+    from reddit_assets.corpus.provenance import ModelIdentity
+    from reddit_assets.corpus.wanted import set_wanted_model
+    from reddit_assets.engines.embedding.model import find_model
     from reddit_assets.settings import load_settings
 
     settings = load_settings(root=root, model_dir=model_dir)

@@ -36,10 +36,10 @@ def nightly(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = Fal
     use_dagster_of_up(settings)
     from dagster import DagsterInstance
 
-    from reddit_assets.orchestration.nightly import rescan
-    from reddit_assets.orchestration.surroundings import Surroundings
+    from reddit_assets.platform.services.rescan import rescan
+    from reddit_assets.workspace import Workspace
 
-    found = rescan(Surroundings.load(settings), DagsterInstance.get(), note)
+    found = rescan(Workspace.load(settings), DagsterInstance.get(), note)
     if as_json:
         print_json(
             {

@@ -69,7 +69,7 @@ def chosen_kinds(name: str) -> tuple[Any, ...]:
     Raises:
         typer.BadParameter: it is none of the three words.
     """
-    from reddit_assets.jobqueue.job import Kind
+    from reddit_assets.ledger.job import Kind
 
     chosen = {"embed": (Kind.EMBED,), "cluster": (Kind.CLUSTER,), "any": tuple(Kind)}
     try:

@@ -10,8 +10,8 @@ import typer
 from reddit_assets.cli.options import AsJson, KindName, RedisUrl, Root, chosen_kinds, print_json
 
 if TYPE_CHECKING:
-    from reddit_assets.jobqueue.job import Kind
-    from reddit_assets.jobqueue.queue import JobQueue
+    from reddit_assets.ledger.job import Kind
+    from reddit_assets.ledger.queue import JobQueue
     from reddit_assets.settings import Settings
 
 __all__ = ["open_queues", "register"]
@@ -30,9 +30,9 @@ def open_queues(settings: Settings) -> dict[Kind, JobQueue]:
     Raises:
         SettingsError: REDIS_URL is missing or wrong.
     """
-    from reddit_assets.jobqueue.connection import connect
-    from reddit_assets.jobqueue.job import Kind
-    from reddit_assets.jobqueue.queue import JobQueue
+    from reddit_assets.ledger.connection import connect
+    from reddit_assets.ledger.job import Kind
+    from reddit_assets.ledger.queue import JobQueue
 
     client = connect(settings)
     return {kind: JobQueue(client, kind) for kind in Kind}

@@ -49,7 +49,7 @@ def report(
     queues = list(open_queues(settings).values())
     start_logging()
     if sink == "instance":
-        from reddit_assets.orchestration import instance_sink
+        from reddit_assets.platform.reporting import instance as instance_sink
 
         reported = instance_sink.run(settings, until_empty=until_empty)
         typer.echo(f"{reported:,} results reported.")
@@ -58,8 +58,8 @@ def report(
         raise SettingsError(
             "DAGSTER_URL is not set.", hint="Set it (or --dagster-url) to the webserver's address."
         )
-    from reddit_assets.reporting.assets import parse_shards
-    from reddit_assets.reporting.rest import RestReporter, RestSink
+    from reddit_assets.platform.reporting.assets import parse_shards
+    from reddit_assets.platform.reporting.rest import RestReporter, RestSink
 
     rest = RestSink(settings.dagster_url, parse_shards(settings.shards))
     reporter = RestReporter(queues, rest, until_empty=until_empty)

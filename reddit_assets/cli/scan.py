@@ -10,7 +10,7 @@ import typer
 from reddit_assets.cli.options import AsJson, KindName, RedisUrl, Root, Subreddits, chosen_kinds
 
 if TYPE_CHECKING:
-    from reddit_assets.jobqueue.planner import ScanReport
+    from reddit_assets.ledger.planner import ScanReport
 
 __all__ = ["register", "report_fields"]
 
@@ -58,14 +58,14 @@ def scan(
     Safe to interrupt and to repeat. With --dry-run it also says how many rows that is and how
     long it would take at the rate measured so far.
     """
-    from reddit_assets.catalog.layout import Layout
-    from reddit_assets.catalog.scan import Scanner, ScanOptions
-    from reddit_assets.catalog.subreddits import SubredditFilter
     from reddit_assets.cli.beside import load_beside_up
     from reddit_assets.cli.queue import open_queues
-    from reddit_assets.clustering.params import ClusterParams
-    from reddit_assets.jobqueue.job import Kind
-    from reddit_assets.jobqueue.planner import measured_rate, queue_wanted, sweep
+    from reddit_assets.corpus.layout import Layout
+    from reddit_assets.corpus.scan import Scanner, ScanOptions
+    from reddit_assets.corpus.subreddits import SubredditFilter
+    from reddit_assets.engines.clustering.params import ClusterParams
+    from reddit_assets.ledger.job import Kind
+    from reddit_assets.ledger.planner import measured_rate, queue_wanted, sweep
 
     kinds = chosen_kinds(kind)
     settings = load_beside_up(root=root, subreddits=subreddits, redis_url=redis_url, adopt=adopt)

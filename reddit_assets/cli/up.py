@@ -66,7 +66,7 @@ def up(
     materialized in Dagster, 1 when some jobs failed for good.
     """
     from reddit_assets.cli.progress import note
-    from reddit_assets.clustering.params import ClusterParams
+    from reddit_assets.engines.clustering.params import ClusterParams
     from reddit_assets.local.up import Plan, run_up
     from reddit_assets.settings import load_settings
 

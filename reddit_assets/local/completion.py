@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from reddit_assets.catalog.layout import Layout
-from reddit_assets.catalog.scan import Scanner, ScanOptions, SubredditStatus
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.scan import Scanner, ScanOptions, SubredditStatus
 from reddit_assets.errors import StartupError
-from reddit_assets.jobqueue.job import DeadLetter, Kind
-from reddit_assets.jobqueue.operations import QueueCounts
-from reddit_assets.jobqueue.planner import ScanReport, queue_wanted
-from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.ledger.job import DeadLetter, Kind
+from reddit_assets.ledger.operations import QueueCounts
+from reddit_assets.ledger.planner import ScanReport, queue_wanted
+from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.instance import Page
 
 __all__ = ["Completion", "Watch"]

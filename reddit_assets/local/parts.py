@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from reddit_assets.catalog.layout import Layout
+from reddit_assets.corpus.layout import Layout
 from reddit_assets.local.instance import location, write_workspace
 from reddit_assets.local.processes import Child
 from reddit_assets.local.state import StateDir

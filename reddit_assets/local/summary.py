@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reddit_assets.catalog.layout import Layout
+from reddit_assets.corpus.layout import Layout
 
 __all__ = ["Summary", "rows_of_corpus"]
 

@@ -16,18 +16,18 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from reddit_assets.catalog.layout import Layout
-from reddit_assets.catalog.scan import ScanOptions
-from reddit_assets.catalog.subreddits import SubredditFilter
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.scan import ScanOptions
+from reddit_assets.corpus.subreddits import SubredditFilter
 from reddit_assets.errors import (
     QueueFullError,
     QueueUnavailableError,
     RedditAssetsError,
     StartupError,
 )
-from reddit_assets.jobqueue.connection import connect
-from reddit_assets.jobqueue.job import Kind
-from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.ledger.connection import connect
+from reddit_assets.ledger.job import Kind
+from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.completion import Completion, Watch
 from reddit_assets.local.instance import AssetPartitions, Page, write_instance
 from reddit_assets.local.parts import (

@@ -17,11 +17,11 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Protocol, runtime_checkable
 
-from reddit_assets.catalog.layout import Layout
+from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import RedditAssetsError
-from reddit_assets.jobqueue.job import Failure
+from reddit_assets.ledger.job import Failure
 from reddit_assets.settings import Settings
-from reddit_assets.worker.messages import Broken, Event, Ready, Recall, Recalled, Task
+from reddit_assets.tasks.messages import Broken, Event, Ready, Recall, Recalled, Task
 
 __all__ = ["Processor", "child_main"]
 

@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from reddit_assets.catalog.output import remove_temporary
+from reddit_assets.corpus.output import remove_temporary
 from reddit_assets.errors import QueueFullError, QueueUnavailableError, RedditAssetsError
-from reddit_assets.jobqueue.job import outputs_of
+from reddit_assets.ledger.job import outputs_of
 from reddit_assets.settings import Settings
-from reddit_assets.worker.station import Station
+from reddit_assets.worker.slot import WorkerSlot
 
 __all__ = ["LeaseKeeper"]
 
@@ -29,13 +29,13 @@ class LeaseKeeper(threading.Thread):
     def __init__(
         self,
         worker: str,
-        stations: Sequence[Station],
+        slots: Sequence[WorkerSlot],
         settings: Settings,
-        facts: Callable[[Station], dict[str, str | int | float]],
+        facts: Callable[[WorkerSlot], dict[str, str | int | float]],
     ) -> None:
         super().__init__(name="leases", daemon=True)
         self._worker = worker
-        self._stations = stations
+        self._slots = slots
         self._settings = settings
         self._facts = facts
         self._stop_event = threading.Event()
@@ -52,10 +52,10 @@ class LeaseKeeper(threading.Thread):
         away = False
         while not self._stop_event.wait(pause):
             try:
-                for station in self._stations:
-                    self.renew(station)
-                    self._announce(station)
-                    self._reap(station)
+                for slot in self._slots:
+                    self.renew(slot)
+                    self._announce(slot)
+                    self._reap(slot)
                 away = False
             except (QueueUnavailableError, QueueFullError) as error:
                 if not away:
@@ -65,38 +65,38 @@ class LeaseKeeper(threading.Thread):
                 # before anybody reaps.
                 self._reap_from = time.monotonic() + self._settings.lease_seconds
 
-    def renew(self, station: Station) -> None:
+    def renew(self, slot: WorkerSlot) -> None:
         """Renew a station's leases if its child is alive."""
-        claims = station.renewable()
+        claims = slot.renewable()
         if not claims:
-            station.queue.renew(self._worker, [], self._settings.lease_seconds)
+            slot.queue.renew(self._worker, [], self._settings.lease_seconds)
             return
-        liveness = station.liveness
+        liveness = slot.liveness
         state = "dead" if liveness is None else liveness.state()
         if state in ("stopped", "dead"):
             return  # the leases run out, or the main thread finds the child dead
         if state == "stalled":
             log.error(
                 "The %s process has shown no sign of life for %.0f s: it is replaced.",
-                station.kind.word,
+                slot.kind.word,
                 self._settings.stall_seconds,
             )
-            if station.process is not None:
-                station.process.kill()
+            if slot.process is not None:
+                slot.process.kill()
             return
-        lost = station.queue.renew(self._worker, claims, self._settings.lease_seconds)
-        with station.lock:
-            station.lost |= lost & station.held.keys()
+        lost = slot.queue.renew(self._worker, claims, self._settings.lease_seconds)
+        with slot.lock:
+            slot.lost |= lost & slot.held.keys()
 
-    def _announce(self, station: Station) -> None:
-        station.queue.announce(self._worker, self._facts(station), 3 * self._settings.lease_seconds)
+    def _announce(self, slot: WorkerSlot) -> None:
+        slot.queue.announce(self._worker, self._facts(slot), 3 * self._settings.lease_seconds)
 
-    def _reap(self, station: Station) -> None:
+    def _reap(self, slot: WorkerSlot) -> None:
         if time.monotonic() < self._reap_from:
             return
-        if not station.queue.lead(self._worker, self._settings.lease_seconds):
+        if not slot.queue.lead(self._worker, self._settings.lease_seconds):
             return
-        for reaped in station.queue.reap(max_recoveries=self._settings.max_recoveries):
+        for reaped in slot.queue.reap(max_recoveries=self._settings.max_recoveries):
             log.warning(
                 "%s: the lease of worker %s expired; %s.",
                 reaped.key,
@@ -105,7 +105,7 @@ class LeaseKeeper(threading.Thread):
             )
             if reaped.dead:
                 try:
-                    for output in outputs_of(station.layout, station.kind, reaped.key):
+                    for output in outputs_of(slot.layout, slot.kind, reaped.key):
                         remove_temporary(output, [reaped.token])
                 except (RedditAssetsError, OSError) as error:
                     log.warning("Its temporary file cannot be deleted: %s", error)

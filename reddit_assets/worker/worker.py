@@ -15,23 +15,21 @@ from functools import partial
 from types import FrameType
 from typing import TypeVar
 
-from reddit_assets.catalog.fingerprints import stamp_of
-from reddit_assets.catalog.layout import Layout
-from reddit_assets.catalog.output import publish, remove_temporary
+from reddit_assets.corpus.fingerprints import stamp_of
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.output import publish, remove_temporary
 from reddit_assets.errors import (
     BadJobError,
     LeaseLostError,
-    OutOfSpaceError,
     QueueFullError,
     QueueUnavailableError,
     RedditAssetsError,
+    WriteError,
 )
-from reddit_assets.jobqueue.job import Claim, Failure, Kind, Result, new_token, outputs_of
-from reddit_assets.jobqueue.queue import JobQueue
+from reddit_assets.ledger.job import Claim, Failure, Kind, Result, new_token, outputs_of
+from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
-from reddit_assets.worker.display import Display
-from reddit_assets.worker.leases import LeaseKeeper
-from reddit_assets.worker.messages import (
+from reddit_assets.tasks.messages import (
     Broken,
     Event,
     Failed,
@@ -41,7 +39,9 @@ from reddit_assets.worker.messages import (
     Recalled,
     Started,
 )
-from reddit_assets.worker.station import PROCESSORS, Station
+from reddit_assets.worker.display import Display
+from reddit_assets.worker.leases import LeaseKeeper
+from reddit_assets.worker.slot import PROCESSORS, WorkerSlot
 
 __all__ = ["Worker"]
 
@@ -79,13 +79,13 @@ class Worker:
         self.settings = settings
         self.layout = layout
         self.display = display
-        self.stations = [Station(queue, settings, layout, processors) for queue in queues]
+        self.slots = [WorkerSlot(queue, settings, layout, processors) for queue in queues]
         self._until_empty = until_empty
         self._signals = 0
         self._wake = threading.Event()
         self._recalled = False
         self._deaths = 0
-        self._keeper = LeaseKeeper(self.name, self.stations, settings, self._facts)
+        self._keeper = LeaseKeeper(self.name, self.slots, settings, self._facts)
 
     # --- life ----------------------------------------------------------------------------
     def run(self) -> int:
@@ -99,8 +99,8 @@ class Worker:
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
-            for station in self.stations:
-                station.start_child()
+            for slot in self.slots:
+                slot.start_child()
             self._keeper.start()
             self._work()
             return 130 if self._aborted else 0
@@ -128,45 +128,45 @@ class Worker:
             if self._stopping:
                 if not self._recalled:
                     self._begin_stop()
-                if not any(station.held for station in self.stations):
+                if not any(slot.held for slot in self.slots):
                     return
             else:
-                claimed = sum(self._claim(station) for station in self.stations)
+                claimed = sum(self._claim(slot) for slot in self.slots)
                 if not claimed and self._until_empty and self._empty():
                     return
-            for station in self.stations:
-                station.feed()
-                self.display.holding(station.kind, len(station.held))
+            for slot in self.slots:
+                slot.feed()
+                self.display.holding(slot.kind, len(slot.held))
             self._listen()
-            for station in self.stations:
-                if station.worn:
-                    self.display.note(f"The {station.kind.word} process is renewed.")
-                    station.end_child()
-                    station.start_child()
+            for slot in self.slots:
+                if slot.worn:
+                    self.display.note(f"The {slot.kind.word} process is renewed.")
+                    slot.end_child()
+                    slot.start_child()
 
     def _begin_stop(self) -> None:
         """Give back what is claimed but not started; what is being computed is finished."""
         self._recalled = True
         self.display.note("Stopping after the current job; again to stop at once.")
-        for station in self.stations:
-            unsent = station.unsent()
-            self._patiently(partial(station.queue.release, unsent))
+        for slot in self.slots:
+            unsent = slot.unsent()
+            self._patiently(partial(slot.queue.release, unsent))
             for claim in unsent:
-                station.drop(claim.token)
+                slot.drop(claim.token)
             with suppress(OSError):
-                station.recall()
+                slot.recall()
 
     def _give_back(self) -> None:
         """End the children and give back every job that is still held."""
-        for station in self.stations:
-            station.end_child(kill=bool(station.held) or self._aborted)
-            claims = [claim for claim, _ in station.renewable()]
+        for slot in self.slots:
+            slot.end_child(kill=bool(slot.held) or self._aborted)
+            claims = [claim for claim, _ in slot.renewable()]
             for claim in claims:
                 self._clean(claim, [claim.token])
-                station.drop(claim.token)
+                slot.drop(claim.token)
             try:
-                station.queue.release(claims)
-                station.queue.leave(self.name)
+                slot.queue.release(claims)
+                slot.queue.leave(self.name)
             except (QueueUnavailableError, QueueFullError) as error:
                 if claims:
                     log.warning(
@@ -176,23 +176,23 @@ class Worker:
                     )
 
     def _empty(self) -> bool:
-        if any(station.held or station.facts is None for station in self.stations):
+        if any(slot.held or slot.facts is None for slot in self.slots):
             return False
-        counts = [station.queue.counts() for station in self.stations]
+        counts = [slot.queue.counts() for slot in self.slots]
         return not any(c.public or c.queued or c.delayed or c.leased for c in counts)
 
-    def _facts(self, station: Station) -> dict[str, str | int | float]:
+    def _facts(self, slot: WorkerSlot) -> dict[str, str | int | float]:
         facts: dict[str, str | int | float] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "kind": station.kind.word,
-            "held": len(station.held),
-            "done": self.display.jobs(station.kind),
+            "kind": slot.kind.word,
+            "held": len(slot.held),
+            "done": self.display.jobs(slot.kind),
             "seen": time.time(),
         }
         for name in ("backend", "device", "precision"):
-            if station.facts and station.facts.get(name) is not None:
-                facts[name] = str(station.facts[name])
+            if slot.facts and slot.facts.get(name) is not None:
+                facts[name] = str(slot.facts[name])
         return facts
 
     # --- Redis away ----------------------------------------------------------------------
@@ -218,31 +218,31 @@ class Worker:
                 self._wake.clear()
                 self._wake.wait(wait)
                 wait = min(wait * 2, _LONGEST_WAIT)
-                if self._stopping and not any(station.held for station in self.stations):
+                if self._stopping and not any(slot.held for slot in self.slots):
                     return then
 
     # --- claiming ------------------------------------------------------------------------
-    def _claim(self, station: Station) -> int:
+    def _claim(self, slot: WorkerSlot) -> int:
         """Claim what the station wants; the number of jobs taken."""
-        count = station.wants()
+        count = slot.wants()
         if count <= 0:
             return 0
         lease = self.settings.lease_seconds
-        claims = self._patiently(lambda: station.queue.claim(self.name, count, lease)) or []
+        claims = self._patiently(lambda: slot.queue.claim(self.name, count, lease)) or []
         for claim in claims:
-            self._accept(station, claim)
+            self._accept(slot, claim)
         return len(claims)
 
-    def _accept(self, station: Station, claim: Claim) -> None:
+    def _accept(self, slot: WorkerSlot, claim: Claim) -> None:
         """Check a claimed job and hold it; refuse it for good if it is none."""
-        embed = station.kind is Kind.EMBED
+        embed = slot.kind is Kind.EMBED
         job = {**claim.job, "key": claim.partition} if claim.verify else claim.job
         try:
             key = (
                 self.layout.embed_key_of_job(job) if embed else self.layout.cluster_key_of_job(job)
             )
         except BadJobError as error:
-            self._fail(station, claim, Failure.of(error))
+            self._fail(slot, claim, Failure.of(error))
             return
         size, stamp = 0, ""
         if embed and not claim.verify:
@@ -251,12 +251,12 @@ class Worker:
                 size, stamp = stat.st_size, stamp_of(stat)
         if claim.foreign:
             foreign = claim
-            adopted = self._patiently(lambda: station.queue.adopt(foreign, key, stamp))
+            adopted = self._patiently(lambda: slot.queue.adopt(foreign, key, stamp))
             if adopted is None:
                 return
             claim = adopted
         self._clean(claim, claim.tombs)
-        station.hold(claim, size)
+        slot.hold(claim, size)
 
     def _clean(self, claim: Claim, tokens: Sequence[str]) -> None:
         """Delete the temporary files of dead tokens."""
@@ -269,88 +269,86 @@ class Worker:
     # --- the children's events -----------------------------------------------------------
     def _listen(self) -> None:
         """Handle what the children say; returns after at most one polling interval."""
-        waited_on = [station.pipe for station in self.stations if station.pipe is not None]
-        sentinels = [
-            station.process.sentinel for station in self.stations if station.process is not None
-        ]
+        waited_on = [slot.pipe for slot in self.slots if slot.pipe is not None]
+        sentinels = [slot.process.sentinel for slot in self.slots if slot.process is not None]
         multiprocessing.connection.wait(
             [*waited_on, *sentinels], timeout=self.settings.poll_seconds
         )
-        for station in self.stations:
+        for slot in self.slots:
             try:
-                while station.pipe is not None and station.pipe.poll():
-                    self._handle(station, station.pipe.recv())
+                while slot.pipe is not None and slot.pipe.poll():
+                    self._handle(slot, slot.pipe.recv())
                     if self._aborted:
                         return
             except (EOFError, OSError):
-                self._child_died(station)
+                self._child_died(slot)
                 continue
-            if station.process is not None and not station.process.is_alive():
-                self._child_died(station)
+            if slot.process is not None and not slot.process.is_alive():
+                self._child_died(slot)
 
-    def _handle(self, station: Station, event: Event) -> None:
-        if station.liveness is not None:
-            station.liveness.progressed()
+    def _handle(self, slot: WorkerSlot, event: Event) -> None:
+        if slot.liveness is not None:
+            slot.liveness.progressed()
         if isinstance(event, Ready):
-            station.facts = event.facts
-            self.display.ready(station.kind, event.facts)
+            slot.facts = event.facts
+            self.display.ready(slot.kind, event.facts)
         elif isinstance(event, Broken):
             failure = event.failure
             raise RedditAssetsError(failure.error, hint=failure.hint)
         elif isinstance(event, Recalled):
-            self._recall(station, event)
+            self._recall(slot, event)
         elif isinstance(event, Started | Progress | Finished | Failed):
-            held = station.held.get(event.token)
+            held = slot.held.get(event.token)
             if held is None:
                 return
             if isinstance(event, Started):
                 held.started = True
-                self.display.started(station.kind, held.claim.key)
+                self.display.started(slot.kind, held.claim.key)
             elif isinstance(event, Progress):
                 held.rows += event.rows
-                self.display.progressed(station.kind, event.rows)
+                self.display.progressed(slot.kind, event.rows)
             elif isinstance(event, Finished):
-                self._finish(station, held.claim, event)
+                self._finish(slot, held.claim, event)
             else:
-                station.drop(event.token)
-                self._fail(station, held.claim, event.failure)
+                slot.drop(event.token)
+                self._fail(slot, held.claim, event.failure)
 
-    def _recall(self, station: Station, event: Recalled) -> None:
-        claims = [station.held[token].claim for token in event.tokens if token in station.held]
-        self._patiently(lambda: station.queue.release(claims))
+    def _recall(self, slot: WorkerSlot, event: Recalled) -> None:
+        claims = [slot.held[token].claim for token in event.tokens if token in slot.held]
+        self._patiently(lambda: slot.queue.release(claims))
         for claim in claims:
-            station.drop(claim.token)
+            slot.drop(claim.token)
 
-    def _child_died(self, station: Station) -> None:
+    def _child_died(self, slot: WorkerSlot) -> None:
         """Its jobs are given up: the reaper counts the crash and queues them again."""
-        code = station.process.exitcode if station.process is not None else None
-        claims = station.renewable()
-        station.end_child(kill=True)
+        code = slot.process.exitcode if slot.process is not None else None
+        claims = slot.renewable()
+        slot.end_child(kill=True)
         self.display.warn(
-            f"The {station.kind.word} process died (exit status {code}) with {len(claims)} jobs."
+            f"The {slot.kind.word} process died (exit status {code}) with {len(claims)} jobs."
         )
         # A lease of no length: it has expired, and the next reaping takes the jobs back.
-        self._patiently(lambda: station.queue.renew(self.name, claims, 0.0))
+        self._patiently(lambda: slot.queue.renew(self.name, claims, 0.0))
         for claim, _ in claims:
-            station.drop(claim.token)
+            slot.drop(claim.token)
         self._deaths += 1
         if self._deaths > _MOST_DEATHS:
             raise RedditAssetsError(
-                f"The {station.kind.word} process died {self._deaths} times in a row.",
+                f"The {slot.kind.word} process died {self._deaths} times in a row.",
                 hint="Look at its last output above, and at the host's memory.",
             )
         if not self._stopping:
             self._wake.wait(min(_LONGEST_WAIT, _FIRST_WAIT * 2**self._deaths))
-            station.start_child()
+            slot.start_child()
 
     # --- ends of jobs --------------------------------------------------------------------
-    def _finish(self, station: Station, claim: Claim, event: Finished) -> None:
+    def _finish(self, slot: WorkerSlot, claim: Claim, event: Finished) -> None:
         """Publish and acknowledge what the child made, if the job is still this worker's."""
         self._deaths = 0
-        station.jobs_done += 1
+        slot.jobs_done += 1
         try:
             if event.files:
-                self._publish(station, claim, event)
+                self._publish(slot, claim, event)
             result = Result(
                 job=claim.id,
                 asset=claim.kind.asset,
@@ -361,42 +359,42 @@ class Worker:
                 metadata=event.metadata,
             )
             done = self._patiently(
-                lambda: station.queue.acknowledge(
+                lambda: slot.queue.acknowledge(
                     claim, result, rows=event.rows, tokens=event.tokens, seconds=event.seconds
                 ),
                 then=False,
             )
             if not done:
                 raise LeaseLostError(f"{claim.key}: another worker has taken the job over.")
-            self.display.finished(station.kind, claim.key, event)
+            self.display.finished(slot.kind, claim.key, event)
         except LeaseLostError as error:
             self._clean(claim, [claim.token])
             self.display.warn(f"{error} What was computed here is dropped.")
-        except OutOfSpaceError as error:
+        except WriteError as error:
             self._clean(claim, [claim.token])
-            self._fail(station, claim, Failure.of(error))
+            self._fail(slot, claim, Failure.of(error))
         finally:
-            station.drop(claim.token)
+            slot.drop(claim.token)
 
-    def _publish(self, station: Station, claim: Claim, event: Finished) -> None:
+    def _publish(self, slot: WorkerSlot, claim: Claim, event: Finished) -> None:
         """Rename the outputs while the token holds the job with a whole lease to spare.
 
         Raises:
             LeaseLostError: it does not.
-            OutOfSpaceError: a rename is refused.
+            WriteError: a rename is refused.
         """
         lease = self.settings.lease_seconds
         lost = self._patiently(
-            lambda: station.queue.renew(self.name, [(claim, True)], lease), then={claim.token}
+            lambda: slot.queue.renew(self.name, [(claim, True)], lease), then={claim.token}
         )
-        if lost or claim.token in station.lost:
+        if lost or claim.token in slot.lost:
             raise LeaseLostError(f"{claim.key}: the lease was lost while it was computed.")
         for temporary, output in event.files:
             publish(temporary, output)
 
-    def _fail(self, station: Station, claim: Claim, failure: Failure) -> None:
+    def _fail(self, slot: WorkerSlot, claim: Claim, failure: Failure) -> None:
         outcome = self._patiently(
-            lambda: station.queue.fail(
+            lambda: slot.queue.fail(
                 claim,
                 failure,
                 max_attempts=self.settings.max_attempts,
@@ -404,4 +402,4 @@ class Worker:
             ),
             then="lost",
         )
-        self.display.failed(station.kind, claim.key, failure, str(outcome))
+        self.display.failed(slot.kind, claim.key, failure, str(outcome))

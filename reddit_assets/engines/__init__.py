@@ -1,0 +1,4 @@
+"""Arrays in, arrays out: embedding and clustering. No corpus paths, no queue.
+
+Imports ``settings`` and ``errors`` alone.
+"""

@@ -1,0 +1,245 @@
+"""Unit vectors in, labels, themes and map coordinates out: the whole clustering in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from reddit_assets.engines.clustering.canonical import Canonical, canonical_order
+from reddit_assets.engines.clustering.graph import build_graph, fuzzy_graph
+from reddit_assets.engines.clustering.hdbscan_ import (
+    Density,
+    density_clusters,
+    no_clusters,
+    tree_clusters,
+)
+from reddit_assets.engines.clustering.params import ClusterParams
+from reddit_assets.engines.clustering.reduction import (
+    MIN_REDUCED_ROWS,
+    compute_threads,
+    node_reduction,
+    plane,
+    umap_reduction,
+)
+from reddit_assets.engines.clustering.sample import assign, sample_rows
+from reddit_assets.engines.clustering.spanning import spanning_tree
+from reddit_assets.engines.clustering.themes import centroids, cluster_themes
+from reddit_assets.errors import ClusteringError
+
+__all__ = ["NORM_TOLERANCE", "Clustering", "bad_rows", "cluster"]
+
+#: How far a row's norm may be from 1.
+NORM_TOLERANCE = 1e-3
+#: Rows assigned at a time.
+ASSIGN_CHUNK = 200_000
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """The result for n rows, in the order they were given.
+
+    Attributes:
+        labels: int32 (n,), −1 is noise; clusters are numbered from 0, largest first.
+        probabilities: float32 (n,), 0 for noise.
+        outlier_scores: float32 (n,), GLOSH, 0 (inside) to 1 (outlier).
+        themes: int32 (n,), the theme of the row's cluster, −1 for noise.
+        x, y: float32 (n,), place on the map.
+        cluster_themes: int32 (clusters,), the theme of each cluster.
+        centroids: float32 (clusters, d), unit centroids.
+        info: plain values for metadata: rows, clusters, noise share, how it was done.
+    """
+
+    labels: NDArray[np.int32]
+    probabilities: NDArray[np.float32]
+    outlier_scores: NDArray[np.float32]
+    themes: NDArray[np.int32]
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
+    cluster_themes: NDArray[np.int32]
+    centroids: NDArray[np.float32]
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def bad_rows(vectors: NDArray[np.float32]) -> tuple[int, int]:
+    """How many rows are not finite, and how many finite ones are not of unit length."""
+    infinite = wrong = 0
+    for start in range(0, len(vectors), 65_536):
+        part = vectors[start : start + 65_536]
+        norms = np.sqrt(np.einsum("ij,ij->i", part, part, dtype=np.float64))
+        finite = np.isfinite(norms)
+        infinite += int((~finite).sum())
+        wrong += int((np.abs(norms[finite] - 1.0) > NORM_TOLERANCE).sum())
+    return infinite, wrong
+
+
+def _check(vectors: NDArray[np.float32]) -> None:
+    if vectors.ndim != 2 or vectors.dtype != np.float32:
+        raise ClusteringError(
+            f"Vectors must be float32 (n, d), not {vectors.dtype} {vectors.shape}.",
+            hint="Cast and stack them first.",
+        )
+    infinite, wrong = bad_rows(vectors)
+    if infinite or wrong:
+        raise ClusteringError(
+            f"{infinite} of {len(vectors)} vectors hold NaN or infinity, "
+            f"{wrong} are not of unit length.",
+            hint="Embed these rows again.",
+        )
+
+
+def _coordinates(
+    vectors: NDArray[np.float32],
+    hashes: NDArray[np.uint64],
+    params: ClusterParams,
+    say: Progress,
+) -> tuple[Density, NDArray[np.float32]]:
+    """Density clusters and map places of rows in canonical order."""
+    n = len(vectors)
+    small = n < MIN_REDUCED_ROWS
+    neighbors = max(params.n_neighbors, (params.min_samples or 5) + 1)
+    say("neighbours")
+    graph = build_graph(vectors, neighbors, seed=params.seed, threads=params.threads)
+    fuzzy = None if small else fuzzy_graph(graph, params.n_neighbors)
+    if small or params.reduction == "none":
+        say("spanning tree")
+        edges = spanning_tree(vectors, graph, params.min_samples or 3, threads=params.threads)
+        say("clusters")
+        density = tree_clusters(edges, n, params)
+        space = vectors
+    else:
+        say("reduction")
+        if params.reduction == "umap":
+            space = umap_reduction(vectors, params)
+        else:
+            space = node_reduction(vectors, fuzzy, hashes, params)
+        say("clusters")
+        density = density_clusters(space, params)
+    say("map")
+    return density, plane(space, fuzzy, hashes, params)
+
+
+def _rank(labels: NDArray[np.int32], group: NDArray[np.int64], count: int) -> NDArray[np.int32]:
+    """New numbers of the clusters by rows, largest first; ties by canonical order. −1 stays."""
+    clustered = np.flatnonzero(labels >= 0)
+    sizes = np.bincount(labels[clustered], minlength=count)
+    first = np.full(count, len(labels), dtype=np.int64)
+    np.minimum.at(first, labels[clustered], group[clustered])
+    rank = np.empty(count + 1, dtype=np.int32)
+    rank[np.lexsort((first, -sizes))] = np.arange(count, dtype=np.int32)
+    rank[count] = -1
+    return rank
+
+
+def _best_copies(
+    canonical: Canonical, kept: int, labels: NDArray[np.int32], scores: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """For each distinct vector the kept copy that speaks for all: clustered and most probable."""
+    group = canonical.kept_group[:kept]
+    order = np.lexsort((np.arange(kept), -scores, labels < 0, group))
+    first = np.ones(kept, dtype=bool)
+    first[1:] = group[order[1:]] != group[order[:-1]]
+    best = np.full(canonical.distinct, -1, dtype=np.int64)
+    best[group[order[first]]] = order[first]
+    return best
+
+
+def cluster(
+    vectors: NDArray[np.float32],
+    params: ClusterParams | None = None,
+    progress: Progress | None = None,
+) -> Clustering:
+    """Cluster unit vectors. The labels depend on the set of rows, not on order or threads.
+
+    Args:
+        vectors: float32 (n, d), unit rows, n ≥ 0.
+        params: what is wanted; unset values adapt to n.
+        progress: called with the name of each stage as it begins.
+
+    Raises:
+        ClusteringError: the vectors are not float32, not finite or not of unit length.
+    """
+    _check(vectors)
+    n = len(vectors)
+    asked = params or ClusterParams()
+    say = progress or (lambda stage: None)
+    with compute_threads(asked.threads, n), threadpool_limits(limits=1, user_api="blas"):
+        return _cluster(vectors, asked, say)
+
+
+def _cluster(vectors: NDArray[np.float32], asked: ClusterParams, say: Progress) -> Clustering:
+    n, dimensions = vectors.shape
+    limit = sample_rows(n, dimensions, asked.max_rows, asked.memory_mb)
+    params = asked.for_sample(n, limit)
+    size = params.min_cluster_size or 5
+    say("order")
+    # As many copies as make a cluster, and fill each other's neighbour lists.
+    cap = max(size, params.n_neighbors + 1, (params.min_samples or 5) + 1)
+    canonical = canonical_order(vectors, cap=cap)
+    kept = min(len(canonical.kept), limit)
+    chosen = vectors[canonical.kept[:kept]]
+    if kept < max(2 * size, 4) or canonical.distinct < 2:
+        density, xy = no_clusters(kept), np.zeros((kept, 2), dtype=np.float32)
+    else:
+        density, xy = _coordinates(chosen, canonical.kept_hashes[:kept], params, say)
+    kept_labels, count = density.labels, int(density.labels.max(initial=-1)) + 1
+    best = _best_copies(canonical, kept, kept_labels, density.probabilities)
+    spokesman = best[canonical.group]
+    known = spokesman >= 0
+    labels = np.where(known, kept_labels[spokesman], -1).astype(np.int32)
+    probabilities = np.where(known, density.probabilities[spokesman], 0).astype(np.float32)
+    outliers = np.where(known, density.outlier_scores[spokesman], 0).astype(np.float32)
+    places = np.where(known[:, None], xy[spokesman], 0).astype(np.float32)
+    rest = np.flatnonzero(~known)
+    if len(rest):
+        say("assignment")
+        for start in range(0, len(rest), ASSIGN_CHUNK):
+            rows = rest[start : start + ASSIGN_CHUNK]
+            given = assign(
+                vectors[rows],
+                chosen,
+                kept_labels,
+                density.probabilities,
+                density.outlier_scores,
+                xy,
+                seed=params.seed,
+                threads=params.threads,
+            )
+            labels[rows], probabilities[rows] = given.labels, given.probabilities
+            outliers[rows], places[rows] = given.outlier_scores, given.xy
+    say("themes")
+    rank = _rank(labels, canonical.group, count)
+    labels, kept_labels = rank[labels], rank[kept_labels]
+    middles = centroids(chosen, kept_labels, count)
+    sizes = np.bincount(labels[labels >= 0], minlength=count)
+    themes = cluster_themes(density.linkage, kept_labels, sizes, middles, size)
+    return Clustering(
+        labels=labels,
+        probabilities=probabilities,
+        outlier_scores=outliers,
+        themes=np.append(themes, np.int32(-1))[labels].astype(np.int32),
+        x=np.ascontiguousarray(places[:, 0]),
+        y=np.ascontiguousarray(places[:, 1]),
+        cluster_themes=themes,
+        centroids=middles,
+        info={
+            "rows": n,
+            "clusters": count,
+            "themes": int(themes.max(initial=-1)) + 1,
+            "noise_share": float((labels < 0).mean()) if n else 0.0,
+            "distinct_vectors": canonical.distinct,
+            "clustered_rows": kept,
+            "assigned_share": len(rest) / n if n else 0.0,
+            "reduction": "none" if kept < MIN_REDUCED_ROWS else params.reduction,
+            "min_cluster_size": size,
+            "min_samples": params.min_samples,
+            "selection": params.selection,
+            "fingerprint": asked.fingerprint,
+        },
+    )

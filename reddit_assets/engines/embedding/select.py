@@ -1,0 +1,214 @@
+"""Opening an embedder: which backend, device and precision this host should use, and why."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from reddit_assets.engines.embedding.backends.base import Backend
+from reddit_assets.engines.embedding.conformance import check, demand, reference_for
+from reddit_assets.engines.embedding.engine import DEFAULT_WINDOW_ROWS, Embedder
+from reddit_assets.engines.embedding.host import available_cores, cpu_has_bf16
+from reddit_assets.engines.embedding.model import ModelSpec
+from reddit_assets.engines.embedding.weights import is_bert_family
+from reddit_assets.errors import BackendUnavailableError, NonconformantError
+
+__all__ = ["Choice", "candidates", "make_backend", "open_embedder"]
+
+log = logging.getLogger(__name__)
+
+CPU_RANK = (
+    ("openvino", "bf16"),
+    ("torch", "bf16"),
+    ("openvino", "fp32"),
+    ("onnx", "fp32"),
+    ("torch", "fp32"),
+)
+"""Fastest first, as measured (docs/embedding.md); int8 is never chosen by itself."""
+
+PACKAGES = {"onnx": ("onnxruntime", "onnx"), "openvino": ("openvino", "onnx"), "torch": ("torch",)}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend, device and precision."""
+
+    backend: str
+    device: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.backend} {self.precision} on {self.device}"
+
+
+def open_embedder(
+    spec: ModelSpec,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    batch_tokens: int | None = None,
+    window_rows: int = DEFAULT_WINDOW_ROWS,
+    allow_nonconformant: bool = False,
+) -> Embedder:
+    """Open the fastest conformant backend that the arguments and this host allow.
+
+    Each candidate is loaded and checked against the reference (:mod:`.conformance`); with
+    ``auto`` the next one is tried when one cannot be loaded or does not conform. What was chosen
+    and why is in the embedder's ``reason`` and in the log.
+
+    Args:
+        spec: the model.
+        backend: ``auto``, ``torch``, ``onnx`` or ``openvino``.
+        device: ``auto`` (MPS, then CUDA, then CPU), ``cuda``, ``mps`` or ``cpu``.
+        precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        threads: cores to compute with on a CPU; ``None`` takes all that are available.
+        batch_tokens: tokens per batch; ``None`` takes the backend's best.
+        window_rows: rows tokenized ahead and sorted together.
+        allow_nonconformant: open a backend although it fails the check.
+
+    Raises:
+        BackendUnavailableError: nothing that was asked for can run here.
+        NonconformantError: what can run does not conform.
+    """
+    threads = threads or available_cores()
+    refused: list[str] = []
+    error: BackendUnavailableError | NonconformantError | None = None
+    for choice in candidates(spec, backend=backend, device=device, precision=precision):
+        try:
+            opened = make_backend(spec, choice, threads=threads)
+        except BackendUnavailableError as problem:
+            error = problem
+            refused.append(f"{choice}: {problem.message}")
+            continue
+        embedder = Embedder(spec, opened, batch_tokens=batch_tokens, window_rows=window_rows)
+        found = check(embedder, _exact(spec, choice, threads))
+        embedder.conformance = found.describe()
+        try:
+            if not allow_nonconformant:
+                demand(embedder, found)
+        except NonconformantError as problem:
+            embedder.close()
+            error = problem
+            refused.append(problem.message)
+            continue
+        embedder.reason = _reason(choice, backend, precision, refused, found.min_cosine)
+        log.info("Embedding with %s", embedder.reason)
+        return embedder
+    if error is None:
+        raise BackendUnavailableError(
+            f"No backend for {spec.name} is installed here.",
+            hint="Install one: pip install 'reddit-assets[onnx]' (or [openvino], [torch]).",
+        )
+    if len(refused) > 1:
+        raise type(error)(f"No backend can embed here: {'; '.join(refused)}", hint=error.hint)
+    raise error
+
+
+def candidates(
+    spec: ModelSpec, *, backend: str = "auto", device: str = "auto", precision: str = "auto"
+) -> Iterator[Choice]:
+    """What to try, fastest first. Imports torch only where a card may be or torch is wanted."""
+    if backend in ("auto", "torch"):
+        accelerator = _accelerator(device, explicit=backend == "torch")
+        if accelerator is not None:
+            from reddit_assets.engines.embedding.backends.torch_backend import precisions
+
+            wanted = precisions(accelerator) if precision == "auto" else [precision]
+            for one in wanted:
+                yield Choice("torch", accelerator, one)
+            if device != "auto":
+                return
+    elif device not in ("auto", "cpu"):
+        raise BackendUnavailableError(
+            f"The {backend} backend computes on the CPU only, not on {device}.",
+            hint="Use --backend torch for cards, or --device cpu.",
+        )
+    for name, rank_precision in _cpu_rank(backend, precision):
+        if backend == "auto" and not _usable(name, spec):
+            continue
+        if precision == "auto" and rank_precision == "bf16" and not cpu_has_bf16():
+            continue
+        yield Choice(name, "cpu", rank_precision)
+
+
+def make_backend(spec: ModelSpec, choice: Choice, *, threads: int) -> Backend:
+    """Load a backend.
+
+    Raises:
+        BackendUnavailableError: it cannot run here, with the reason.
+    """
+    if choice.backend == "onnx":
+        from reddit_assets.engines.embedding.backends.onnx_backend import OnnxBackend
+
+        return OnnxBackend(spec, precision=choice.precision, threads=threads)
+    if choice.backend == "openvino":
+        from reddit_assets.engines.embedding.backends.openvino_backend import OpenVinoBackend
+
+        return OpenVinoBackend(spec, precision=choice.precision, threads=threads)
+    if choice.backend == "torch":
+        from reddit_assets.engines.embedding.backends.torch_backend import TorchBackend
+
+        return TorchBackend(spec, device=choice.device, precision=choice.precision, threads=threads)
+    raise BackendUnavailableError(
+        f"There is no backend {choice.backend!r}.", hint="Use torch, onnx, openvino or auto."
+    )
+
+
+def _cpu_rank(backend: str, precision: str) -> list[tuple[str, str]]:
+    chosen = [(b, p) for b, p in CPU_RANK if backend in ("auto", b) and precision in ("auto", p)]
+    if not chosen and precision != "auto":  # int8, fp16: only because they were asked for.
+        chosen = [("onnx" if backend == "auto" else backend, precision)]
+    return chosen
+
+
+def _usable(name: str, spec: ModelSpec) -> bool:
+    if any(find_spec(package) is None for package in PACKAGES[name]):
+        return False
+    if name == "torch":
+        return spec.weights_dir is not None
+    return spec.onnx_file is not None or is_bert_family(spec)
+
+
+def _accelerator(device: str, *, explicit: bool) -> str | None:
+    """The card to use, or ``None`` for the CPU."""
+    if device == "cpu":
+        return None
+    if device == "auto":
+        may_have_one = (
+            any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
+            or platform.system() == "Darwin"
+        )
+        if not explicit and not may_have_one:
+            return None  # Importing torch would cost seconds to learn the same.
+        if find_spec("torch") is None:
+            return None
+    from reddit_assets.engines.embedding.backends.torch_backend import choose_device
+
+    chosen = choose_device(device)
+    return None if chosen == "cpu" else chosen
+
+
+def _exact(spec: ModelSpec, choice: Choice, threads: int) -> Backend | None:
+    """An fp32 backend to compare with, where the model has no committed reference."""
+    if choice.precision == "fp32" or reference_for(spec) is not None:
+        return None
+    return make_backend(spec, Choice(choice.backend, choice.device, "fp32"), threads=threads)
+
+
+def _reason(
+    choice: Choice, backend: str, precision: str, refused: list[str], min_cosine: float
+) -> str:
+    if "auto" not in (backend, precision):
+        why = "as asked for"
+    elif backend == "auto" and precision == "auto":
+        why = "the fastest conformant one here"
+    else:
+        why = f"the fastest here with {backend if precision == 'auto' else precision} as asked for"
+    text = f"{choice} ({why}; smallest cosine to fp32 {min_cosine:.6f})"
+    return f"{text}; not used: {'; '.join(refused)}" if refused else text

@@ -1,5 +1,0 @@
-"""The Redis queue: enqueue, claim, lease, acknowledge, reap, dead letters, outbox.
-
-Knows nothing of models or files' contents. Imports ``catalog`` (names only), ``settings`` and
-``errors``.
-"""

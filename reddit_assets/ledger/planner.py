@@ -1,0 +1,267 @@
+"""From a scan to jobs: what is missing or stale is queued, and nothing that is queued already.
+
+Used alike by ``reddit-assets scan``, the sensors and the nightly rescan. Safe to interrupt and to
+repeat: the ledger knows what is queued, and the disk what is done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reddit_assets.corpus.keys import shard_of
+from reddit_assets.corpus.output import remove_temporary
+from reddit_assets.corpus.scan import Scanner, SubredditStatus, Verdict
+from reddit_assets.errors import RedditAssetsError
+from reddit_assets.ledger.job import VERIFY, Job, Kind, Lane, outputs_of, partition_of
+from reddit_assets.ledger.queue import Enqueued, JobQueue
+
+__all__ = [
+    "ScanReport",
+    "Sweep",
+    "measured_rate",
+    "queue_wanted",
+    "rows_of",
+    "sweep",
+    "wanted_jobs",
+]
+
+# Jobs gathered before they are sent to Redis together.
+_CHUNK = 2_000
+
+
+@dataclass(slots=True)
+class ScanReport:
+    """What a scan found and queued.
+
+    Attributes:
+        files: verdicts on embedding files.
+        clusters: verdicts on cluster files.
+        embed, cluster: what became of the jobs; in a dry run, ``queued`` is what would be.
+        rows: rows of the files to embed; counted in a dry run only.
+        reasons: why files are stale, by key (at most a few hundred).
+        problems: files that cannot be partitions, as sentences.
+        resume_after: cluster key to go on from, when the time budget ended the scan early.
+    """
+
+    subreddits: int = 0
+    files: Counter[Verdict] = field(default_factory=Counter)
+    clusters: Counter[Verdict] = field(default_factory=Counter)
+    embed: Enqueued = field(default_factory=Enqueued)
+    cluster: Enqueued = field(default_factory=Enqueued)
+    rows: int = 0
+    orphans: list[str] = field(default_factory=list)
+    temporary: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    resume_after: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is missing, stale, settling or waiting."""
+        pending = (Verdict.MISSING, Verdict.STALE, Verdict.SETTLING, Verdict.WAITING)
+        return not any(self.files[v] + self.clusters[v] for v in pending)
+
+
+def wanted_jobs(status: SubredditStatus) -> Iterator[tuple[Job, Lane]]:
+    """The jobs that a subreddit needs now, each with its lane.
+
+    Missing outputs go where plain consumers read; those would skip a stale one, which exists.
+    """
+    for file in status.files:
+        if file.verdict.wanted:
+            lane = Lane.PUBLIC if file.output_stamp is None else Lane.STALE
+            yield Job(Kind.EMBED, file.key, file.stamp), lane
+    cluster = status.cluster
+    if cluster is not None and cluster.verdict.wanted:
+        lane = Lane.PUBLIC if cluster.verdict is Verdict.MISSING else Lane.STALE
+        yield Job(Kind.CLUSTER, status.cluster_key, cluster.stamp, excluded=cluster.excluded), lane
+
+
+class _Batches:
+    """Gathers jobs by queue and lane and sends them in large calls; in a dry run it counts them."""
+
+    def __init__(
+        self, scanner: Scanner, queues: dict[Kind, JobQueue], *, urgent: bool, dry_run: bool
+    ) -> None:
+        self._scanner = scanner
+        self._layout = scanner.layout
+        self._queues = queues
+        self._urgent = urgent
+        self._dry_run = dry_run
+        self.rows = 0
+        self._waiting: dict[tuple[Kind, Lane], list[Job]] = {}
+        self.totals = {kind: Enqueued() for kind in Kind}
+
+    def add(self, job: Job, lane: Lane) -> None:
+        waiting = self._waiting.setdefault((job.kind, lane), [])
+        waiting.append(job)
+        if len(waiting) >= _CHUNK:
+            self._send(job.kind, lane)
+
+    def _send(self, kind: Kind, lane: Lane) -> None:
+        jobs = self._waiting.pop((kind, lane), [])
+        if jobs and self._dry_run:
+            self._count(kind, jobs)
+        elif jobs:
+            self.totals[kind] += self._queues[kind].enqueue(
+                jobs, self._layout, lane=lane, urgent=self._urgent
+            )
+
+    def _count(self, kind: Kind, jobs: list[Job]) -> None:
+        queue = self._queues.get(kind)
+        there = queue.unfinished([job.key for job in jobs]) if queue is not None else set()
+        new = [job.key for job in jobs if job.key not in there]
+        self.totals[kind] += Enqueued(queued=len(new), already=len(jobs) - len(new))
+        if kind is Kind.EMBED:
+            self.rows += sum(rows_of(self._scanner, key) for key in new)
+
+    def flush(self) -> None:
+        for kind, lane in list(self._waiting):
+            self._send(kind, lane)
+
+
+def queue_wanted(
+    scanner: Scanner,
+    queues: dict[Kind, JobQueue],
+    *,
+    kinds: tuple[Kind, ...] = tuple(Kind),
+    after: str | None = None,
+    budget_seconds: float | None = None,
+    dry_run: bool = False,
+    urgent: bool = False,
+    shard: str | None = None,
+    observe: list[SubredditStatus] | None = None,
+) -> ScanReport:
+    """Scan and queue what is wanted.
+
+    Args:
+        scanner: what to look at. Give it the embed queue's ``dead_keys()``.
+        kinds: which outputs to queue.
+        after: cluster key to begin behind: an earlier report's ``resume_after``.
+        budget_seconds: stop after this time; the report says where.
+        dry_run: count, also rows, but queue nothing; without ``queues``, what is queued already
+            counts as well.
+        shard: look at this shard only.
+        observe: every subreddit's status is appended to it.
+    """
+    report = ScanReport()
+    batches = _Batches(scanner, queues, urgent=urgent, dry_run=dry_run)
+    started = time.monotonic()
+    for status in scanner.scan(after):
+        if shard is not None and shard_of(status.cluster_key) != shard:
+            continue
+        report.subreddits += 1
+        report.files.update(file.verdict for file in status.files)
+        if status.cluster is not None and (status.files or status.cluster.verdict.done):
+            report.clusters[status.cluster.verdict] += 1
+        report.orphans += status.orphans
+        report.temporary += [str(path) for path in status.temporary]
+        report.problems += [str(problem) for problem in status.problems]
+        for file in status.files:
+            if file.reason and len(report.reasons) < 500:
+                report.reasons[file.key] = file.reason
+        for job, lane in wanted_jobs(status):
+            if job.kind in kinds:
+                batches.add(job, lane)
+        if observe is not None:
+            observe.append(status)
+        if budget_seconds is not None and time.monotonic() - started > budget_seconds:
+            report.resume_after = status.cluster_key
+            break
+    batches.flush()
+    report.rows = batches.rows
+    report.embed, report.cluster = batches.totals[Kind.EMBED], batches.totals[Kind.CLUSTER]
+    report.problems += [str(problem) for problem in scanner.problems]
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def rows_of(scanner: Scanner, key: str) -> int:
+    """Rows of a chain file by its footer; 0 if it cannot be read (its job will say why)."""
+    try:
+        return pq.read_metadata(scanner.layout.chain_path(key)).num_rows
+    except (pa.ArrowException, OSError):
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What became of jobs that plain consumers took.
+
+    Attributes:
+        closed: keys whose outputs are there.
+        repushed: keys that were lost and are in the list again.
+        forgotten: dead letters purged because their chain files have vanished.
+    """
+
+    closed: tuple[str, ...]
+    repushed: tuple[str, ...]
+    forgotten: tuple[str, ...] = ()
+
+
+def sweep(scanner: Scanner, queue: JobQueue, *, lost_seconds: float) -> Sweep:
+    """Settle jobs that plain consumers have taken from the public list, and those of files gone.
+
+    Args:
+        lost_seconds: a job without an output counts as lost this long after it was queued.
+    """
+
+    def made(key: str) -> bool:
+        if queue.kind is Kind.EMBED:
+            file = scanner.file(key)
+            return file is None or file.verdict.done
+        cluster = scanner.subreddit(key).cluster
+        return cluster is not None and cluster.verdict.done
+
+    def settled(ids: dict[str, str]) -> set[str]:
+        found = set()
+        for key in ids:
+            try:
+                if made(key):
+                    found.add(key)
+            except RedditAssetsError:
+                continue  # cannot be judged now: it stays queued, and the next sweep looks again
+        return found
+
+    taken = queue.unlisted(0)
+    done = settled(taken)
+    tombs = queue.tombs(done)
+    queue.close({key: taken[key] for key in done})
+    for key, tokens in tombs.items():
+        for output in outputs_of(scanner.layout, queue.kind, key):
+            remove_temporary(output, tokens)
+    old = queue.unlisted(lost_seconds) if len(done) < len(taken) else {}
+    lost = {key: old[key] for key in old if key in taken and key not in done}
+    queue.repush(lost)
+    gone = [key for key in queue.dead_keys() if _vanished(scanner, queue.kind, key)]
+    queue.purge(gone)
+    return Sweep(tuple(sorted(done)), tuple(sorted(lost)), tuple(sorted(gone)))
+
+
+def _vanished(scanner: Scanner, kind: Kind, key: str) -> bool:
+    """Whether a dead letter's input is no longer there (entries that never had one stay).
+
+    A verify job is nobody's any more when it is dead: the check that asked was told.
+    """
+    if key.startswith(VERIFY):
+        return True
+    if partition_of(key) is None:
+        return False
+    layout = scanner.layout
+    if kind is Kind.EMBED:
+        return not layout.chain_path(key).exists()
+    return not (layout.chains / key).exists()
+
+
+def measured_rate(queue: JobQueue) -> float | None:
+    """Rows per second and worker so far; ``None`` before the first job."""
+    totals = queue.counts().totals
+    milliseconds = totals.get("milliseconds", 0)
+    return 1000 * totals.get("rows", 0) / milliseconds if milliseconds else None

@@ -1,0 +1,230 @@
+"""The asset checks. In a run they look at the run's partitions, by hand at a sample or at all.
+
+Their assets' own ops evaluate them: a check with an op of its own would be skipped in every run of
+its asset, whose op yields no output.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckKey,
+    AssetCheckResult,
+    AssetCheckSeverity,
+    AssetCheckSpec,
+    AssetExecutionContext,
+    MetadataValue,
+    PartitionsDefinition,
+    PreviewWarning,
+)
+
+from reddit_assets.platform.names import CORPUS, AssetSet
+
+if TYPE_CHECKING:
+    from reddit_assets.platform.run_logic import Lease
+    from reddit_assets.workspace import Workspace
+
+__all__ = ["check_specs", "corpus_check", "evaluate", "evaluate_corpus"]
+
+_SAMPLE = 200
+
+# Runs of more partitions record only failures; the sensor heals former ones.
+_PASSES = 50
+
+
+def check_specs(assets: AssetSet, name: str) -> list[AssetCheckSpec]:
+    """The checks of ``embeddings`` or of ``clusters``."""
+    embeddings = name == "embeddings"
+    key = assets.embeddings if embeddings else assets.clusters
+    with warnings.catch_warnings():
+        # Partitioned checks are new in Dagster: the contract tests say when they change.
+        warnings.simplefilter("ignore", PreviewWarning)
+        dead = AssetCheckSpec(
+            "no_dead_letters",
+            asset=key,
+            description="No job of the partition has failed for good.",
+            partitions_def=assets.files if embeddings else assets.subreddits,
+        )
+    if not embeddings:
+        what = "Rows equal to the inputs', clusters found, not nearly all noise."
+        return [AssetCheckSpec("clusters_healthy", asset=key, description=what), dead]
+    what = "Footers name conformant backends; workers compute a sample again and compare."
+    return [
+        AssetCheckSpec("embeddings_valid", asset=key, description="Schema, rows, norms, no NaN."),
+        AssetCheckSpec("embeddings_conformant", asset=key, description=what),
+        dead,
+    ]
+
+
+def corpus_check() -> AssetCheckSpec:
+    """How long the oldest file has been waiting."""
+    return AssetCheckSpec(
+        "corpus_fresh", asset=CORPUS, description="No file waits for its embedding too long."
+    )
+
+
+def evaluate(
+    context: AssetExecutionContext, assets: AssetSet, workspace: Workspace, lease: Lease
+) -> Iterator[AssetCheckResult]:
+    """Results of the selected checks.
+
+    Args:
+        lease: of the run, held by the caller.
+
+    Raises:
+        RedditAssetsError: settings, trees or Redis are not there.
+    """
+    bodies: dict[str, Callable[[], AssetCheckResult]] = {
+        "embeddings_valid": lambda: _valid(context, assets, workspace),
+        "embeddings_conformant": lambda: _conformant(context, assets, workspace, lease),
+        "clusters_healthy": lambda: _clusters(context, assets, workspace),
+    }
+    for key in sorted(context.selected_asset_check_keys, key=lambda key: key.name):
+        if key.name in bodies:
+            yield bodies[key.name]()._replace(asset_key=key.asset_key, check_name=key.name)
+        else:
+            yield from _dead_letters(context, assets, workspace, key)
+
+
+def _partitions(context: AssetExecutionContext, partitions: PartitionsDefinition) -> list[str]:
+    """The partitions of the run, none if it has none."""
+    tags = context.run.tags
+    if "dagster/partition" in tags:
+        return [tags["dagster/partition"]]
+    first = tags.get("dagster/asset_partition_range_start")
+    last = tags.get("dagster/asset_partition_range_end")
+    if first is None or last is None:
+        return []
+    keys = list(partitions.get_partition_keys(dynamic_partitions_store=context.instance))
+    if first not in keys or last not in keys:
+        return []
+    return keys[keys.index(first) : keys.index(last) + 1]
+
+
+def _result(findings: Any) -> AssetCheckResult:
+    from reddit_assets.platform.reporting.events import table
+
+    metadata: dict[str, MetadataValue] = {
+        "looked at": MetadataValue.int(findings.looked_at),
+        "rows": MetadataValue.int(findings.rows),
+    }
+    for name, found in (("problems", findings.problems), ("warnings", findings.warnings)):
+        if found:
+            rows = [{"partition": key, "what": what} for key, what in list(found.items())[:100]]
+            metadata[name] = table(rows)
+    return AssetCheckResult(
+        passed=not findings.problems and not findings.warnings,
+        severity=AssetCheckSeverity.ERROR if findings.problems else AssetCheckSeverity.WARN,
+        description=findings.summary,
+        metadata=metadata,
+    )
+
+
+def _sample(context: AssetExecutionContext, assets: AssetSet, workspace: Workspace) -> list[str]:
+    """The run's own partitions, else a sample of all."""
+    from reddit_assets.platform.quality import sample_keys
+
+    keys = _partitions(context, assets.files)[:_SAMPLE]
+    return keys or sample_keys(workspace.scanner(dead=()), _SAMPLE)
+
+
+def _valid(
+    context: AssetExecutionContext, assets: AssetSet, workspace: Workspace
+) -> AssetCheckResult:
+    from reddit_assets.platform.quality import check_embeddings
+
+    return _result(check_embeddings(workspace.layout, _sample(context, assets, workspace)))
+
+
+def _conformant(
+    context: AssetExecutionContext, assets: AssetSet, workspace: Workspace, lease: Lease
+) -> AssetCheckResult:
+    from reddit_assets.platform.quality import check_conformance
+    from reddit_assets.platform.verification import verify_sample
+
+    keys = _sample(context, assets, workspace)
+    there = [key for key in keys if workspace.layout.embedding_path(key).exists()]
+    verified = verify_sample(workspace, lease, there, patience=workspace.settings.verify_seconds)
+    for why in sorted(set(verified.unanswered.values())):
+        context.log.warning(f"Some files were not computed again: {why}")
+    result = _result(check_conformance(workspace.layout, keys, verified))
+    metadata = dict(result.metadata or {})
+    metadata["files computed again"] = MetadataValue.int(len(verified.results))
+    metadata["rows computed again"] = MetadataValue.int(verified.rows)
+    if verified.min_cosine is not None:
+        metadata["smallest cosine"] = MetadataValue.float(verified.min_cosine)
+    references = sorted({str(found.get("reference", "")) for found in verified.results.values()})
+    if any(references):
+        metadata["reference"] = MetadataValue.text(", ".join(filter(None, references)))
+    return result._replace(metadata=metadata)
+
+
+def _clusters(
+    context: AssetExecutionContext, assets: AssetSet, workspace: Workspace
+) -> AssetCheckResult:
+    from reddit_assets.platform import quality
+
+    keys = _partitions(context, assets.subreddits) or None
+    return _result(quality.check_clusters(workspace.scanner(dead=()), keys))
+
+
+def _dead_letters(
+    context: AssetExecutionContext, assets: AssetSet, workspace: Workspace, check: AssetCheckKey
+) -> Iterator[AssetCheckResult]:
+    """One event per partition of the run, else one result for all."""
+    from reddit_assets.ledger.job import Kind
+    from reddit_assets.platform.names import set_of
+    from reddit_assets.platform.services.dead_letters import letters_table
+
+    embed = check.asset_key == assets.embeddings
+    letters = {
+        letter.key: letter
+        for letter in workspace.queues[Kind.EMBED if embed else Kind.CLUSTER].dead_letters()
+        if set_of(letter.key, workspace.shards) == assets
+    }
+    keys = _partitions(context, assets.files if embed else assets.subreddits)
+    for key in keys:
+        letter = letters.get(key)
+        if letter is None and len(keys) > _PASSES:
+            continue  # an event per partition would double a large run's recording
+        context.log_event(
+            AssetCheckEvaluation(
+                asset_key=check.asset_key,
+                check_name=check.name,
+                passed=letter is None,
+                description=letter.error if letter is not None else "The output is there.",
+                partition=key,
+            )
+        )
+    if not keys:
+        metadata: dict[str, MetadataValue] = {"dead letters": MetadataValue.int(len(letters))}
+        if letters:
+            metadata["letters"] = letters_table(list(letters.values()))
+        yield AssetCheckResult(
+            asset_key=check.asset_key,
+            check_name=check.name,
+            passed=not letters,
+            description=f"{len(letters)} dead letters.",
+            metadata=metadata,
+        )
+
+
+def evaluate_corpus(hours: float, limit: float) -> AssetCheckResult:
+    """Whether the oldest unprocessed file has waited too long.
+
+    Args:
+        hours: its age.
+        limit: the setting ``fresh_hours``.
+    """
+    return AssetCheckResult(
+        asset_key=CORPUS,
+        check_name="corpus_fresh",
+        passed=hours <= limit,
+        severity=AssetCheckSeverity.WARN,
+        description=f"The oldest unprocessed file has waited {hours:.1f} h (limit {limit:g} h).",
+        metadata={"hours": MetadataValue.float(round(hours, 2))},
+    )

@@ -1,0 +1,238 @@
+"""The ``corpus`` asset's metadata: how much there is, how much is done, and how fast it goes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from dagster import DagsterInstance, MetadataValue
+
+from reddit_assets.corpus.keys import shard_of
+from reddit_assets.corpus.provenance import ClusterProvenance, OutputFile, read_output
+from reddit_assets.corpus.scan import SubredditStatus, Verdict
+from reddit_assets.errors import BadFileError
+from reddit_assets.ledger.job import Kind
+from reddit_assets.platform.names import CORPUS
+from reddit_assets.platform.reporting.events import table
+from reddit_assets.platform.services.rescan import Rescan
+from reddit_assets.workspace import Workspace
+
+__all__ = ["corpus_metadata", "oldest_unprocessed"]
+
+
+@dataclass
+class _Shard:
+    """One row of the table."""
+
+    subreddits: int = 0
+    clustered: int = 0
+    files: int = 0
+    embedded: int = 0
+    adopted: int = 0
+    stale: int = 0
+    missing: int = 0
+    rows: int = 0
+    chain_bytes: int = 0
+    embedding_bytes: int = 0
+    cluster_bytes: int = 0
+
+
+def corpus_metadata(
+    workspace: Workspace, instance: DagsterInstance, found: Rescan
+) -> dict[str, MetadataValue]:
+    """Counts per shard, rows, disk use, throughput since the last time, and a plot."""
+    shards: dict[str, _Shard] = {}
+    noisy: list[dict[str, Any]] = []
+    for status in found.statuses:
+        name = shard_of(status.cluster_key) or "(no shard)"
+        shard = shards.setdefault(name, _Shard())
+        _count(workspace, status, shard, noisy)
+    total = _Shard()
+    for shard in shards.values():
+        for name in _Shard.__dataclass_fields__:
+            setattr(total, name, getattr(total, name) + getattr(shard, name))
+    report = found.report
+    totals = {kind.word: queue.counts().totals for kind, queue in workspace.queues.items()}
+    oldest = oldest_unprocessed(found.statuses)
+    metadata: dict[str, MetadataValue] = {
+        "files": MetadataValue.int(total.files),
+        "embedded": MetadataValue.int(total.embedded),
+        "rows embedded": MetadataValue.int(total.rows),
+        "subreddits": MetadataValue.int(total.subreddits),
+        "clustered": MetadataValue.int(total.clustered),
+        "missing": MetadataValue.int(total.missing),
+        "stale": MetadataValue.int(total.stale),
+        "corrupt": MetadataValue.int(len(found.corrupt)),
+        "orphans": MetadataValue.int(len(found.orphans)),
+        "temporary files": MetadataValue.int(len(found.temporary)),
+        "partitions deleted": MetadataValue.int(len(found.forgotten)),
+        "embed jobs queued": MetadataValue.int(report.embed.queued),
+        "cluster jobs queued": MetadataValue.int(report.cluster.queued),
+        "disk, GB": MetadataValue.float(
+            round((total.chain_bytes + total.embedding_bytes + total.cluster_bytes) / 1e9, 3)
+        ),
+        "oldest unprocessed file, hours": MetadataValue.float(round(oldest / 3600, 2)),
+        "scan, seconds": MetadataValue.float(round(report.seconds, 2)),
+        "per shard": table([{"shard": n, **_shown(s)} for n, s in sorted(shards.items())[:300]]),
+        "progress": MetadataValue.md(_plot(shards)),
+        "totals": MetadataValue.json({"at": time.time(), "queues": totals}),
+    }
+    if (since := _throughput(instance, totals)) is not None:
+        metadata["since the last time"] = table([since])
+    noisy.sort(key=lambda row: -row["noise_share"])
+    if noisy:
+        metadata["worst subreddits"] = table(noisy[:20])
+    if found.corrupt:
+        rows = [{"partition": k, "what": v} for k, v in list(found.corrupt.items())[:100]]
+        metadata["corrupt outputs"] = table(rows)
+    if found.orphans:
+        metadata["orphans, paths"] = MetadataValue.json([str(p) for p in found.orphans[:100]])
+    if found.temporary:
+        metadata["temporary, paths"] = MetadataValue.json([str(p) for p in found.temporary[:100]])
+    if report.reasons:
+        rows = [{"partition": k, "why": v} for k, v in list(report.reasons.items())[:100]]
+        metadata["stale, why"] = table(rows)
+    return metadata
+
+
+def oldest_unprocessed(statuses: Sequence[SubredditStatus], now: float | None = None) -> float:
+    """Age in seconds of the oldest chain file without a fresh embedding; 0 if there is none."""
+    now = time.time() if now is None else now
+    ages = [
+        now - int(file.stamp.rsplit("-", 1)[1]) / 1e9
+        for status in statuses
+        for file in status.files
+        if not file.verdict.done
+    ]
+    return max(0.0, *ages) if ages else 0.0
+
+
+def _count(
+    workspace: Workspace, status: SubredditStatus, shard: _Shard, noisy: list[dict[str, Any]]
+) -> None:
+    if status.files:
+        shard.subreddits += 1
+    for file in status.files:
+        shard.files += 1
+        shard.chain_bytes += _size(file.stamp)
+        shard.embedding_bytes += _size(file.output_stamp)
+        shard.embedded += file.verdict.done
+        shard.adopted += file.verdict is Verdict.ADOPTED
+        shard.stale += file.verdict is Verdict.STALE
+        shard.missing += file.verdict in (Verdict.MISSING, Verdict.SETTLING)
+        if file.verdict.done:
+            output = _read(workspace.layout.embedding_path(file.key))
+            shard.rows += output.rows if output is not None else 0
+    cluster = status.cluster
+    if cluster is None or not cluster.verdict.done:
+        return
+    shard.clustered += 1
+    output = _read(workspace.layout.cluster_path(status.cluster_key))
+    if output is None:
+        return
+    shard.cluster_bytes += _size(output.stamp)
+    if (
+        isinstance(output.provenance, ClusterProvenance)
+        and "noise_share" in output.provenance.summary
+    ):
+        noisy.append(
+            {
+                "subreddit": status.cluster_key,
+                "noise_share": float(output.provenance.summary["noise_share"]),
+                "clusters": int(output.provenance.summary.get("clusters", 0)),
+                "rows": output.rows,
+            }
+        )
+
+
+def _read(path: Any) -> OutputFile | None:
+    try:
+        return read_output(path)
+    except (OSError, BadFileError):
+        return None
+
+
+def _size(stamp: str | None) -> int:
+    return int(stamp.split("-", 1)[0]) if stamp else 0
+
+
+def _shown(shard: _Shard) -> dict[str, Any]:
+    row: dict[str, Any] = dict(shard.__dict__)
+    size = row.pop("chain_bytes") + row.pop("embedding_bytes") + row.pop("cluster_bytes")
+    return {**row, "disk_mb": round(size / 1e6, 1)}
+
+
+def _throughput(
+    instance: DagsterInstance, totals: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any] | None:
+    """What was done since the corpus was last materialized."""
+    event = instance.get_latest_materialization_event(CORPUS)
+    if event is None or event.asset_materialization is None:
+        return None
+    value = event.asset_materialization.metadata.get("totals")
+    before = value.value if value is not None else None
+    if isinstance(before, str):
+        before = json.loads(before)
+    if not isinstance(before, dict):
+        return None
+    hours = (time.time() - float(before["at"])) / 3600
+
+    def more(kind: Kind, name: str) -> int:
+        now, then = totals[kind.word].get(name, 0), before["queues"][kind.word].get(name, 0)
+        return max(0, now - then)
+
+    rows = more(Kind.EMBED, "rows")
+    worked = more(Kind.EMBED, "milliseconds") / 1000
+    return {
+        "hours": round(hours, 2),
+        "files embedded": more(Kind.EMBED, "done"),
+        "rows embedded": rows,
+        "rows/s while computing": round(rows / worked, 1) if worked else 0.0,
+        "subreddits clustered": more(Kind.CLUSTER, "done"),
+        "failures": more(Kind.EMBED, "failed") + more(Kind.CLUSTER, "failed"),
+    }
+
+
+_COLOURS = {"embedded": "#2e7d32", "stale": "#f9a825", "missing": "#c62828"}
+
+
+def _plot(shards: Mapping[str, _Shard]) -> str:
+    """Stacked bars, files per shard (the 40 largest), as an inline picture."""
+    largest = sorted(shards.items(), key=lambda item: -item[1].files)[:40]
+    most = max((shard.files for _, shard in largest), default=1) or 1
+    width, bar, left = 640, 18, 110
+    height = bar * len(largest) + 34
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        'font-family="sans-serif" font-size="12">'
+        f'<rect width="{width}" height="{height}" fill="white"/>'
+    ]
+    x = left
+    for name, colour in _COLOURS.items():
+        parts.append(f'<rect x="{x}" y="6" width="12" height="12" fill="{colour}"/>')
+        parts.append(f'<text x="{x + 17}" y="16">{name}</text>')
+        x += 100
+    for row, (name, shard) in enumerate(largest):
+        y = 28 + row * bar
+        parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(name)}</text>')
+        x = left
+        for field_name, colour in _COLOURS.items():
+            number = getattr(shard, field_name)
+            length = (width - left - 70) * number / most
+            if number:
+                parts.append(
+                    f'<rect x="{x:.1f}" y="{y + 2}" width="{max(length, 1):.1f}" '
+                    f'height="{bar - 4}" fill="{colour}"/>'
+                )
+            x += length
+        parts.append(
+            f'<text x="{x + 6:.1f}" y="{y + 13}" fill="#555">{shard.embedded}/{shard.files}</text>'
+        )
+    parts.append("</svg>")
+    picture = base64.b64encode("".join(parts).encode()).decode()
+    return f"![files per shard](data:image/svg+xml;base64,{picture})"

@@ -1,0 +1,210 @@
+"""What the asset checks look at: whether embeddings are valid, conformant, clusters healthy."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.provenance import (
+    ClusterProvenance,
+    EmbeddingProvenance,
+    OutputFile,
+    is_embedding_column,
+    read_output,
+)
+from reddit_assets.corpus.scan import Scanner
+from reddit_assets.errors import BadFileError
+from reddit_assets.platform.verification import Verified
+
+__all__ = ["Findings", "check_clusters", "check_conformance", "check_embeddings", "sample_keys"]
+
+_NORM_TOLERANCE = 1e-3
+_ROWS_READ = 2_000
+_NOISE_LIMIT = 0.9
+# Below this many rows, noise alone says nothing.
+_FEW_ROWS = 200
+
+
+@dataclass
+class Findings:
+    """What a check found.
+
+    Attributes:
+        problems: sentences by partition key.
+        warnings: likewise, of less weight.
+    """
+
+    looked_at: int = 0
+    rows: int = 0
+    problems: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """One sentence."""
+        text = f"{self.looked_at} outputs looked at, {len(self.problems)} with problems"
+        if self.warnings:
+            text += f", {len(self.warnings)} with warnings"
+        return text + "."
+
+
+def sample_keys(scanner: Scanner, number: int, seed: int | None = None) -> list[str]:
+    """Keys of fresh embedding files: half of them the newest, half drawn from all."""
+    done: list[tuple[str, int]] = []
+    for status in scanner.scan():
+        for file in status.files:
+            if file.verdict.done and file.output_stamp:
+                done.append((file.key, int(file.output_stamp.rsplit("-", 1)[1])))
+    newest = sorted(done, key=lambda item: -item[1])[: number // 2]
+    chosen = {key for key, _ in newest}
+    rest = [key for key, _ in done if key not in chosen]
+    drawn = random.Random(seed).sample(rest, min(len(rest), number - len(chosen)))
+    return sorted(chosen | set(drawn))
+
+
+def check_embeddings(layout: Layout, keys: Sequence[str], budget_seconds: float = 30.0) -> Findings:
+    """Schema, rows, unit norms and NaN of embedding files (the first 2,000 rows' vectors)."""
+    found = Findings()
+    deadline = time.monotonic() + budget_seconds
+    for key in keys:
+        if time.monotonic() > deadline:
+            break
+        try:
+            problem, rows = _embedding_problem(layout, key)
+        except FileNotFoundError:
+            continue  # vanished since the sample was drawn
+        found.looked_at += 1
+        found.rows += rows
+        if problem:
+            found.problems[key] = problem
+    return found
+
+
+def _embedding_problem(layout: Layout, key: str) -> tuple[str, int]:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = layout.embedding_path(key)
+    try:
+        output = read_output(path)
+        chain_rows = pq.read_metadata(layout.chain_path(key)).num_rows
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            names = [name for name in schema.names if is_embedding_column(name)]
+            if not names:
+                return "It has no emb_… columns.", output.rows
+            kinds = {schema.field(name).type for name in names}
+            batch = next(file.iter_batches(batch_size=_ROWS_READ, columns=names), None)
+    except BadFileError as error:
+        return error.message, 0
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        return f"It cannot be read: {error}", 0
+    if output.rows != chain_rows:
+        return f"It has {output.rows} rows, its chain file {chain_rows}.", output.rows
+    if kinds != {pa.float32()} and not output.adopted:
+        return f"Its vectors are {', '.join(sorted(map(str, kinds)))}, not float.", output.rows
+    provenance = output.provenance
+    if isinstance(provenance, EmbeddingProvenance) and provenance.model.dimension != len(names):
+        return f"It has {len(names)} of {provenance.model.dimension} columns.", output.rows
+    if batch is None or batch.num_rows == 0:
+        return "", output.rows
+    vectors = np.column_stack([column.to_numpy(zero_copy_only=False) for column in batch.columns])
+    if not np.isfinite(vectors).all():
+        return "It has NaN or infinite values.", output.rows
+    away = float(np.abs(np.linalg.norm(vectors, axis=1) - 1).max())
+    if away > _NORM_TOLERANCE:
+        return f"A norm differs from 1 by {away:.4f}.", output.rows
+    return "", output.rows
+
+
+def check_conformance(layout: Layout, keys: Sequence[str], verified: Verified) -> Findings:
+    """Whether the files hold the reference's vectors: by their footers, and a sample by itself.
+
+    Args:
+        verified: what workers found when they computed a sample again.
+    """
+    found = Findings()
+    for key in keys:
+        try:
+            output = read_output(layout.embedding_path(key))
+        except (FileNotFoundError, BadFileError):
+            continue
+        found.looked_at += 1
+        found.rows += output.rows
+        provenance = output.provenance
+        if isinstance(provenance, EmbeddingProvenance):
+            if not provenance.conformant:
+                writer: dict[str, Any] = provenance.writer
+                found.problems[key] = (
+                    f"Made by the nonconformant backend {writer.get('backend')} "
+                    f"({writer.get('precision')})."
+                )
+        else:
+            found.warnings[key] = "Made by the original: how is not known."
+    for key, answer in verified.results.items():
+        if answer.get("vanished"):
+            continue
+        if problem := answer.get("problem"):
+            found.problems[key] = str(problem)
+        elif not answer.get("conformant"):
+            text = (
+                f"Computed again with {answer.get('reference')}, the smallest cosine is "
+                f"{answer.get('min_cosine'):.6f}, under the bound of {answer.get('bound')}."
+            )
+            adopted = key in found.warnings
+            (found.warnings if adopted else found.problems)[key] = text
+    for key, why in verified.unanswered.items():
+        found.warnings.setdefault(key, f"Not computed again: {why}")
+    return found
+
+
+def check_clusters(
+    scanner: Scanner, keys: Sequence[str] | None = None, budget_seconds: float = 60.0
+) -> Findings:
+    """Rows equal to the inputs', at least one cluster, and not nearly all of it noise.
+
+    Args:
+        keys: the subreddits to look at; all that are clustered if not given.
+    """
+    found = Findings()
+    deadline = time.monotonic() + budget_seconds
+    for key, output in _clusters(scanner, keys):
+        if time.monotonic() > deadline:
+            break
+        found.looked_at += 1
+        found.rows += output.rows
+        provenance = output.provenance
+        if not isinstance(provenance, ClusterProvenance):
+            continue
+        try:
+            rows = sum(
+                read_output(scanner.layout.embedding_path(k)).rows for k in provenance.inputs
+            )
+        except (FileNotFoundError, BadFileError):
+            continue  # its inputs have just changed: it is made again
+        if rows != output.rows:
+            found.problems[key] = f"It has {output.rows} rows, its inputs {rows}."
+            continue
+        if output.rows < _FEW_ROWS:
+            continue
+        noise = float(provenance.summary.get("noise_share", 0.0))
+        if not int(provenance.summary.get("clusters", 1)):
+            found.warnings[key] = f"No cluster in {output.rows} rows."
+        elif noise > _NOISE_LIMIT:
+            found.warnings[key] = f"{noise:.0%} of {output.rows} rows are noise."
+    return found
+
+
+def _clusters(scanner: Scanner, keys: Sequence[str] | None) -> Iterator[tuple[str, OutputFile]]:
+    for key in scanner.subreddits() if keys is None else keys:
+        try:
+            yield key, read_output(scanner.layout.cluster_path(key))
+        except (FileNotFoundError, BadFileError):
+            continue  # none yet, or it is made again

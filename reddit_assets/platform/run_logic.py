@@ -1,0 +1,310 @@
+"""What a run does that waits for workers: enqueue, collect, record, withdraw. Needs no op.
+
+The run holds a lease in Redis and renews it while it lives; when it dies, the watchdog sensor
+finds the lease expired, fails the run and hands its results on (``watchdog``).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.errors import QueueUnavailableError, RedditAssetsError
+from reddit_assets.ledger.job import Job, Result
+from reddit_assets.ledger.queue import JobQueue
+from reddit_assets.ledger.waiters import Withdrawn, collect, open_run, recorded, withdraw
+
+__all__ = ["Lease", "Log", "Outcome", "Waiting", "wait_for_jobs"]
+
+# A run waits this long for Redis to come back before it gives up.
+_PATIENCE_SECONDS = 600.0
+
+_PROGRESS_SECONDS = 10.0
+_CHECK_SECONDS = 30.0
+
+
+class Log(Protocol):
+    """The part of ``context.log`` that is used."""
+
+    def info(self, msg: str) -> None: ...
+
+    def warning(self, msg: str) -> None: ...
+
+    def error(self, msg: str) -> None: ...
+
+
+class Lease:
+    """A run's lease on the queue: who waits shows that it lives.
+
+    Args:
+        queue: whose results the run waits for.
+        run: the run's id.
+        seconds: a run that has not renewed its lease for so long is dead.
+    """
+
+    def __init__(self, queue: JobQueue, run: str, seconds: float) -> None:
+        self.run = run
+        self._queue, self._seconds = queue, seconds
+        self._renewed = float("-inf")
+
+    def keep(self, *, at_once: bool = False) -> None:
+        """Renew the lease if a quarter of it has passed, or at once. Call it often."""
+        now = time.monotonic()
+        if at_once or now - self._renewed >= self._seconds / 4:
+            open_run(self._queue, self.run, self._seconds)
+            self._renewed = now
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the lease for the length of a block, whatever the block does; then give it back.
+
+        Raises:
+            QueueUnavailableError: Redis cannot be reached at the beginning. Later the lease just
+                runs out.
+        """
+        self.keep(at_once=True)
+        done = threading.Event()
+
+        def renew() -> None:
+            while not done.wait(self._seconds / 4):
+                with suppress(RedditAssetsError):
+                    self.keep(at_once=True)
+
+        renewer = threading.Thread(target=renew, name="lease", daemon=True)
+        renewer.start()
+        try:
+            yield
+        finally:
+            done.set()
+            renewer.join()
+            with suppress(QueueUnavailableError):  # the watchdog withdraws what it left
+                self.give_back()
+
+    def give_back(self) -> Withdrawn:
+        """Wait no longer: jobs that nobody else wants leave the queue."""
+        return withdraw(self._queue, self.run)
+
+
+@dataclass
+class Outcome:
+    """How a run's jobs ended.
+
+    Attributes:
+        recorded: partitions whose results are recorded.
+        failed: results of those whose jobs are dead letters, by partition.
+        rows: rows of all recorded outputs.
+    """
+
+    recorded: list[str] = field(default_factory=list)
+    failed: dict[str, Result] = field(default_factory=dict)
+    rows: int = 0
+
+    def summary(self) -> str:
+        """Which partitions failed and why, as the run's error."""
+        lines = [
+            f"{key}: {result.error} {result.hint}".strip() for key, result in self.failed.items()
+        ]
+        total = len(self.recorded) + len(self.failed)
+        more = f"\n… and {len(lines) - 50} more" if len(lines) > 50 else ""
+        return f"{len(lines)} of {total} partitions failed:\n" + "\n".join(lines[:50]) + more
+
+
+class Waiting:
+    """One run's jobs on one queue.
+
+    Args:
+        queue: where they go.
+        layout: this host's trees.
+        lease: of the run.
+        record: called with results that succeeded; they count as recorded when it returns.
+        log: the run's log.
+    """
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        layout: Layout,
+        lease: Lease,
+        *,
+        record: Callable[[Sequence[Result]], None],
+        log: Log,
+    ) -> None:
+        self.queue = queue
+        self.layout = layout
+        self.run = lease.run
+        self.lease = lease
+        self._record = record
+        self._log = log
+        self._jobs: dict[str, Job] = {}
+        self._pending: dict[str, None] = {}
+        self._after = "0"
+        self.outcome = Outcome()
+        self._started = self._told = self._checked = time.monotonic()
+
+    def enqueue(self, jobs: Sequence[Job]) -> None:
+        """Open the run and queue its jobs.
+
+        Raises:
+            QueueUnavailableError: Redis cannot be reached.
+            QueueFullError: its memory is used up.
+        """
+        self.lease.keep()
+        self._jobs.update({job.key: job for job in jobs})
+        self._pending.update(dict.fromkeys(self._jobs))
+        for start in range(0, len(jobs), 2_000):
+            self.queue.enqueue(jobs[start : start + 2_000], self.layout, run=self.run)
+            self.lease.keep()
+        counts = self.queue.counts()
+        self._log.info(
+            f"{len(jobs)} {self.queue.kind.word} jobs queued; {counts.workers} workers are there, "
+            f"{counts.queued} jobs wait in all."
+        )
+        if counts.paused:
+            self._log.warning("The queue is paused: nothing starts before it is resumed.")
+        elif not counts.workers:
+            self._log.warning("No worker is there: start one with `reddit-assets worker`.")
+
+    def wait(self) -> Outcome:
+        """Record results until all jobs have ended.
+
+        Raises:
+            QueueUnavailableError: Redis stayed away for ten minutes.
+        """
+        away_since: float | None = None
+        while self._pending:
+            try:
+                self.lease.keep()
+                self._take(block_seconds=1.0)
+                self._look_for_lost()
+                away_since = None
+            except QueueUnavailableError as error:
+                now = time.monotonic()
+                if away_since is None:
+                    away_since = now
+                    self._log.warning(f"{error} The run waits for it.")
+                if now - away_since > _PATIENCE_SECONDS:
+                    raise
+                time.sleep(1.0)
+            self._tell()
+        self._tell(last=True)
+        return self.outcome
+
+    def _take(self, block_seconds: float) -> int:
+        entries = collect(
+            self.queue, self.run, after=self._after, count=200, block_seconds=block_seconds
+        )
+        if not entries:
+            return 0
+        fine: dict[str, Result] = {}
+        for _, result in entries:
+            if result.partition not in self._pending:
+                continue  # a second result for a job that was wanted twice
+            if result.ok:
+                fine[result.partition] = result
+            else:
+                self.outcome.failed[result.partition] = result
+                del self._pending[result.partition]
+                self._log.error(f"{result.partition}: {result.error} {result.hint}".strip())
+        if fine:
+            self._record(list(fine.values()))
+        for key, result in fine.items():
+            del self._pending[key]
+            self.outcome.recorded.append(key)
+            self.outcome.rows += int(result.metadata.get("rows") or 0)
+        recorded(self.queue, self.run, [entry for entry, _ in entries])
+        self._after = entries[-1][0]
+        return len(entries)
+
+    def _look_for_lost(self) -> None:
+        """Queue again what Redis has forgotten, after it was wiped or rolled back."""
+        if time.monotonic() - self._checked < _CHECK_SECONDS:
+            return
+        self._checked = time.monotonic()
+        waited_for = self._waited_for()
+        while self._take(block_seconds=0.001):
+            pass
+        lost = [self._jobs[key] for key in self._pending if key not in waited_for]
+        if lost:
+            self._log.warning(f"{len(lost)} jobs are gone from Redis: they are queued again.")
+            self.lease.keep(at_once=True)
+            self.queue.enqueue(lost, self.layout, run=self.run)
+
+    def _waited_for(self) -> Collection[str]:
+        from reddit_assets.ledger.connection import redis_errors
+
+        with redis_errors(self.queue.client):
+            return set(self.queue.client.smembers(f"{self.queue.prefix}run:{self.run}"))
+
+    def _tell(self, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if not last and now - self._told < _PROGRESS_SECONDS:
+            return
+        self._told = now
+        done = len(self.outcome.recorded)
+        failed = len(self.outcome.failed)
+        seconds = max(now - self._started, 1e-6)
+        rate = (done + failed) / seconds
+        parts = [f"{done} of {len(self._jobs)} partitions done"]
+        if failed:
+            parts.append(f"{failed} failed")
+        parts.append(f"{rate:.2f} partitions/s, {self.outcome.rows / seconds:.0f} rows/s")
+        if self._pending and rate:
+            parts.append(f"about {_duration(len(self._pending) / rate)} left")
+        self._log.info("; ".join(parts) + ".")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5_400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def wait_for_jobs(
+    queue: JobQueue,
+    layout: Layout,
+    lease: Lease,
+    jobs: Sequence[Job],
+    *,
+    record: Callable[[Sequence[Result]], None],
+    log: Log,
+) -> Outcome:
+    """Have outputs made, whether or not they are fresh, and record each result.
+
+    On any exception, a cancelled run's included, the run's jobs are withdrawn: queued ones that
+    nobody else wants leave the queue; what is being computed is finished and reported without a
+    run, as is what was not recorded.
+
+    Args:
+        lease: of the run; its owner gives it back, unless this fails.
+        jobs: what is wanted; forced, to make fresh outputs anew.
+        record: see :class:`Waiting`.
+
+    Returns:
+        What was recorded and what failed; the caller decides whether the run fails.
+
+    Raises:
+        QueueUnavailableError: Redis cannot be reached, or stayed away too long.
+        QueueFullError: its memory is used up; the jobs queued before are withdrawn.
+    """
+    waiting = Waiting(queue, layout, lease, record=record, log=log)
+    try:
+        waiting.enqueue(jobs)
+        return waiting.wait()
+    except BaseException:
+        try:
+            withdrawn = waiting.lease.give_back()
+            log.warning(
+                f"{withdrawn.withdrawn} queued jobs withdrawn; {withdrawn.kept} are wanted by "
+                "others or being computed, and are reported without a run."
+            )
+        except QueueUnavailableError:
+            # The lease runs out by itself, and the watchdog withdraws the run's jobs then.
+            log.warning("Redis cannot be reached: the run's jobs are withdrawn when it is back.")
+        raise

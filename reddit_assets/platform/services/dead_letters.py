@@ -1,0 +1,141 @@
+"""Dead letters as failed asset checks on their partitions, healed when a retry succeeds."""
+
+from __future__ import annotations
+
+import json
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckSeverity,
+    AssetKey,
+    DagsterInstance,
+    MetadataValue,
+)
+
+from reddit_assets.corpus.scan import Scanner
+from reddit_assets.errors import RedditAssetsError
+from reddit_assets.ledger.job import DeadLetter, Kind, partition_of
+from reddit_assets.platform.names import key_of_result
+from reddit_assets.platform.reporting import records
+from reddit_assets.platform.reporting.events import table
+from reddit_assets.workspace import Workspace
+
+__all__ = ["CHECK", "letters_table", "report_dead_letters"]
+
+CHECK = "no_dead_letters"
+
+# Evaluations per tick: each is one insert.
+_PER_TICK = 200
+
+
+def letters_table(letters: list[DeadLetter]) -> MetadataValue:
+    """The letters as people read them, oldest first, at most 100."""
+    return table(
+        [
+            {
+                "partition": letter.key,
+                "error": letter.error,
+                "what to do": letter.hint,
+                "attempts": letter.attempts,
+                "crashes": letter.recoveries,
+                "host": letter.host,
+            }
+            for letter in letters[:100]
+        ]
+    )
+
+
+def report_dead_letters(
+    workspace: Workspace, instance: DagsterInstance, cursor: str | None
+) -> tuple[list[str], str]:
+    """Report letters that are new, and partitions that have healed.
+
+    Args:
+        cursor: what the last tick returned.
+
+    Returns:
+        Sentences, and the cursor: for each queue the reported letters and when they died.
+    """
+    try:
+        reported: dict[str, dict[str, float]] = json.loads(cursor or "{}")
+    except ValueError:
+        reported = {}
+    told: list[str] = []
+    scanner: Scanner | None = None
+    for kind, queue in workspace.queues.items():
+        mine = reported.setdefault(kind.word, {})
+        letters = {letter.key: letter for letter in queue.dead_letters()}
+        new = [letter for key, letter in letters.items() if mine.get(key) != letter.died_at]
+        for letter in new[:_PER_TICK]:
+            records.report_check(instance, _failed(workspace, kind, letter))
+            mine[letter.key] = letter.died_at
+        gone = [key for key in mine if key not in letters]
+        healed = 0
+        for key in gone[:_PER_TICK]:
+            scanner = scanner or workspace.scanner()
+            if (why := _healed(scanner, kind, key)) is not None:
+                records.report_check(instance, _passed(workspace, kind, key, why))
+                del mine[key]
+                healed += 1
+        if letters or healed:
+            shown = ", ".join(list(letters)[:5])
+            told.append(
+                f"{kind.word}: {len(letters)} dead letters{f' ({shown})' if shown else ''}, "
+                f"{min(len(new), _PER_TICK)} new, {healed} healed."
+            )
+    return told or ["No dead letters."], json.dumps(reported)
+
+
+def _healed(scanner: Scanner, kind: Kind, key: str) -> str | None:
+    """Why a former dead letter's partition is well; ``None`` while it is not."""
+    try:
+        if kind is Kind.EMBED:
+            file = scanner.file(key)
+            if file is None:
+                return "The chain file is gone."
+            return "The output is there." if file.verdict.done else None
+        cluster = scanner.subreddit(key).cluster
+    except RedditAssetsError:
+        return "The dead letter was purged."
+    return "The output is there." if cluster is not None and cluster.verdict.done else None
+
+
+def _asset(workspace: Workspace, kind: Kind, key: str) -> AssetKey:
+    partition = partition_of(key)
+    if partition is None:
+        return key_of_result(kind.asset, "", ())
+    return key_of_result(kind.asset, partition, workspace.shards)
+
+
+def _failed(workspace: Workspace, kind: Kind, letter: DeadLetter) -> AssetCheckEvaluation:
+    metadata: dict[str, MetadataValue] = {
+        "partition": MetadataValue.text(letter.key),
+        "error": MetadataValue.text(letter.error),
+        "what to do": MetadataValue.text(letter.hint),
+        "host": MetadataValue.text(letter.host),
+        "attempts": MetadataValue.int(letter.attempts),
+        "crashes": MetadataValue.int(letter.recoveries),
+        "retry": MetadataValue.text(f"reddit-assets dead retry {letter.key}"),
+    }
+    if letter.traceback:
+        metadata["traceback"] = MetadataValue.md(f"```\n{letter.traceback}\n```")
+    return AssetCheckEvaluation(
+        asset_key=_asset(workspace, kind, letter.key),
+        check_name=CHECK,
+        passed=False,
+        severity=AssetCheckSeverity.ERROR,
+        description=f"{letter.key}: {letter.error} {letter.hint}".strip(),
+        metadata=metadata,
+        partition=partition_of(letter.key),
+    )
+
+
+def _passed(workspace: Workspace, kind: Kind, key: str, why: str) -> AssetCheckEvaluation:
+    return AssetCheckEvaluation(
+        asset_key=_asset(workspace, kind, key),
+        check_name=CHECK,
+        passed=True,
+        description=f"{key}: {why}",
+        metadata={"partition": MetadataValue.text(key)},
+        partition=partition_of(key),
+    )

@@ -1,0 +1,141 @@
+"""Writing a clustering's files under temporary names: rows as a stream, then the small tables."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reddit_assets.corpus.output import sync_file, writing
+from reddit_assets.corpus.provenance import PROVENANCE_KEY, ClusterProvenance, is_embedding_column
+from reddit_assets.engines.clustering.clusterer import Clustering
+from reddit_assets.engines.clustering.meaning import SCHEMA_FIELDS
+from reddit_assets.tasks.inputs import ADDED_COLUMNS, Inputs
+
+__all__ = ["added_fields", "write_clustered", "write_clusters", "write_page"]
+
+#: Rows of a row group.
+GROUP_ROWS = 65_536
+_TYPES = (pa.int32(), pa.float32(), pa.float32(), pa.float32(), pa.float32(), pa.int32())
+
+
+def added_fields() -> list[pa.Field]:
+    """The appended columns with their types."""
+    return [
+        pa.field(name, kind, nullable=False)
+        for name, kind in zip(ADDED_COLUMNS, _TYPES, strict=True)
+    ]
+
+
+def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterable[list[pa.RecordBatch]]:
+    """Batches together until they fill a row group: many small files make no tiny groups."""
+    held: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        held.append(batch)
+        rows += batch.num_rows
+        if rows >= GROUP_ROWS:
+            yield held
+            held, rows = [], 0
+    if held:
+        yield held
+
+
+def write_clustered(
+    path: Path,
+    inputs: Inputs,
+    clustering: Clustering,
+    cluster_ids: np.ndarray,
+    provenance: ClusterProvenance,
+) -> int:
+    """Stream ``clustered.parquet``: all input columns, ``emb_…`` and the appended ones.
+
+    Args:
+        path: the temporary file; deleted again on an error.
+        cluster_ids: int32 (rows,), persistent ids, −1 noise.
+
+    Returns:
+        the file's size in bytes; it is synced to disk.
+
+    Raises:
+        WriteError: the target cannot be written.
+    """
+    vectors = [pa.field(name, pa.float32(), nullable=False) for name in inputs.names]
+    schema = pa.schema(
+        [*inputs.schema, *vectors, *added_fields()],
+        metadata={PROVENANCE_KEY: provenance.model_dump_json().encode()},
+    )
+    added = (
+        cluster_ids.astype(np.int32),
+        clustering.probabilities,
+        clustering.outlier_scores,
+        clustering.x,
+        clustering.y,
+        clustering.themes,
+    )
+    plain = [name for name in schema.names if not is_embedding_column(name)]
+    split = dict.fromkeys((*inputs.names, "x", "y"), "BYTE_STREAM_SPLIT")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with pq.ParquetWriter(
+                path,
+                schema,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=[*inputs.schema.names, "cluster_id", "theme_id"],
+                column_encoding=split,
+                write_statistics=plain,
+            ) as writer:
+                at = 0
+                for group in _grouped(inputs.batches()):
+                    table = pa.Table.from_batches(group)
+                    stop = at + table.num_rows
+                    columns = [*table.columns, *(pa.array(values[at:stop]) for values in added)]
+                    writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+                    at = stop
+            sync_file(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            path.unlink()
+        raise
+    return os.stat(path).st_size
+
+
+def write_clusters(path: Path, rows: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+    """Write ``clusters.parquet``, one row per cluster, ``facts`` in its footer; synced.
+
+    Args:
+        rows: columns of ``SCHEMA_FIELDS`` and ``centroid`` (list of float).
+        facts: at least ``next_id`` and ``dimension``; anything that JSON can hold.
+
+    Raises:
+        WriteError: the target cannot be written.
+    """
+    schema = pa.schema(
+        [*SCHEMA_FIELDS, pa.field("centroid", pa.list_(pa.float32()))],
+        metadata={PROVENANCE_KEY: json.dumps({"kind": "clusters", **facts}).encode()},
+    )
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
+        sync_file(path)
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page; synced.
+
+    Raises:
+        WriteError: the target cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+        sync_file(path)

@@ -1,0 +1,137 @@
+"""The clusters of a subreddit for a terminal or a program, read from its ``clusters.parquet``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from reddit_assets.corpus.provenance import PROVENANCE_KEY
+from reddit_assets.errors import BadFileError
+
+__all__ = ["clusters_report", "render"]
+
+
+def clusters_report(path: Path) -> dict[str, Any]:
+    """What ``clusters.parquet`` says, as plain values that JSON can hold.
+
+    Args:
+        path: of a ``clusters.parquet``, or of the folder that holds it.
+
+    Returns:
+        ``key``, ``rows``, ``summary`` (how it was clustered, churn), ``themes`` (id, name,
+        clusters, size) and ``clusters`` (one dict per cluster, largest first).
+
+    Raises:
+        BadFileError: there is none, or it is not ours.
+    """
+    file = path / "clusters.parquet" if path.is_dir() else path
+    try:
+        table = pq.read_table(file)
+        facts = json.loads((table.schema.metadata or {})[PROVENANCE_KEY])
+        rows = table.drop_columns(["centroid"]).to_pylist()
+        names, key = facts["themes"], facts["key"]
+        total, summary = facts["rows"], facts["summary"]
+    except FileNotFoundError:
+        raise BadFileError(
+            f"There is no {file}.", hint="Cluster the subreddit first: `reddit-assets cluster`."
+        ) from None
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise BadFileError(
+            f"{file} is not a table of clusters of ours: {str(error).splitlines()[:1]}.",
+            hint="Delete the folder's clustered.parquet; the next scan makes all of it again.",
+        ) from None
+    clusters = []
+    for row in rows:
+        for name in ("first_date", "last_date"):
+            row[name] = row[name].date().isoformat() if row[name] else None
+        clusters.append(row)
+    clusters.sort(key=lambda row: (-row["size"], row["cluster_id"]))
+    themes = [
+        {
+            "theme_id": int(number),
+            "name": name,
+            "clusters": sum(row["theme_id"] == int(number) for row in clusters),
+            "size": sum(row["size"] for row in clusters if row["theme_id"] == int(number)),
+        }
+        for number, name in names.items()
+    ]
+    return {
+        "key": key,
+        "rows": total,
+        "summary": summary,
+        "themes": sorted(themes, key=lambda theme: -theme["size"]),
+        "clusters": clusters,
+    }
+
+
+def _headline(report: dict[str, Any]) -> Text:
+    summary = report["summary"]
+    line = Text(report["key"], style="bold")
+    line.append(
+        f"  {report['rows']:,} posts, {len(report['clusters'])} clusters in "
+        f"{len(report['themes'])} themes, {summary.get('noise_share', 0):.0%} in none",
+        style="not bold",
+    )
+    if summary.get("assigned_share"):
+        line.append(f"; {summary['assigned_share']:.0%} assigned from a sample")
+    churn = summary.get("churn", {})
+    if churn.get("moved_share") is not None:
+        line.append(
+            f"\nsince the last time: {churn['continued']} continued, {churn['born']} born, "
+            f"{churn['split']} split off, {churn['merged']} merged, {churn['died']} died, "
+            f"{churn['moved_share']:.1%} of the posts moved",
+            style="dim",
+        )
+    return line
+
+
+def render(report: dict[str, Any], limit: int | None = None) -> RenderableType:
+    """A report for a terminal: a table per theme, its clusters largest first.
+
+    Args:
+        report: of :func:`clusters_report`.
+        limit: clusters per theme at the most; ``None`` shows all.
+    """
+    parts: list[RenderableType] = [_headline(report)]
+    for theme in report["themes"]:
+        rows = [row for row in report["clusters"] if row["theme_id"] == theme["theme_id"]]
+        table = Table(
+            title=f"{theme['name']} ({theme['size']:,} posts)",
+            title_justify="left",
+            title_style="bold cyan",
+            box=None,
+            pad_edge=False,
+            expand=True,
+        )
+        table.add_column("id", justify="right", style="dim", no_wrap=True)
+        table.add_column("posts", justify="right", no_wrap=True)
+        table.add_column("keywords", ratio=2)
+        table.add_column("most typical post", ratio=3, style="italic")
+        table.add_column("score", justify="right", no_wrap=True)
+        table.add_column("from, to", no_wrap=True, style="dim")
+        for row in rows[:limit]:
+            texts = row["representative_texts"]
+            score = row["score_median"]
+            dates = ", ".join(date[:7] for date in (row["first_date"], row["last_date"]) if date)
+            table.add_row(
+                str(row["cluster_id"]),
+                f"{row['size']:,}",
+                Text(", ".join(row["keywords"][:6]) or row["name"]),
+                Text(texts[0][:110] if texts else ""),
+                "" if score is None else f"{score:,.0f}",
+                dates,
+            )
+        if limit is not None and len(rows) > limit:
+            table.caption = f"and {len(rows) - limit} more"
+            table.caption_justify = "left"
+        parts += [Text(""), table]
+    if not report["clusters"]:
+        parts.append(Text("No clusters: too few posts, or none alike.", style="dim"))
+    return Group(*parts)

@@ -1,0 +1,127 @@
+"""Whether an embedding file holds the vectors that the fp32 reference makes of its texts.
+
+The self-check at a worker's start looks at the backend; this looks at what was written: a sample
+of a file's rows is embedded again by an exact backend and compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reddit_assets.corpus.chainfile import TEXT_COLUMNS, texts_of
+from reddit_assets.corpus.provenance import EmbeddingProvenance, is_embedding_column, read_output
+from reddit_assets.engines.embedding.conformance import BOUNDS, agreement
+from reddit_assets.engines.embedding.engine import Embedder
+from reddit_assets.errors import BadFileError
+
+__all__ = ["Verification", "verify_file"]
+
+_BATCH_ROWS = 2_048
+
+ADOPTED_BOUND = min(BOUNDS.values())
+"""For files of the original, which do not say in which precision they were made."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What computing a sample again found.
+
+    Attributes:
+        rows: rows compared.
+        min_cosine: the worst row's; 1.0 if the file has no rows.
+        mean_cosine: over the rows.
+        bound: smallest cosine that the precision of the file may have.
+        model: fingerprint of the file's model, or ``""`` if it does not say.
+    """
+
+    rows: int
+    min_cosine: float
+    mean_cosine: float
+    bound: float
+    model: str
+
+    @property
+    def conformant(self) -> bool:
+        """Whether every compared row keeps the bound."""
+        return self.min_cosine >= self.bound
+
+
+def verify_file(path: Path, reference: Embedder, rows: int, *, seed: int = 0) -> Verification:
+    """Embed a sample of a file's rows again and compare.
+
+    The rows come from one row group, drawn by its number of rows, so that a large file costs no
+    more than a small one.
+
+    Args:
+        path: the embedding file; its texts are in it.
+        reference: an exact embedder of the same model.
+        rows: rows compared at the most.
+        seed: of the draw.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        BadFileError: it is not a whole embedding file.
+    """
+    output = read_output(path)
+    provenance = output.provenance
+    bound, model, text_column = ADOPTED_BOUND, "", ""
+    if isinstance(provenance, EmbeddingProvenance):
+        bound = BOUNDS.get(str(provenance.writer.get("precision")), ADOPTED_BOUND)
+        model, text_column = provenance.model.fingerprint, provenance.text_column
+    texts, vectors = _sample(path, text_column, rows, np.random.default_rng(seed))
+    if not len(texts):
+        return Verification(0, 1.0, 1.0, bound, model)
+    if vectors.shape[1] != reference.dimension:
+        raise BadFileError(
+            f"{path} has vectors of {vectors.shape[1]} dimensions, the model {reference.dimension}."
+        )
+    unit = reference.spec.normalize and provenance is not None
+    similar = agreement(vectors, reference.encode(texts), unit=unit)
+    return Verification(len(similar), float(similar.min()), float(similar.mean()), bound, model)
+
+
+def _sample(
+    path: Path, text_column: str, rows: int, random: np.random.Generator
+) -> tuple[pa.Array, np.ndarray]:
+    """Texts, and vectors of shape (n, dimension), of up to ``rows`` rows of one row group."""
+    try:
+        with pq.ParquetFile(path) as file:
+            names = [name for name in file.schema_arrow.names if is_embedding_column(name)]
+            column = text_column or next(
+                (name for name in TEXT_COLUMNS if name in file.schema_arrow.names), ""
+            )
+            if not names or not column:
+                raise BadFileError(f"{path} has no text column or no emb_… columns.")
+            sizes = [
+                file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)
+            ]
+            if not sum(sizes):
+                return pa.array([], pa.large_string()), np.empty((0, len(names)), np.float32)
+            group = int(random.choice(len(sizes), p=np.array(sizes) / sum(sizes)))
+            chosen = np.sort(random.choice(sizes[group], min(rows, sizes[group]), replace=False))
+            table = _rows(file, group, [column, *names], chosen)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise BadFileError(f"{path} cannot be read: {error}") from None
+    batch = table.combine_chunks().to_batches()[0]
+    vectors = np.column_stack(
+        [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
+    ).astype(np.float32)
+    return texts_of(batch, column), vectors
+
+
+def _rows(file: pq.ParquetFile, group: int, columns: list[str], chosen: np.ndarray) -> pa.Table:
+    """The chosen rows (ascending) of a row group, without holding all of it: it may be large."""
+    parts, start = [], 0
+    for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
+        within = chosen[(chosen >= start) & (chosen < start + len(batch))] - start
+        if len(within):
+            parts.append(batch.take(pa.array(within)))
+        start += len(batch)
+    return pa.Table.from_batches(parts)

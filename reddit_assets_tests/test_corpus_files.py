@@ -1,0 +1,257 @@
+"""Chain files good and bad, and embedding files written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from factories import MODEL, write_chain
+
+from reddit_assets.corpus.chainfile import ChainFile, texts_of
+from reddit_assets.corpus.fingerprints import embedding_version
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.output import EmbeddingWriter, publish, temporary_path, writing
+from reddit_assets.corpus.provenance import EmbeddingProvenance, read_output
+from reddit_assets.errors import BadFileError, SourceChangedError, WriteError
+
+KEY = "as/A/c"
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout.of(tmp_path)
+
+
+def put(layout: Layout, table: pa.Table, **options: object) -> Path:
+    path = layout.chain_path(KEY)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, **options)
+    return path
+
+
+def embed(layout: Layout, rows: int = 1000) -> Path:
+    """Copy a chain file with made-up vectors, as a worker would."""
+    output = layout.embedding_path(KEY)
+    temporary = temporary_path(output, "token")
+    with (
+        ChainFile(layout.chain_path(KEY)) as chain,
+        EmbeddingWriter(temporary, chain.schema, MODEL.dimension) as writer,
+    ):
+        for batch in chain.batches(rows):
+            texts = texts_of(batch, chain.text_column)
+            assert texts.null_count == 0
+            assert len(texts) == batch.num_rows
+            writer.write(batch, np.ones((batch.num_rows, MODEL.dimension), np.float32))
+        chain.verify_unchanged()
+        writer.finish(
+            EmbeddingProvenance(
+                key=KEY,
+                data_version=embedding_version(chain.source.fingerprint, MODEL.fingerprint),
+                source=chain.source,
+                model=MODEL,
+            )
+        )
+    publish(temporary, output)
+    return output
+
+
+def texts(*values: str | None, kind: pa.DataType | None = None) -> pa.Table:
+    return pa.table({"body": pa.array(values, kind or pa.string()), "n": range(len(values))})
+
+
+# --- files that are refused ------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "not a whole parquet file"),
+        (b"rubbish, not parquet at all", "not a whole parquet file"),
+        (b"PAR1" + b"\0" * 50 + b"PAR1", "not a whole parquet file"),
+    ],
+)
+def test_what_is_not_parquet_is_refused_by_name(layout: Layout, content: bytes, why: str) -> None:
+    path = write_chain(layout, KEY)
+    path.write_bytes(content)
+    with pytest.raises(BadFileError, match=why) as caught:
+        ChainFile(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_truncated_file_is_refused(layout: Layout) -> None:
+    path = put(layout, texts(*(f"text {number}" for number in range(1000))))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BadFileError, match="not a whole parquet file"):
+        ChainFile(path)
+
+
+def test_damage_inside_a_file_leaves_no_partial_output(layout: Layout) -> None:
+    path = put(layout, texts(*(f"text {number}" for number in range(5000))), compression="zstd")
+    content = bytearray(path.read_bytes())
+    for position in range(4, len(content) // 2):
+        content[position] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(BadFileError) as caught:
+        embed(layout)
+    assert str(path) in str(caught.value)
+    assert list(layout.embeddings.glob("**/*.parquet*")) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        (pa.table({"title": ["a"]}), "no text column"),
+        (pa.table({"body": [1, 2]}), "of type int64"),
+        (pa.table({"body": [b"x"]}), "of type binary"),
+        (pa.table({"body": [["x"]]}), "of type list"),
+        (pa.table({"body": ["a"], "emb_000": [0.5]}), "looks like an embedding file"),
+    ],
+)
+def test_files_with_the_wrong_columns_are_refused_by_name(
+    layout: Layout, table: pa.Table, why: str
+) -> None:
+    path = put(layout, table)
+    with pytest.raises(BadFileError, match=why) as caught:
+        ChainFile(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_a_sentence(layout: Layout) -> None:
+    with pytest.raises(BadFileError, match="There is no chain file"):
+        ChainFile(layout.chain_path(KEY))
+
+
+def test_a_folder_in_a_files_place_is_a_sentence(layout: Layout) -> None:
+    layout.chain_path(KEY).mkdir(parents=True)
+    with pytest.raises(BadFileError, match=r"c\.parquet"):
+        ChainFile(layout.chain_path(KEY))
+
+
+# --- files that are fine ---------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "table",
+    [
+        texts(),
+        texts(None, "", "a"),
+        texts("\0", "\x07\x1b[0m", "a\r\nb", "\u202eright to left", "👩‍👩‍👧 é"),
+        texts("x" * 10_000_000),
+        texts("a", "b", None, "a", kind=pa.dictionary(pa.int32(), pa.string())),
+        texts("a", None, kind=pa.large_string()),
+        texts("a", None, kind=pa.string_view()),
+        pa.table({"body": pa.nulls(3)}),
+        pa.table({"text": ["a"], "message": [7]}),
+        pa.table({"body": ["a"], **{f"column {number}": [number] for number in range(400)}}),
+        pa.table({"body": ["a"], "nested": [{"a": [1, None], "b": {"c": "d"}}], "view": ["x"]}),
+    ],
+    ids=lambda table: f"{table.num_columns}x{table.num_rows}-{table.column(0).type}",
+)
+def test_unusual_files_keep_every_column_and_row(layout: Layout, table: pa.Table) -> None:
+    put(layout, table)
+    source = pq.read_table(layout.chain_path(KEY))
+    output = pq.read_table(embed(layout))
+    assert output.column_names == [*table.column_names, "emb_000", "emb_001", "emb_002", "emb_003"]
+    assert output.schema.field("emb_000").type == pa.float32()
+    assert output.num_rows == table.num_rows
+    for name in table.column_names:
+        assert output.column(name).to_pylist() == source.column(name).to_pylist()
+    read = read_output(layout.embedding_path(KEY))
+    assert (read.rows, read.dimension) == (table.num_rows, 4)
+
+
+def test_lone_surrogates_are_no_error(layout: Layout) -> None:
+    body = pa.array([b"\xed\xa0\x80 lone", b"fine"], pa.binary()).view(pa.string())
+    put(layout, pa.table({"body": body}))
+    assert pq.read_metadata(embed(layout)).num_rows == 2
+
+
+def test_the_first_text_column_of_the_list_counts(layout: Layout) -> None:
+    put(layout, pa.table({"message": ["m"], "selftext": ["s"], "title": ["t"]}))
+    with ChainFile(layout.chain_path(KEY)) as chain:
+        assert chain.text_column == "selftext"
+
+
+def test_hundreds_of_row_groups_are_streamed_in_order(layout: Layout) -> None:
+    put(layout, texts(*(str(number) for number in range(900))), row_group_size=3)
+    with ChainFile(layout.chain_path(KEY)) as chain:
+        sizes = [batch.num_rows for batch in chain.batches(100)]
+    assert max(sizes) <= 100
+    assert pq.read_table(embed(layout, 100)).column("n").to_pylist() == list(range(900))
+
+
+# --- sources that change, targets that refuse ------------------------------------------------
+def test_a_source_that_changes_while_it_is_read_is_noticed(layout: Layout) -> None:
+    path = write_chain(layout, KEY)
+    stat = path.stat()
+    with ChainFile(path) as chain:
+        content = bytearray(path.read_bytes())
+        content[10] ^= 1
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        with pytest.raises(SourceChangedError, match="changed while it was read"):
+            chain.verify_unchanged()
+
+
+def test_a_source_that_vanishes_while_it_is_read_is_noticed(layout: Layout) -> None:
+    path = write_chain(layout, KEY)
+    with ChainFile(path) as chain:
+        path.unlink()
+        with pytest.raises(SourceChangedError):
+            chain.verify_unchanged()
+
+
+def test_an_error_while_writing_leaves_nothing(layout: Layout) -> None:
+    write_chain(layout, KEY)
+    temporary = temporary_path(layout.embedding_path(KEY), "token")
+    with ChainFile(layout.chain_path(KEY)) as chain, pytest.raises(RuntimeError):  # noqa: PT012, SIM117
+        with EmbeddingWriter(temporary, chain.schema, 4) as writer:
+            for batch in chain.batches(10):
+                writer.write(batch, np.ones((batch.num_rows, 4), np.float32))
+            raise RuntimeError
+    assert list(layout.embeddings.glob("**/*")) == [temporary.parent, temporary.parent.parent] or (
+        not temporary.exists()
+    )
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(layout: Layout, tmp_path: Path) -> None:
+    small = tmp_path / "embeddings"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a small tmpfs cannot be mounted here (needs root)")
+    try:
+        rng = np.random.default_rng(0)
+        noise = [rng.bytes(600).hex() for _ in range(2000)]
+        put(layout, texts(*noise))
+        with pytest.raises(WriteError, match="the disk is full") as caught:
+            embed(layout, 200)
+        assert str(small) in str(caught.value)
+        assert [path for path in small.glob("**/*") if path.is_file()] == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "permission is denied"),
+        (errno.EDQUOT, "quota"),
+    ],
+)
+def test_other_refusals_are_sentences(number: int, why: str) -> None:
+    # Root may write anywhere, so these refusals cannot be made here.
+    with pytest.raises(WriteError, match=why), writing(Path("/data/x.parquet")):
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_read_only_target_is_a_sentence(layout: Layout) -> None:
+    write_chain(layout, KEY)
+    layout.embeddings.write_text("a file where the folder should be")
+    with pytest.raises(WriteError, match="cannot be written"):
+        embed(layout)

@@ -1,0 +1,216 @@
+"""What a scan calls missing, stale and fresh."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from factories import MODEL, write_chain, write_embedding
+
+from reddit_assets.corpus.fingerprints import cluster_version, set_hash
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.provenance import (
+    PROVENANCE_KEY,
+    ClusterProvenance,
+    ProvenanceCache,
+    cluster_inputs,
+)
+from reddit_assets.corpus.scan import Scanner, ScanOptions, Verdict
+from reddit_assets.corpus.subreddits import SubredditFilter
+from reddit_assets.corpus.wanted import set_wanted_model
+from reddit_assets.errors import SettingsError
+
+KEY = "as/AskReddit/c_0"
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout.of(tmp_path)
+
+
+def scanner(layout: Layout, *, dead: tuple[str, ...] = (), **options: object) -> Scanner:
+    return Scanner(layout, ScanOptions(**options), dead=dead, provenances=ProvenanceCache())  # type: ignore[arg-type]
+
+
+def verdicts(layout: Layout, **options: object) -> dict[str, Verdict]:
+    return {
+        file.key: file.verdict
+        for status in scanner(layout, **options).scan()
+        for file in status.files
+    }
+
+
+def write_cluster(layout: Layout, cluster_key: str, keys: list[str], settings: str = "s") -> Path:
+    files = cluster_inputs(layout, keys)
+    versions = {key: file.data_version for key, file in zip(sorted(keys), files, strict=True)}
+    stamps = {key: file.stamp for key, file in zip(sorted(keys), files, strict=True)}
+    provenance = ClusterProvenance(
+        key=cluster_key,
+        data_version=cluster_version(set_hash(versions), settings),
+        inputs=versions,
+        inputs_hash=set_hash(versions),
+        inputs_stamp=set_hash(stamps),
+        settings_fingerprint=settings,
+    )
+    table = pq.read_table(layout.embedding_path(keys[0]))
+    path = layout.cluster_path(cluster_key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        table.replace_schema_metadata({PROVENANCE_KEY: provenance.model_dump_json().encode()}), path
+    )
+    return path
+
+
+def test_a_tree_without_outputs_is_missing_them_in_path_order(layout: Layout) -> None:
+    keys = ["as/b/c_1", "as/a/c_0", "Flat/c_0", "é/日本語 names/c 0"]
+    for key in keys:
+        write_chain(layout, key)
+    assert list(verdicts(layout).items()) == [
+        (key, Verdict.MISSING) for key in sorted(keys, key=lambda key: key.split("/"))
+    ]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_file_is_fresh_until_its_chain_file_changes(layout: Layout, deep: bool) -> None:
+    write_chain(layout, KEY)
+    write_embedding(layout, KEY)
+    assert verdicts(layout, deep=deep) == {KEY: Verdict.FRESH}
+    write_chain(layout, KEY, ["something else"], age=-1)
+    assert verdicts(layout, deep=deep, settle_seconds=0) == {KEY: Verdict.STALE}
+
+
+def test_touching_a_chain_file_makes_no_work(layout: Layout) -> None:
+    path = write_chain(layout, KEY)
+    write_embedding(layout, KEY)
+    os.utime(path, (time.time() + 10, time.time() + 10))
+    assert verdicts(layout) == {KEY: Verdict.FRESH}
+
+
+def test_only_a_deep_scan_sees_a_chain_file_replaced_by_an_older_one(layout: Layout) -> None:
+    write_chain(layout, KEY)
+    write_embedding(layout, KEY)
+    write_chain(layout, KEY, ["older"], age=9999)
+    assert verdicts(layout) == {KEY: Verdict.FRESH}
+    assert verdicts(layout, deep=True) == {KEY: Verdict.STALE}
+
+
+def test_a_young_chain_file_waits_until_it_has_settled(layout: Layout) -> None:
+    write_chain(layout, KEY, age=0)
+    assert verdicts(layout, settle_seconds=60) == {KEY: Verdict.SETTLING}
+    assert verdicts(layout, settle_seconds=60, now=time.time() + 61) == {KEY: Verdict.MISSING}
+
+
+def test_a_file_from_the_future_does_not_wait_for_ever(layout: Layout) -> None:
+    write_chain(layout, KEY, age=-9999)
+    assert verdicts(layout, settle_seconds=60) == {KEY: Verdict.MISSING}
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "rubbish"])
+def test_damaged_outputs_are_stale(layout: Layout, damage: str) -> None:
+    write_chain(layout, KEY)
+    path = write_embedding(layout, KEY)
+    whole = path.read_bytes()
+    path.write_bytes({"empty": b"", "truncated": whole[:-50], "rubbish": b"x" * 99}[damage])
+    assert verdicts(layout, deep=True) == {KEY: Verdict.STALE}
+
+
+def test_another_wanted_model_makes_every_file_of_the_former_stale(layout: Layout) -> None:
+    write_chain(layout, KEY)
+    write_embedding(layout, KEY)
+    set_wanted_model(layout, MODEL)
+    assert verdicts(layout) == {KEY: Verdict.FRESH}
+    set_wanted_model(layout, MODEL.model_copy(update={"fingerprint": "other"}))
+    assert verdicts(layout) == {KEY: Verdict.STALE}
+
+
+def test_files_of_the_original_are_adopted_unless_a_setting_says_otherwise(
+    layout: Layout,
+) -> None:
+    write_chain(layout, KEY)
+    path = write_embedding(layout, KEY)
+    pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    assert verdicts(layout, deep=True) == {KEY: Verdict.ADOPTED}
+    assert verdicts(layout, deep=True, adopt=False) == {KEY: Verdict.STALE}
+
+
+def test_names_that_cannot_be_keys_are_named_and_do_not_stop_the_scan(layout: Layout) -> None:
+    write_chain(layout, KEY)
+    for bad in ("as/AskReddit/a...b.parquet", "as/a|b/c.parquet", "loose.parquet"):
+        path = layout.chains / bad
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    one = scanner(layout)
+    statuses = list(one.scan())
+    assert [file.key for status in statuses for file in status.files] == [KEY]
+    problems = one.problems + [p for status in statuses for p in status.problems]
+    text = "\n".join(str(problem) for problem in problems)
+    for name in ("a...b.parquet", "a|b", "loose.parquet"):
+        assert name in text
+
+
+def test_orphans_and_temporary_files_are_found(layout: Layout) -> None:
+    chain = write_chain(layout, KEY)
+    write_embedding(layout, KEY)
+    chain.unlink()
+    leftover = layout.embeddings / "as/AskReddit/c_0.parquet.beef.tmp"
+    leftover.write_bytes(b"")
+    (status,) = scanner(layout).scan()
+    assert status.orphans == [KEY]
+    assert status.temporary == [leftover]
+
+
+def test_a_cluster_waits_for_all_its_files_and_then_for_changes(layout: Layout) -> None:
+    keys = ["as/AskReddit/c_0", "as/AskReddit/c_1"]
+    for key in keys:
+        write_chain(layout, key)
+    write_embedding(layout, keys[0])
+
+    def cluster(**options: object):
+        (status,) = scanner(layout, **options).scan()
+        assert status.cluster is not None
+        return status.cluster
+
+    assert cluster().verdict is Verdict.WAITING
+    assert cluster(dead=(keys[1],)).verdict is Verdict.MISSING
+    assert cluster(dead=(keys[1],)).excluded == (keys[1],)
+    write_embedding(layout, keys[1])
+    first = cluster()
+    assert first.verdict is Verdict.MISSING
+    write_cluster(layout, "as/AskReddit", keys)
+    assert cluster().verdict is Verdict.FRESH
+    assert cluster(settings_fingerprint="s").verdict is Verdict.FRESH
+    assert cluster(settings_fingerprint="t").verdict is Verdict.STALE
+    write_chain(layout, "as/AskReddit/c_2")
+    write_embedding(layout, "as/AskReddit/c_2")
+    late = cluster()
+    assert late.verdict is Verdict.STALE
+    assert late.stamp != first.stamp
+
+
+def test_an_embedding_made_again_while_the_cluster_was_made_is_noticed(layout: Layout) -> None:
+    write_chain(layout, KEY)
+    write_embedding(layout, KEY)
+    path = write_cluster(layout, "as/AskReddit", [KEY])
+    write_chain(layout, KEY, ["changed"])
+    write_embedding(layout, KEY)
+    os.utime(path, (time.time() + 99, time.time() + 99))
+    (status,) = scanner(layout).scan()
+    assert status.cluster is not None
+    assert status.cluster.verdict is Verdict.STALE
+
+
+def test_filters_and_resuming(layout: Layout) -> None:
+    for key in ("as/AskReddit/c", "as/AskHistorians/c", "bo/books/c"):
+        write_chain(layout, key)
+    only = scanner(layout, filter=SubredditFilter.parse("Ask*,!AskReddit"))
+    assert only.subreddits() == ["as/AskHistorians"]
+    rest = [status.cluster_key for status in scanner(layout).scan("as/AskHistorians")]
+    assert rest == ["as/AskReddit", "bo/books"]
+
+
+def test_without_chains_there_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="REDDIT_ROOT"):
+        scanner(Layout.of(tmp_path / "nowhere"))

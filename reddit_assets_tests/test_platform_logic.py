@@ -1,0 +1,457 @@
+"""The orchestration's functions without webserver and daemon, on a real queue."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from dagster import (
+    AssetKey,
+    DagsterInstance,
+    DagsterRunStatus,
+    build_sensor_context,
+)
+
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.provenance import PROVENANCE_KEY
+from reddit_assets.ledger.job import Job, Kind, Result
+from reddit_assets.ledger.outbox import Outbox
+from reddit_assets.ledger.waiters import expired_runs, withdraw
+from reddit_assets.platform import quality, run_logic
+from reddit_assets.platform.jobs import make_steering_jobs
+from reddit_assets.platform.reporting import records
+from reddit_assets.platform.run_logic import Lease, wait_for_jobs
+from reddit_assets.platform.sensors import make_sensors
+from reddit_assets.platform.services import discover as discovery
+from reddit_assets.platform.services import reconcile as reconciling
+from reddit_assets.platform.services import watchdog
+from reddit_assets.platform.services.watchdog import bury_dead_runs
+from reddit_assets.platform.telling import TickError
+from reddit_assets.platform.verification import verify_sample
+from reddit_assets.settings import Settings
+from reddit_assets.workspace import Workspace
+from reddit_assets_tests.platform_stack import wait_for
+from reddit_assets_tests.platform_worker import FakeWorker, age, write_chain
+
+EMBEDDINGS, CHAINS, CLUSTERS = AssetKey("embeddings"), AssetKey("chains"), AssetKey("clusters")
+TEA = [f"as/Tea/c_{i}" for i in range(3)]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, valkey_url: str) -> Workspace:
+    layout = Layout.of(tmp_path)
+    layout.chains.mkdir()
+    discovery._READ.clear()
+    reconciling._KNOWN.clear()
+    return Workspace.load(
+        Settings(root=tmp_path, redis_url=valkey_url, settle_seconds=0.0, run_lease_seconds=1.0)
+    )
+
+
+@pytest.fixture
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterInstance]:
+    with DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as instance:
+        yield instance
+
+
+@pytest.fixture
+def worker(workspace: Workspace) -> Iterator[FakeWorker]:
+    worker = FakeWorker(workspace.settings, workspace.layout)
+    yield worker
+    worker.ended.set()
+
+
+class Log:
+    """Collects a run's log."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, msg: str) -> None:
+        self.lines.append(msg)
+
+    warning = error = info
+
+
+def events(instance: DagsterInstance, asset: AssetKey, key: str) -> list[str]:
+    """The job ids of a partition's materializations, latest first."""
+    found = instance.fetch_materializations(
+        records.AssetRecordsFilter(asset, asset_partitions=[key]), limit=50
+    )
+    return [records._known(record).job_id for record in found.records]
+
+
+# --- runs --------------------------------------------------------------------------------
+def jobs(keys: Sequence[str]) -> list[Job]:
+    return [Job(Kind.EMBED, key, "s", force=True) for key in keys]
+
+
+def test_a_run_collects_what_is_made_and_names_what_failed(
+    workspace: Workspace, worker: FakeWorker
+) -> None:
+    for key in TEA:
+        write_chain(workspace.layout, key)
+    workspace.layout.chain_path(TEA[1]).write_bytes(b"PAR1")
+    worker.start()
+    recorded: list[Result] = []
+    log = Log()
+    queue = workspace.queues[Kind.EMBED]
+    outcome = wait_for_jobs(
+        queue,
+        workspace.layout,
+        Lease(queue, "run1", 60),
+        jobs(TEA),
+        record=recorded.extend,
+        log=log,
+    )
+    assert sorted(r.partition for r in recorded) == [TEA[0], TEA[2]]
+    assert set(outcome.failed) == {TEA[1]}
+    assert "1 of 3 partitions failed" in outcome.summary()
+    assert f"{TEA[1]}: " in outcome.summary()
+    assert any("2 of 3 partitions done" in line for line in log.lines)
+
+
+def test_an_interrupted_run_leaves_no_job_and_loses_no_result(
+    workspace: Workspace, worker: FakeWorker
+) -> None:
+    # Given a run of three whose recording is interrupted at the first result:
+    for key in TEA:
+        write_chain(workspace.layout, key)
+    queue = workspace.queues[Kind.EMBED]
+
+    def one() -> None:
+        wait_for(lambda: queue.counts().queued == 3, 10, "queued")
+        for claim in queue.claim("fake", 1, 60.0) or []:
+            worker.work(queue, claim)
+
+    threading.Thread(target=one, daemon=True).start()
+
+    def interrupted(_: Sequence[Result]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        wait_for_jobs(
+            queue, workspace.layout, Lease(queue, "r", 60), jobs(TEA), record=interrupted, log=Log()
+        )
+    # Then nothing is queued, and the result waits in the outbox, to be looked up first.
+    counts = queue.counts()
+    assert (counts.queued, counts.runs, counts.outbox) == (0, 0, 1)
+    (entry,) = Outbox(queue, "r1").take(10)
+    assert entry.uncertain
+    assert entry.result.partition in TEA
+
+
+def test_a_run_survives_a_wiped_queue(
+    workspace: Workspace, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_logic, "_CHECK_SECONDS", 0.5)
+    for key in TEA:
+        write_chain(workspace.layout, key)
+    queue = workspace.queues[Kind.EMBED]
+
+    def wipe() -> None:
+        wait_for(lambda: queue.counts().queued == 3, 10, "queued")
+        queue.client.flushall()
+        time.sleep(0.2)
+        worker.start()
+
+    threading.Thread(target=wipe, daemon=True).start()
+    recorded: list[Result] = []
+    wait_for_jobs(
+        queue, workspace.layout, Lease(queue, "r", 60), jobs(TEA), record=recorded.extend, log=Log()
+    )
+    assert sorted(r.partition for r in recorded) == TEA
+
+
+def test_a_run_without_lease_is_failed_and_its_jobs_are_withdrawn(
+    workspace: Workspace, instance: DagsterInstance
+) -> None:
+    from dagster import job, op
+
+    @op
+    def nothing() -> None: ...
+
+    @job
+    def any_job() -> None:
+        nothing()
+
+    run = instance.create_run_for_job(any_job, status=DagsterRunStatus.STARTED)
+    queue = workspace.queues[Kind.EMBED]
+    Lease(queue, run.run_id, 0.05).keep()
+    queue.enqueue(jobs(TEA), workspace.layout, run=run.run_id)
+    time.sleep(0.1)
+    # If the watchdog looks:
+    told = bury_dead_runs(workspace, instance)
+    # Then the run has failed, and no job is left.
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.status is DagsterRunStatus.FAILURE
+    assert queue.counts().queued == 0
+    assert any("3 embed jobs withdrawn" in sentence for sentence in told)
+    assert bury_dead_runs(workspace, instance) == []
+
+
+def test_a_held_lease_outlasts_its_length_and_is_given_back(workspace: Workspace) -> None:
+    queue = workspace.queues[Kind.EMBED]
+    with Lease(queue, "r", 0.4).held():
+        time.sleep(1.0)
+        assert expired_runs(queue) == []
+        assert queue.counts().runs == 1
+    assert queue.counts().runs == 0
+
+
+def test_a_run_without_lease_is_dead_at_the_second_look(
+    workspace: Workspace, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = SimpleNamespace(dagster_run=SimpleNamespace(run_id="between two steps"))
+    monkeypatch.setattr(watchdog, "_without_lease", lambda *_: [record])
+    assert watchdog._lost(workspace, instance) == []
+    time.sleep(workspace.settings.run_lease_seconds / 2)
+    assert watchdog._lost(workspace, instance) == ["between two steps"]
+    monkeypatch.setattr(watchdog, "_without_lease", lambda *_: [])
+    assert watchdog._lost(workspace, instance) == []
+    assert not watchdog._SUSPECTS
+
+
+# --- sensors -----------------------------------------------------------------------------
+def test_discovery_goes_on_where_its_budget_ended(
+    workspace: Workspace, instance: DagsterInstance
+) -> None:
+    for name in ("as/Jam", "as/Tea", "bo/books"):
+        write_chain(workspace.layout, f"{name}/c_0")
+    hasty = Workspace.load(workspace.settings.model_copy(update={"tick_seconds": 1e-9}))
+    cursor, looks = discovery.Cursor(swept=time.time()), []
+    for _ in range(3):
+        told, cursor = discovery.discover(hasty, instance, cursor)
+        looks.append(cursor.after)
+        assert "1 files in 1 subreddits" in told[0]
+    assert looks[:2] == ["as/Jam", "as/Tea"]
+    assert instance.get_dynamic_partitions("chain_files") == [
+        "as/Jam/c_0",
+        "as/Tea/c_0",
+        "bo/books/c_0",
+    ]
+    assert workspace.queues[Kind.EMBED].counts().public == 3
+    # The next round finds them queued already, and says so.
+    told, _ = discovery.discover(workspace, instance, discovery.Cursor())
+    assert "Jobs: 3 skipped: queued or in work already." in told
+
+
+def test_a_worker_with_other_settings_does_not_send_clusters_in_circles(
+    workspace: Workspace, instance: DagsterInstance, worker: FakeWorker
+) -> None:
+    # Given a subreddit clustered by a worker whose settings are not this host's:
+    write_chain(workspace.layout, TEA[0])
+    for kind, key in ((Kind.EMBED, TEA[0]), (Kind.CLUSTER, "as/Tea")):
+        queue = workspace.queues[kind]
+        queue.enqueue([Job(kind, key, "s")], workspace.layout)
+        for claim in queue.claim("fake", 1, 60.0) or []:
+            worker.work(queue, claim)
+    other = Workspace.load(workspace.settings.model_copy(update={"seed": 7}))
+    # If the settings are wanted since then, then it is queued;
+    told, _ = discovery.make_ready(other, instance, discovery.Cursor())
+    assert "Jobs: 1 queued." in told
+    # if that worker makes it once more, then it is not queued again, and the tick says why.
+    queue = workspace.queues[Kind.CLUSTER]
+    for claim in queue.claim("fake", 1, 60.0) or []:
+        worker.work(queue, claim)
+    told, _ = discovery.make_ready(other, instance, discovery.Cursor())
+    assert any("give it the same settings" in sentence for sentence in told)
+    assert queue.counts().queued == 0
+
+
+def test_a_missing_queue_is_a_failed_tick_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "chains").mkdir()
+    monkeypatch.setenv("REDDIT_ROOT", str(tmp_path))
+    monkeypatch.setenv("REDIS_URL", "redis://:secret@127.0.0.1:1/0")
+    for sensor in make_sensors(30):
+        with DagsterInstance.ephemeral() as instance, pytest.raises(TickError) as told:
+            sensor(build_sensor_context(instance=instance))
+        assert "cannot be reached" in str(told.value)
+        assert "correct REDIS_URL" in str(told.value)
+        assert "secret" not in str(told.value)
+
+
+def test_reconciliation_reports_what_dagster_lacks_once(
+    workspace: Workspace, instance: DagsterInstance, worker: FakeWorker
+) -> None:
+    # Given outputs on the disk, one of them adopted, that were never reported:
+    queue = workspace.queues[Kind.EMBED]
+    for key in TEA:
+        write_chain(workspace.layout, key)
+    queue.enqueue([Job(Kind.EMBED, key, "s") for key in TEA[:2]], workspace.layout)
+    for claim in queue.claim("fake", 2, 60.0) or []:
+        worker.work(queue, claim)
+    adopted = workspace.layout.embedding_path(TEA[2])
+    pq.write_table(pa.table({"body": ["a"], "emb_000": [0.6], "emb_001": [0.8]}), adopted)
+    age(workspace.layout.chain_path(TEA[2]), 9000)
+    for key in TEA:
+        age(workspace.layout.chain_path(key), 9000)
+        age(workspace.layout.embedding_path(key), 5000)
+    # While their results are in the outbox, nothing is reported;
+    told, _ = reconciling.reconcile(workspace, instance)
+    assert "in the outbox" in told[0]
+    # if Redis has lost them, all are, once.
+    queue.client.flushall()
+    told, _ = reconciling.reconcile(workspace, instance)
+    assert "3 outputs reported" in told[0]
+    told, _ = reconciling.reconcile(workspace, instance)
+    assert "0 outputs reported" in told[0]
+    assert all(len(events(instance, EMBEDDINGS, key)) == 1 for key in TEA)
+    assert all(len(events(instance, CHAINS, key)) == 1 for key in TEA)
+
+
+def test_pause_and_resume_are_jobs(
+    workspace: Workspace, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDDIT_ROOT", str(workspace.settings.root))
+    monkeypatch.setenv("REDIS_URL", workspace.settings.require_redis_url())
+    pause, resume, _ = make_steering_jobs()
+    assert pause.execute_in_process(instance=instance).success
+    assert all(queue.claim("fake", 1, 1.0) is None for queue in workspace.queues.values())
+    assert resume.execute_in_process(instance=instance).success
+    assert all(queue.claim("fake", 1, 1.0) is not None for queue in workspace.queues.values())
+
+
+# --- checks ------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda v: v, ""),
+        (lambda v: v * 1.01, "norm"),
+        (lambda v: np.where(v > 0.7, np.nan, v), "NaN"),
+        (lambda v: v[:2], "rows"),
+        (lambda v: v.astype(np.float64), "not float"),
+    ],
+)
+def test_the_check_of_embeddings_sees_what_is_wrong(
+    workspace: Workspace, worker: FakeWorker, spoil: object, told: str
+) -> None:
+    write_chain(workspace.layout, TEA[0])
+    queue = workspace.queues[Kind.EMBED]
+    queue.enqueue([Job(Kind.EMBED, TEA[0], "s")], workspace.layout)
+    for claim in queue.claim("fake", 1, 60.0) or []:
+        worker.work(queue, claim)
+    path = workspace.layout.embedding_path(TEA[0])
+    table = pq.read_table(path)
+    provenance = {PROVENANCE_KEY: (pq.read_metadata(path).metadata or {})[PROVENANCE_KEY]}
+    vectors = np.column_stack([table[f"emb_00{i}"] for i in range(2)])
+    vectors = spoil(vectors)  # type: ignore[operator]
+    columns = {"body": table["body"][: len(vectors)]}
+    columns |= {f"emb_00{i}": pa.array(vectors[:, i]) for i in range(2)}
+    pq.write_table(pa.table(columns).replace_schema_metadata(provenance), path)
+    found = quality.check_embeddings(workspace.layout, [TEA[0]])
+    assert found.looked_at == 1
+    assert told in found.problems.get(TEA[0], "")
+    assert bool(found.problems) == bool(told)
+
+
+def test_workers_compute_a_sample_again_for_the_check(
+    workspace: Workspace, worker: FakeWorker
+) -> None:
+    # Given outputs, one of them also queued to be made anew, and a worker that finds a deviation:
+    queue = workspace.queues[Kind.EMBED]
+    for key in TEA:
+        write_chain(workspace.layout, key)
+    queue.enqueue([Job(Kind.EMBED, key, "s") for key in TEA], workspace.layout)
+    for claim in queue.claim("fake", 3, 60.0) or []:
+        worker.work(queue, claim)
+    worker.cosine = 0.99
+    worker.start()
+    # If a run has a sample of two verified:
+    lease = Lease(queue, "run1", 60)
+    with lease.held():
+        found = verify_sample(workspace, lease, TEA, patience=20, files=2)
+    # Then the deviating files are named with what was measured, and nothing else has happened.
+    assert len(found.results) == 2
+    assert found.unanswered == {}
+    assert (found.rows, found.min_cosine) == (6, 0.99)
+    told = quality.check_conformance(workspace.layout, TEA, found)
+    assert set(told.problems) == set(found.results)
+    assert "0.990000" in next(iter(told.problems.values()))
+    counts = queue.counts()
+    assert (counts.queued, counts.leased, counts.runs) == (0, 0, 0)
+    assert [e.result.outcome for e in Outbox(queue, "r").take(10)] == ["made"] * 3
+
+
+def test_a_check_without_workers_says_that_nothing_was_computed_again(
+    workspace: Workspace, worker: FakeWorker
+) -> None:
+    queue = workspace.queues[Kind.EMBED]
+    write_chain(workspace.layout, TEA[0])
+    queue.enqueue([Job(Kind.EMBED, TEA[0], "s")], workspace.layout)
+    lease = Lease(queue, "run1", 60)
+
+    def verify() -> quality.Findings:
+        with lease.held():
+            found = verify_sample(workspace, lease, TEA[:1], patience=0.5)
+        return quality.check_conformance(workspace.layout, TEA[:1], found)
+
+    # Without any worker, with one that does not answer, and while the queue is paused:
+    assert "No embedding worker" in verify().warnings[TEA[0]]
+    for claim in queue.claim("fake", 1, 60.0) or []:
+        worker.work(queue, claim)
+    assert "No worker has answered" in verify().warnings[TEA[0]]
+    queue.pause()
+    assert "paused" in verify().warnings[TEA[0]]
+    # Then no job is left, and an answer that comes too late is not taken for a materialization.
+    queue.resume()
+    assert queue.counts().queued == 0
+    queue.enqueue([Job(Kind.EMBED, TEA[0], "", verify=4)], workspace.layout, run="gone")
+    (claim,) = queue.claim("fake", 1, 60.0) or []
+    withdraw(queue, "gone")
+    worker.work(queue, claim)
+    late = Result("j", "embeddings", f"verify:{TEA[0]}", outcome="verified")
+    Outbox(queue, "r").put([late])  # as when the run withdrew between the answer and its reading
+    assert [entry.result.partition for entry in Outbox(queue, "r").take(10)] == [TEA[0]]
+    assert len(Outbox(queue, "r")) == 1
+
+
+# --- definitions -------------------------------------------------------------------------
+def test_definitions_load_anywhere_and_light(tmp_path: Path) -> None:
+    code = (
+        "import sys, dagster, reddit_assets.definitions as d;"
+        "dagster.Definitions.validate_loadable(d.defs);"
+        "heavy = {'torch', 'numba', 'polars', 'pyarrow', 'redis', 'onnxruntime', 'sklearn'};"
+        "print(sorted(heavy & set(sys.modules)));"
+        "print(sorted(k.to_user_string() for k in d.defs.resolve_asset_graph()"
+        ".get_all_asset_keys()))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+            "PATH": os.environ["PATH"],
+            "REDDIT_SHARDS": "as",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert told[-2] == "[]"
+    assert told[-1] == str(
+        [
+            "chains",
+            "chains/as",
+            "cluster_settings",
+            "clusters",
+            "clusters/as",
+            "corpus",
+            "embeddings",
+            "embeddings/as",
+            "model",
+        ]
+    )

@@ -1,0 +1,149 @@
+"""The instance sink: every result reaches Dagster once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from dagster import (
+    AssetKey,
+    DagsterInstance,
+)
+
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.errors import ReportingError
+from reddit_assets.ledger.job import Kind, Result
+from reddit_assets.ledger.outbox import Outbox
+from reddit_assets.platform.names import AssetSet, set_of
+from reddit_assets.platform.reporting import instance as instance_sink
+from reddit_assets.platform.reporting import records
+from reddit_assets.platform.reporting.events import readable
+from reddit_assets.platform.reporting.instance import Drain, InstanceSink
+from reddit_assets.platform.services import discover as discovery
+from reddit_assets.platform.services import reconcile as reconciling
+from reddit_assets.settings import Settings
+from reddit_assets.workspace import Workspace
+
+EMBEDDINGS, CHAINS, CLUSTERS = AssetKey("embeddings"), AssetKey("chains"), AssetKey("clusters")
+TEA = [f"as/Tea/c_{i}" for i in range(3)]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, valkey_url: str) -> Workspace:
+    layout = Layout.of(tmp_path)
+    layout.chains.mkdir()
+    discovery._READ.clear()
+    reconciling._KNOWN.clear()
+    return Workspace.load(
+        Settings(root=tmp_path, redis_url=valkey_url, settle_seconds=0.0, run_lease_seconds=1.0)
+    )
+
+
+@pytest.fixture
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterInstance]:
+    with DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as instance:
+        yield instance
+
+
+def result(key: str, job: str = "j1", **changes: object) -> Result:
+    given = {
+        "job": job,
+        "asset": "embeddings",
+        "partition": key,
+        "data_version": "v1",
+        "source_version": "c1",
+        "metadata": {"rows": 3, "job_id": job},
+    }
+    return Result(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def events(instance: DagsterInstance, asset: AssetKey, key: str) -> list[str]:
+    """The job ids of a partition's materializations, latest first."""
+    found = instance.fetch_materializations(
+        records.AssetRecordsFilter(asset, asset_partitions=[key]), limit=50
+    )
+    return [records._known(record).job_id for record in found.records]
+
+
+def test_results_leave_the_outbox_when_dagster_has_them(
+    workspace: Workspace, instance: DagsterInstance
+) -> None:
+    # Given 50 results, and a storage whose answer gets lost at first:
+    outbox = Outbox(workspace.queues[Kind.EMBED], "r1")
+    keys = [f"as/Tea/c_{i}" for i in range(50)]
+    outbox.put([result(key, f"job-{key}") for key in keys])
+    sink = InstanceSink(instance, workspace.settings, workspace.layout)
+    drain = Drain([outbox], sink)
+    stored = records.report
+    with pytest.MonkeyPatch.context() as patch:
+
+        def half(given: DagsterInstance, batch: Sequence[object]) -> None:
+            stored(given, batch)  # type: ignore[arg-type]
+            if any(getattr(e, "asset_key", None) == EMBEDDINGS for e in batch):
+                raise ReportingError("The answer got lost.")
+
+        patch.setattr(records, "report", half)
+        with pytest.raises(ReportingError):
+            drain.once()
+    assert len(outbox) == 50
+    # If it works again, then the results are known already and none is stored twice.
+    assert drain.once() == 50
+    assert len(outbox) == 0
+    for key in keys:
+        assert events(instance, EMBEDDINGS, key) == [f"job-{key}"]
+        assert len(events(instance, CHAINS, key)) == 1
+
+
+def test_an_uncertain_result_is_looked_up_behind_newer_ones(
+    workspace: Workspace, instance: DagsterInstance
+) -> None:
+    sink = InstanceSink(instance, workspace.settings, workspace.layout)
+    entry = instance_sink.OutboxEntry
+    sink.report([entry("1", result(TEA[0], "j1"), False)])
+    sink.report([entry("2", result(TEA[0], "j2", data_version="v2"), False)])
+    assert sink.report([entry("1", result(TEA[0], "j1"), True)]) == 0
+    assert events(instance, EMBEDDINGS, TEA[0]) == ["j2", "j1"]
+
+
+def test_a_fresh_output_is_reported_only_if_dagster_lacks_it(
+    workspace: Workspace, instance: DagsterInstance
+) -> None:
+    sink = InstanceSink(instance, workspace.settings, workspace.layout)
+    entry = instance_sink.OutboxEntry
+    found = [entry("1", result(TEA[0], f"j{i}", outcome="fresh"), False) for i in range(2)]
+    assert sink.report(found[:1]) == 1
+    assert sink.report(found[1:]) == 0
+
+
+def test_shards_have_assets_of_their_own(workspace: Workspace, instance: DagsterInstance) -> None:
+    assert set_of("as/Tea/c_0", ("as",)) == AssetSet("as")
+    assert set_of("bo/books/c_0", ("as",)) == AssetSet()
+    sink = InstanceSink(instance, workspace.settings, workspace.layout, shards=("as",))
+    sink.report([instance_sink.OutboxEntry("1", result(TEA[0]), False)])
+    assert events(instance, AssetKey(["embeddings", "as"]), TEA[0]) == ["j1"]
+    assert events(instance, EMBEDDINGS, TEA[0]) == []
+
+
+def test_metadata_are_readable() -> None:
+    shown = readable(
+        {
+            "rows": 3,
+            "noise_share": 0.5,
+            "path": "/data/x.parquet",
+            "top_clusters": [{"id": 1, "keywords": ["tea", "kettle"]}, {"id": 2, "keywords": []}],
+            "map_png": "aGVsbG8=",
+            "device": None,
+        }
+    )
+    kinds = {name: type(value).__name__ for name, value in shown.items()}
+    assert kinds == {
+        "rows": "IntMetadataValue",
+        "noise_share": "FloatMetadataValue",
+        "path": "PathMetadataValue",
+        "top_clusters": "TableMetadataValue",
+        "picture": "MarkdownMetadataValue",
+        "dagster/row_count": "IntMetadataValue",
+    }
+    rows = [dict(record.data) for record in shown["top_clusters"].records]  # type: ignore[attr-defined]
+    assert rows == [{"id": 1, "keywords": "tea, kettle"}, {"id": 2, "keywords": ""}]
