@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import traceback as tracebacks
+from dataclasses import asdict, dataclass, field
+
 __all__ = [
     "BackendUnavailableError",
     "BadFileError",
     "BadJobError",
     "BadKeyError",
     "ClusteringError",
+    "Failure",
     "LeaseLostError",
     "ModelMismatchError",
     "ModelNotFoundError",
@@ -33,14 +39,20 @@ class RedditAssetsError(Exception):
     Attributes:
         permanent: whether trying the same job again is useless. The queue sends a job with a
             permanent error to the dead letters at once; others are retried with backoff.
+        host_fault: whether the host is at fault and not the job: a full disk, a share that is
+            away, settings that are not the wanted ones. A worker gives the job back unharmed and
+            waits.
     """
 
     permanent: bool = False
+    host_fault: bool = False
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", host_fault: bool | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if host_fault is not None:
+            self.host_fault = host_fault
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
@@ -99,6 +111,8 @@ class ModelNotFoundError(RedditAssetsError):
 class ModelMismatchError(RedditAssetsError):
     """This worker's model is not the one that the embeddings folder wants."""
 
+    host_fault = True
+
 
 class BackendUnavailableError(RedditAssetsError):
     """The chosen embedding backend or device cannot be used on this host."""
@@ -116,3 +130,54 @@ class ClusteringError(RedditAssetsError):
 
 class ReportingError(RedditAssetsError):
     """Dagster did not take a report; the entry stays in the outbox."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of a library says, in one line without a full stop."""
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """The text with surrogates (from names that are not UTF-8) written as escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed, in a form that travels between processes and hosts.
+
+    Attributes:
+        error, hint: the sentences.
+        type: name of the exception's class.
+        permanent, host_fault: as of :class:`RedditAssetsError`.
+        traceback: its last 8,000 characters.
+    """
+
+    error: str
+    hint: str = ""
+    type: str = ""
+    permanent: bool = False
+    host_fault: bool = False
+    host: str = field(default_factory=socket.gethostname)
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """From an exception: ours are sentences already, others are named."""
+        trace = printable("".join(tracebacks.format_exception(error))[-8000:])
+        name = type(error).__name__
+        if isinstance(error, RedditAssetsError):
+            return cls(
+                printable(error.message),
+                printable(error.hint),
+                name,
+                error.permanent,
+                error.host_fault,
+                traceback=trace,
+            )
+        return cls(printable(f"{name}: {error}"), "", name, traceback=trace)
+
+    def to_json(self) -> str:
+        """The failure as JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)

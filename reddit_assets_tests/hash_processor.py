@@ -16,7 +16,8 @@ from reddit_assets.corpus.output import EmbeddingWriter, temporary_path
 from reddit_assets.corpus.provenance import EmbeddingProvenance, ModelIdentity, read_output
 from reddit_assets.corpus.scan import Scanner, ScanOptions
 from reddit_assets.corpus.wanted import claim_wanted_model
-from reddit_assets.ledger.job import Failure, Kind
+from reddit_assets.errors import Failure
+from reddit_assets.ledger.job import Kind
 from reddit_assets.settings import Settings
 from reddit_assets.tasks.messages import Event, Failed, Finished, Progress, Started, Task
 

@@ -28,9 +28,9 @@ from reddit_assets.corpus.provenance import (
 from reddit_assets.corpus.scan import Scanner, ScanOptions
 from reddit_assets.corpus.wanted import read_wanted_model, set_wanted_model
 from reddit_assets.engines.clustering.params import ClusterParams
-from reddit_assets.errors import BadFileError
+from reddit_assets.errors import BadFileError, Failure
 from reddit_assets.ledger.connection import connect
-from reddit_assets.ledger.job import Claim, Failure, Kind, Result
+from reddit_assets.ledger.job import Claim, Kind, Result
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
 

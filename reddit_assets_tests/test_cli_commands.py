@@ -14,8 +14,9 @@ import pytest
 from reddit_assets import __version__
 from reddit_assets.cli.app import run
 from reddit_assets.corpus.layout import Layout
+from reddit_assets.errors import Failure
 from reddit_assets.ledger.connection import connect
-from reddit_assets.ledger.job import Failure, Kind
+from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings, load_settings
 

@@ -18,9 +18,10 @@ from hypothesis.stateful import (
 )
 
 from reddit_assets.corpus.layout import Layout
+from reddit_assets.errors import Failure
 from reddit_assets.ledger import waiters as runs
 from reddit_assets.ledger.connection import connect
-from reddit_assets.ledger.job import Claim, Failure, Job, Kind, Lane, Result
+from reddit_assets.ledger.job import Claim, Job, Kind, Lane, Result
 from reddit_assets.ledger.outbox import Outbox
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.servers import ValkeyServer

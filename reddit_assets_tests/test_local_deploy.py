@@ -16,9 +16,9 @@ import redis
 import yaml
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.errors import QueueUnavailableError
+from reddit_assets.errors import Failure, QueueUnavailableError
 from reddit_assets.ledger.connection import connect
-from reddit_assets.ledger.job import Failure, Job, Kind, Lane, Result
+from reddit_assets.ledger.job import Job, Kind, Lane, Result
 from reddit_assets.ledger.outbox import Outbox
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.ledger.waiters import collect, expired_runs, open_run, recorded, withdraw

@@ -15,9 +15,9 @@ import yaml
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.scan import ScanOptions
-from reddit_assets.errors import StartupError
+from reddit_assets.errors import Failure, StartupError
 from reddit_assets.ledger.connection import connect
-from reddit_assets.ledger.job import Failure, Kind
+from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.completion import Watch
 from reddit_assets.local.instance import committed_file, write_instance

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import secrets
-import socket
-import traceback as tracebacks
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from reddit_assets.corpus.keys import check_key
 from reddit_assets.corpus.layout import CLUSTER_FILES, SUFFIX, Layout
-from reddit_assets.errors import RedditAssetsError
+from reddit_assets.errors import printable
 
 __all__ = [
     "VERIFY",
     "Claim",
     "DeadLetter",
-    "Failure",
     "Job",
     "Kind",
     "Lane",
@@ -37,14 +34,9 @@ _NO_PARTITION = ("malformed:", "foreign:", VERIFY)
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def _printable(text: str) -> str:
-    """The text with surrogates (from names that are not UTF-8) written as escapes."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
 def _json(record: dict[str, Any]) -> str:
     """A record as JSON that can be sent; bytes that were not UTF-8 are surrogates, and escaped."""
-    return _printable(_encode(record))
+    return printable(_encode(record))
 
 
 class Kind(StrEnum):
@@ -216,32 +208,6 @@ class Result:
         record.setdefault("asset", asset)
         known = cls.__dataclass_fields__
         return cls(**{name: value for name, value in record.items() if name in known})
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an attempt failed."""
-
-    error: str
-    hint: str = ""
-    type: str = ""
-    permanent: bool = False
-    host: str = field(default_factory=socket.gethostname)
-    traceback: str = ""
-
-    @classmethod
-    def of(cls, error: BaseException) -> Failure:
-        """From an exception: ours are sentences already, others keep their traceback."""
-        trace = _printable("".join(tracebacks.format_exception(error))[-8000:])
-        name = type(error).__name__
-        if isinstance(error, RedditAssetsError):
-            message, hint = _printable(error.message), _printable(error.hint)
-            return cls(message, hint, name, error.permanent, traceback=trace)
-        return cls(_printable(f"{name}: {error}"), "", name, traceback=trace)
-
-    def to_json(self) -> str:
-        """The failure as JSON."""
-        return _json(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)

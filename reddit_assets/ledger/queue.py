@@ -13,16 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from reddit_assets.corpus.layout import Layout
+from reddit_assets.errors import Failure
 from reddit_assets.ledger.base import chunks
 from reddit_assets.ledger.connection import redis_errors
-from reddit_assets.ledger.job import (
-    Claim,
-    Failure,
-    Job,
-    Lane,
-    Result,
-    new_token,
-)
+from reddit_assets.ledger.job import Claim, Job, Lane, Result, new_token
 from reddit_assets.ledger.operations import Operations, QueueCounts
 
 __all__ = ["Enqueued", "JobQueue", "QueueCounts", "Reaped"]

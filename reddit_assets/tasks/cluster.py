@@ -13,8 +13,7 @@ from reddit_assets.corpus.provenance import ClusterProvenance, read_output
 from reddit_assets.corpus.scan import Scanner, ScanOptions, SubredditStatus, Verdict
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.engines.clustering.warmup import warm_up
-from reddit_assets.errors import ClusteringError, SettingsError
-from reddit_assets.ledger.job import Failure
+from reddit_assets.errors import ClusteringError, Failure, SettingsError
 from reddit_assets.settings import Settings
 from reddit_assets.tasks.messages import Event, Failed, Finished, Progress, Started, Task
 from reddit_assets.tasks.subreddit import cluster_subreddit

@@ -14,7 +14,7 @@ from reddit_assets.corpus.scan import Scanner, ScanOptions
 from reddit_assets.corpus.wanted import claim_wanted_model
 from reddit_assets.engines.embedding.model import find_model
 from reddit_assets.engines.embedding.select import open_embedder
-from reddit_assets.ledger.job import Failure
+from reddit_assets.errors import Failure
 from reddit_assets.settings import Settings
 from reddit_assets.tasks.filework import FileJob, FileResult
 from reddit_assets.tasks.messages import Event, Failed, Finished, Progress, Started, Task

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reddit_assets.ledger.job import Failure, Kind
+from reddit_assets.errors import Failure
+from reddit_assets.ledger.job import Kind
 
 __all__ = [
     "Broken",

@@ -18,8 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Protocol, runtime_checkable
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.errors import RedditAssetsError
-from reddit_assets.ledger.job import Failure
+from reddit_assets.errors import Failure, RedditAssetsError
 from reddit_assets.settings import Settings
 from reddit_assets.tasks.messages import Broken, Event, Ready, Recall, Recalled, Task
 

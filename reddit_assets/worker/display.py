@@ -12,7 +12,8 @@ from prometheus_client import Gauge
 from rich.console import Console
 from rich.status import Status
 
-from reddit_assets.ledger.job import Failure, Kind
+from reddit_assets.errors import Failure
+from reddit_assets.ledger.job import Kind
 from reddit_assets.tasks.messages import Finished
 
 __all__ = ["Display"]

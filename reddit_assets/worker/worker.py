@@ -20,13 +20,14 @@ from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.output import publish, remove_temporary
 from reddit_assets.errors import (
     BadJobError,
+    Failure,
     LeaseLostError,
     QueueFullError,
     QueueUnavailableError,
     RedditAssetsError,
     WriteError,
 )
-from reddit_assets.ledger.job import Claim, Failure, Kind, Result, new_token, outputs_of
+from reddit_assets.ledger.job import Claim, Kind, Result, new_token, outputs_of
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
 from reddit_assets.tasks.messages import (
