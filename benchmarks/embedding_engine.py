@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from embedding_common import MODEL, data_name, host_facts, posts, quiet, show, write_csv
 
-from reddit_assets.engines.embedding.host import available_cores
+from reddit_assets.engines.host import available_cores
 
 DENSE_FLOPS = 6 * 2 * (4 * 384 * 384 + 2 * 384 * 1536)
 """Operations per token in products with weights."""

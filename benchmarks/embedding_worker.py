@@ -43,7 +43,7 @@ from embedding_common import (
     write_csv,
 )
 
-from reddit_assets.engines.embedding.host import available_cores
+from reddit_assets.engines.host import available_cores
 
 SMALL_ROWS = 5
 LONG_ROWS, LONG_REFERENCE = 300_000, 10_000

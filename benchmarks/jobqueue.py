@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.engines.embedding.host import cpu_name
+from reddit_assets.engines.host import cpu_name
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Job, Kind, Result
 from reddit_assets.ledger.outbox import Outbox

@@ -20,7 +20,7 @@ from statistics import median
 
 from dagster import DagsterInstance
 
-from reddit_assets.engines.embedding.host import cpu_name
+from reddit_assets.engines.host import cpu_name
 from reddit_assets.ledger.job import Result
 from reddit_assets.ledger.outbox import OutboxEntry
 from reddit_assets.local.servers import PostgresServer

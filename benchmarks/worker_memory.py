@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.engines.embedding.host import cpu_name
+from reddit_assets.engines.host import available_cores, cpu_name
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Job, Kind
 from reddit_assets.ledger.queue import JobQueue
@@ -80,7 +80,7 @@ def main() -> None:
     row = {
         "date": date.today().isoformat(),
         "processor": cpu_name(),
-        "cores": psutil.cpu_count(),
+        "cores": available_cores(),
         "backend": "onnx",
         **found,
     }

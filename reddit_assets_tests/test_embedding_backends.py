@@ -10,10 +10,10 @@ import pytest
 
 from reddit_assets.engines.embedding.conformance import BOUNDS, cosines
 from reddit_assets.engines.embedding.engine import Embedder
-from reddit_assets.engines.embedding.host import cpu_has_bf16
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.engines.embedding.reference import golden
 from reddit_assets.engines.embedding.select import Choice, make_backend, open_embedder
+from reddit_assets.engines.host import cpu_has_bf16
 from reddit_assets.errors import BackendUnavailableError, NonconformantError
 
 PACKAGE = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}

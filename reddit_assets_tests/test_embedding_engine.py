@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -13,7 +11,6 @@ from reddit_assets.engines.embedding.backends.base import Batch
 from reddit_assets.engines.embedding.batching import padding_share, plan_batches
 from reddit_assets.engines.embedding.conformance import Conformance, cosines, demand
 from reddit_assets.engines.embedding.engine import Embedder
-from reddit_assets.engines.embedding.host import available_cores
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.engines.embedding.reference import golden
 from reddit_assets.engines.embedding.tokenizer import TokenTable
@@ -97,25 +94,6 @@ def test_a_failure_of_the_backend_is_the_callers(embedder: Embedder) -> None:
         embedder.encode(["a"] * 3 + ["zebra"])
     embedder.backend.poison = None
     assert len(embedder.encode(["zebra"])) == 1
-
-
-def test_cores_are_those_the_container_grants(tmp_path: Path) -> None:
-    # Given control groups of version 2 whose parent has the tighter quota
-    child = tmp_path / "parent" / "child"
-    child.mkdir(parents=True)
-    (child / "cpu.max").write_text("max 100000\n")
-    (tmp_path / "parent" / "cpu.max").write_text("50000 100000\n")
-    assert available_cores(tmp_path, "0::/parent/child\n") == 1
-    # of version 1
-    old = tmp_path / "cpu,cpuacct" / "box"
-    old.mkdir(parents=True)
-    (old / "cpu.cfs_quota_us").write_text("100000\n")
-    (old / "cpu.cfs_period_us").write_text("100000\n")
-    assert available_cores(tmp_path, "4:cpu,cpuacct:/box\n") == 1
-    # or none at all: then what the process may run on
-    import os
-
-    assert available_cores(tmp_path / "nothing", "0::/x\n") == len(os.sched_getaffinity(0))
 
 
 def test_cosines_see_wrong_and_broken_rows() -> None:

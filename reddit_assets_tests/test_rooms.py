@@ -14,13 +14,13 @@ PACKAGE = Path(__file__).parent.parent / "reddit_assets"
 # Each room with those it may import; errors and settings are everybody's.
 ROOMS: dict[str, set[str]] = {
     "corpus": set(),
-    "engines.embedding": set(),
-    "engines.clustering": {"tasks.inputs"},
+    "engines.embedding": {"engines.host"},
+    "engines.clustering": {"engines.host", "tasks.inputs"},
     "tasks": {"corpus", "engines", "ledger.job"},
     "ledger": {"corpus"},
     "worker": {"corpus", "ledger", "tasks", "platform.reporting"},
     "platform": {"workspace", "corpus", "ledger", "engines.clustering.params"},
-    "local": {"corpus", "ledger"},
+    "local": {"corpus", "ledger", "engines.host"},
     "definitions": {"platform"},
     "settings": set(),
     "errors": set(),

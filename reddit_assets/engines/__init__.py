@@ -1,4 +1,4 @@
 """Arrays in, arrays out: embedding and clustering. No corpus paths, no queue.
 
-Imports ``settings`` and ``errors`` alone.
+Imports ``settings`` and ``errors`` alone; ``host`` says what this machine computes with.
 """

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.scan import ScanOptions
 from reddit_assets.corpus.subreddits import SubredditFilter
+from reddit_assets.engines.host import available_cores
 from reddit_assets.errors import (
     QueueFullError,
     QueueUnavailableError,
@@ -214,10 +215,10 @@ class _Up:
 
     def _parts(self, environment: dict[str, str]) -> tuple[list[Part], list[Part]]:
         """Dagster's parts, and the workers."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        cores = available_cores()
         return (
             dagster_parts(environment, port=self._plan.port, code_port=_code_port(self._plan.port)),
-            worker_parts(self._settings, environment, workers=self._plan.workers, cores=cores or 1),
+            worker_parts(self._settings, environment, workers=self._plan.workers, cores=cores),
         )
 
     def _start_parts(self, parts: list[Part]) -> None:

@@ -6,7 +6,6 @@ a multi-threaded BLAS does not promise the same sums for another number of threa
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,21 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-__all__ = ["BLOCK_FLOATS", "run_blocks", "run_rounds", "tile_product", "worker_threads"]
+from reddit_assets.engines.host import available_cores
+
+__all__ = ["BLOCK_FLOATS", "run_blocks", "run_rounds", "tile_product"]
 
 #: Floats in one block of similarities (32 MiB), per thread.
 BLOCK_FLOATS = 8_000_000
 
 _buffers = threading.local()
-
-
-def worker_threads(threads: int | None) -> int:
-    """The threads to use: as asked, or the cores this process may run on."""
-    if threads:
-        return threads
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def tile_product(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -52,7 +44,7 @@ def run_rounds(
     BLAS is held to one thread per item meanwhile.
     """
     with threadpool_limits(limits=1, user_api="blas"):
-        count = worker_threads(threads)
+        count = threads or available_cores()
         if count == 1:
             for items in rounds:
                 for item in items:

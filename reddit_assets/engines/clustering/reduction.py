@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reddit_assets.engines.clustering.blocks import worker_threads
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.engines.clustering.training import train
+from reddit_assets.engines.host import available_cores
 
 __all__ = ["MIN_REDUCED_ROWS", "compute_threads", "node_reduction", "plane", "umap_reduction"]
 
@@ -44,7 +44,7 @@ def compute_threads(threads: int | None, rows: int = PARALLEL_ROWS) -> Iterator[
     import numba
 
     before = numba.get_num_threads()
-    wanted = worker_threads(threads) if rows >= PARALLEL_ROWS else 1
+    wanted = (threads or available_cores()) if rows >= PARALLEL_ROWS else 1
     if threads is None and _busy(wanted):
         wanted = 1
     most = int(getattr(numba.config, "NUMBA_NUM_THREADS", before))

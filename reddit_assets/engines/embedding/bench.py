@@ -12,13 +12,13 @@ import numpy as np
 
 from reddit_assets.engines.embedding.conformance import check
 from reddit_assets.engines.embedding.engine import Embedder
-from reddit_assets.engines.embedding.host import available_cores, cpu_name
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.engines.embedding.peak import matmul_gflops
 from reddit_assets.engines.embedding.reference import golden
 from reddit_assets.engines.embedding.select import Choice, candidates, make_backend
 from reddit_assets.engines.embedding.tokenizer import Texts, Tokenizer, TokenTable
 from reddit_assets.engines.embedding.weights import is_bert_family, load_bert
+from reddit_assets.engines.host import available_cores, cpu_name
 from reddit_assets.errors import RedditAssetsError
 
 __all__ = ["BUDGETS", "bench_table", "run_bench"]

@@ -12,9 +12,9 @@ from pathlib import Path
 from reddit_assets.engines.embedding.backends.base import Backend
 from reddit_assets.engines.embedding.conformance import check, demand, reference_for
 from reddit_assets.engines.embedding.engine import DEFAULT_WINDOW_ROWS, Embedder
-from reddit_assets.engines.embedding.host import available_cores, cpu_has_bf16
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.engines.embedding.weights import is_bert_family
+from reddit_assets.engines.host import available_cores, cpu_has_bf16
 from reddit_assets.errors import BackendUnavailableError, NonconformantError
 
 __all__ = ["Choice", "candidates", "make_backend", "open_embedder"]

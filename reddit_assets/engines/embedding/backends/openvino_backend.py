@@ -8,8 +8,8 @@ import numpy as np
 
 from reddit_assets.engines.embedding.backends.base import Backend, Batch
 from reddit_assets.engines.embedding.export import pooled_model
-from reddit_assets.engines.embedding.host import cpu_has_bf16
 from reddit_assets.engines.embedding.model import ModelSpec
+from reddit_assets.engines.host import cpu_has_bf16
 from reddit_assets.errors import BackendUnavailableError
 
 __all__ = ["OpenVinoBackend"]

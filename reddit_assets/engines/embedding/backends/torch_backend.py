@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from reddit_assets.engines.embedding.backends.base import Backend, Batch
-from reddit_assets.engines.embedding.host import cpu_has_bf16
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.engines.embedding.weights import is_bert_family, load_bert
+from reddit_assets.engines.host import cpu_has_bf16
 from reddit_assets.errors import BackendUnavailableError
 
 __all__ = ["TorchBackend", "choose_device", "precisions"]

@@ -1,4 +1,8 @@
-"""What this host can compute with: cores really available, processor, instruction sets."""
+"""What this host can compute with: cores really available, processor, instruction sets.
+
+``joblib.cpu_count`` knows affinity and quotas too, but reads the root of the control groups alone:
+a systemd unit's ``CPUQuota`` lies below it. And an embedding host need not have joblib.
+"""
 
 from __future__ import annotations
 
