@@ -16,7 +16,7 @@ import numpy as np
 from clustering_common import RESULTS, arguments, load, surroundings, write
 
 from reddit_assets.engines.clustering.clusterer import cluster
-from reddit_assets.engines.clustering.identity import Former, keep_identities
+from reddit_assets.engines.clustering.identity import Previous, keep_identities
 
 NEW_SHARE = 0.02
 
@@ -29,9 +29,9 @@ def nights(name: str, vectors: np.ndarray, seed: int) -> dict[str, Any]:
     first = cluster(np.ascontiguousarray(vectors[old_rows]))
     second = cluster(vectors)
     clusters = len(first.centroids)
-    former = Former(np.arange(clusters, dtype=np.int32), first.centroids, clusters)
+    previous = Previous(np.arange(clusters, dtype=np.int32), first.centroids, clusters)
     old, new = first.labels, second.labels[old_rows]
-    churn = keep_identities(old, new, former, second.centroids)
+    changes = keep_identities(old, new, previous, second.centroids)
     count = len(second.centroids)
     both = (old >= 0) & (new >= 0)
     shared = np.zeros((clusters, count), dtype=np.int64)
@@ -40,7 +40,7 @@ def nights(name: str, vectors: np.ndarray, seed: int) -> dict[str, Any]:
     size_new = np.bincount(new[new >= 0], minlength=count)[None, :]
     jaccard = shared / np.maximum(size_old + size_new - shared, 1)
     there = jaccard.max(axis=1, initial=0) >= 0.5
-    kept = np.isin(np.arange(clusters), churn.ids)
+    kept = np.isin(np.arange(clusters), changes.ids)
     return {
         "data": name,
         "rows": n,
@@ -50,8 +50,8 @@ def nights(name: str, vectors: np.ndarray, seed: int) -> dict[str, Any]:
         "still_there": int(there.sum()),
         "of_these_kept": int((there & kept).sum()),
         "kept_of_all": int(kept.sum()),
-        "rows_moved_share": round(float(churn.moved_share or 0), 4),
-        **churn.counts,
+        "rows_moved_share": round(float(changes.moved_share or 0), 4),
+        **changes.counts,
     }
 
 

@@ -88,7 +88,7 @@ def measure(embedder: Embedder, texts: pa.Array, reference: np.ndarray) -> dict[
     vectors = embedder.encode(texts)
     similar = cosines(vectors, reference)
     some = np.random.default_rng(0).permutation(len(texts))[:600]
-    embedder.batch_tokens = 300
+    embedder.max_batch_tokens = 300
     shuffled = cosines(embedder.encode(texts.take(pa.array(some))), vectors[some])
     alone = [embedder.encode(texts.slice(int(i), 1))[0] for i in some[:100]]
     bound = BOUNDS[embedder.backend.precision]

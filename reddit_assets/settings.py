@@ -102,8 +102,11 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         "auto", description="Arithmetic of the backend; auto takes the fastest conformant one."
     )
-    batch_tokens: int | None = Field(
-        None, ge=1, description="Tokens per batch; unset takes the best measured for the backend."
+    max_batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        validation_alias=_env("REDDIT_BATCH_TOKENS", "REDDIT_MAX_BATCH_TOKENS", "max_batch_tokens"),
+        description="Tokens per batch at the most; unset takes the best measured for the backend.",
     )
     window_rows: int = Field(
         20_000, ge=1, description="Rows tokenized ahead and sorted by length together."

@@ -33,7 +33,7 @@ class FakeBackend(Backend):
 
     def __init__(self, streams: int = 2, poison: int | None = None) -> None:
         self.precision, self.device = "fp32", "cpu"
-        self.streams, self.batch_tokens = streams, 256
+        self.streams, self.max_batch_tokens = streams, 256
         self.poison = poison
         self.batches: list[tuple[int, int]] = []
         self._lock = threading.Lock()

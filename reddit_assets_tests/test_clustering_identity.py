@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reddit_assets.engines.clustering.identity import Former, keep_identities
+from reddit_assets.engines.clustering.identity import Previous, keep_identities
 
 
 def directions(count: int) -> np.ndarray:
     return np.eye(16, dtype=np.float32)[:count]
 
 
-def former(ids: list[int], next_id: int) -> Former:
-    return Former(np.array(ids, dtype=np.int32), directions(len(ids)), next_id)
+def previous(ids: list[int], next_id: int) -> Previous:
+    return Previous(np.array(ids, dtype=np.int32), directions(len(ids)), next_id)
 
 
 def rows(*parts: tuple[int, int]) -> np.ndarray:
@@ -22,11 +22,11 @@ def rows(*parts: tuple[int, int]) -> np.ndarray:
 
 def test_first_night_gives_new_ids() -> None:
     # Given no night before
-    churn = keep_identities(rows(), rows(), None, directions(3))
+    changes = keep_identities(rows(), rows(), None, directions(3))
     # Then all clusters are born
-    assert churn.ids.tolist() == [0, 1, 2]
-    assert churn.counts == {"continued": 0, "born": 3, "split": 0, "merged": 0, "died": 0}
-    assert churn.next_id == 3
+    assert changes.ids.tolist() == [0, 1, 2]
+    assert changes.counts == {"continued": 0, "born": 3, "split": 0, "merged": 0, "died": 0}
+    assert changes.next_id == 3
 
 
 def test_renumbered_clusters_keep_their_ids() -> None:
@@ -34,13 +34,13 @@ def test_renumbered_clusters_keep_their_ids() -> None:
     old = rows((7, 50), (3, 40), (5, 30), (-1, 20))
     new = rows((2, 48), (-1, 2), (0, 40), (1, 27), (0, 3), (-1, 15), (2, 5))
     # If they are matched
-    churn = keep_identities(old, new, former([7, 3, 5], 9), directions(3))
+    changes = keep_identities(old, new, previous([7, 3, 5], 9), directions(3))
     # Then each keeps its id and the moved share is of the rows that changed
-    assert churn.ids.tolist() == [3, 5, 7]
-    assert churn.fates == ("continued",) * 3
-    assert churn.died == ()
-    assert churn.moved_share == pytest.approx((2 + 3 + 5) / 140)
-    assert churn.kept_share == 1.0
+    assert changes.ids.tolist() == [3, 5, 7]
+    assert changes.fates == ("continued",) * 3
+    assert changes.died == ()
+    assert changes.moved_share == pytest.approx((2 + 3 + 5) / 140)
+    assert changes.kept_share == 1.0
 
 
 def test_split_merge_birth_and_death_are_told_apart() -> None:
@@ -48,34 +48,34 @@ def test_split_merge_birth_and_death_are_told_apart() -> None:
     old = rows((0, 60), (0, 40), (1, 30), (2, 25), (3, 20), (4, 50), (-1, 30))
     new = rows((0, 60), (1, 40), (2, 30), (2, 25), (-1, 20), (3, 50), (4, 30))
     # If the nights are compared
-    churn = keep_identities(old, new, former([0, 1, 2, 3, 4], 5), directions(5))
+    changes = keep_identities(old, new, previous([0, 1, 2, 3, 4], 5), directions(5))
     # Then every fate is right, the larger part keeps the id, and dead ids are not given again
-    assert churn.fates == ("continued", "split", "merged", "continued", "born")
-    assert churn.ids.tolist() == [0, 5, 1, 4, 6]
-    assert churn.parents == ((), (0,), (1, 2), (), ())
-    assert churn.died == (3,)
-    assert churn.counts == {"continued": 2, "born": 1, "split": 1, "merged": 1, "died": 1}
-    assert churn.next_id == 7
-    assert churn.moved_share == pytest.approx((40 + 25 + 20 + 30) / 255)
-    assert churn.kept_share == pytest.approx(3 / 5)
+    assert changes.fates == ("continued", "split", "merged", "continued", "born")
+    assert changes.ids.tolist() == [0, 5, 1, 4, 6]
+    assert changes.parents == ((), (0,), (1, 2), (), ())
+    assert changes.died == (3,)
+    assert changes.counts == {"continued": 2, "born": 1, "split": 1, "merged": 1, "died": 1}
+    assert changes.next_id == 7
+    assert changes.moved_share == pytest.approx((40 + 25 + 20 + 30) / 255)
+    assert changes.kept_share == pytest.approx(3 / 5)
 
 
 def test_without_shared_rows_centroids_decide() -> None:
     # Given that all rows were replaced, but the clusters mean the same
-    before = Former(np.array([4, 8], dtype=np.int32), directions(2), 9)
+    before = Previous(np.array([4, 8], dtype=np.int32), directions(2), 9)
     # If they are matched
-    churn = keep_identities(rows(), rows(), before, directions(3)[::-1].copy())
+    changes = keep_identities(rows(), rows(), before, directions(3)[::-1].copy())
     # Then two keep their ids by their centroids and one is new
-    assert churn.ids.tolist() == [9, 8, 4]
-    assert churn.fates == ("born", "continued", "continued")
+    assert changes.ids.tolist() == [9, 8, 4]
+    assert changes.fates == ("born", "continued", "continued")
 
 
 def test_all_clusters_gone() -> None:
     # Given two clusters and a night without any
-    churn = keep_identities(
-        rows((0, 5), (1, 5)), rows((-1, 10)), former([0, 1], 2), directions(0).reshape(0, 16)
+    changes = keep_identities(
+        rows((0, 5), (1, 5)), rows((-1, 10)), previous([0, 1], 2), directions(0).reshape(0, 16)
     )
     # Then both died, their ids stay taken
-    assert churn.died == (0, 1)
-    assert churn.next_id == 2
-    assert churn.moved_share == 1.0
+    assert changes.died == (0, 1)
+    assert changes.next_id == 2
+    assert changes.moved_share == 1.0

@@ -1,4 +1,4 @@
-"""Nearest neighbours against NumPy, exact and by cells."""
+"""Nearest neighbours against NumPy, exact and by inverted lists."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 pytest.importorskip("numba")
 
-from reddit_assets.engines.clustering.cells import build_cells
+from reddit_assets.engines.clustering.inverted_lists import build_inverted_lists
 from reddit_assets.engines.clustering.neighbors import knn, nearest
 
 
@@ -40,7 +40,7 @@ def test_cells_find_nearly_all_and_do_not_depend_on_threads() -> None:
     # Given rows in groups
     vectors = unit(6_000)
     exact, _ = knn(vectors, 10)
-    # If the neighbours come from cells, with one thread and with two
+    # If the neighbours come from lists, with one thread and with two
     one, sims = knn(vectors, 10, exact_rows=0, threads=1)
     two, _ = knn(vectors, 10, exact_rows=0, threads=2)
     # Then nearly all are right, sorted, and the same
@@ -56,11 +56,11 @@ def test_near_duplicates_do_not_make_a_huge_cell() -> None:
     rng = np.random.default_rng(1)
     vectors[:4_000] = vectors[0] + rng.standard_normal((4_000, 64)).astype(np.float32) * 1e-6
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    # If cells are built
-    cells = build_cells(vectors, seed=1)
+    # If lists are built
+    lists = build_inverted_lists(vectors, seed=1)
     # Then none is much larger than the average, and every row is in one
-    assert np.diff(cells.starts).max() <= 4 * (8_000 // 20) + 1
-    assert np.array_equal(np.sort(cells.order), np.arange(8_000))
+    assert np.diff(lists.starts).max() <= 4 * (8_000 // 20) + 1
+    assert np.array_equal(np.sort(lists.order), np.arange(8_000))
 
 
 @pytest.mark.parametrize("exact_rows", [0, 100_000])

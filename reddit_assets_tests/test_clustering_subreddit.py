@@ -194,7 +194,7 @@ def test_a_second_night_keeps_the_ids(layout: Layout, with_ids: bool) -> None:
     embed(layout, "co/Cooking/b", second if with_ids else second.drop_columns(["id"]))
     before = pq.read_table(layout.cluster_path("co/Cooking"))["cluster_id"].to_numpy()
     result = run(layout, ["co/Cooking/a", "co/Cooking/b"])
-    # Then the old rows have their old ids, nearly all of them, and the churn says so
+    # Then the old rows have their old ids, nearly all of them, and the changes says so
     after = pq.read_table(layout.cluster_path("co/Cooking"))["cluster_id"].to_numpy()[:400]
     moved = float((before != after).mean())
     assert moved < 0.15

@@ -64,7 +64,7 @@ def test_vectors_do_not_depend_on_the_batch(spec: ModelSpec, choice: Choice) -> 
     with Embedder(spec, make_backend(spec, choice, threads=2)) as embedder:
         together = embedder.encode(texts)
         # If they come in another order, in other batches, in small windows, or alone
-        embedder.batch_tokens = 100
+        embedder.max_batch_tokens = 100
         other_budget = embedder.encode(texts.take(shuffled))
         embedder.window_rows = 7
         small_windows = embedder.encode(texts)

@@ -8,7 +8,7 @@ import pytest
 
 from reddit_assets.engines.embedding import conformance
 from reddit_assets.engines.embedding.backends.base import Batch
-from reddit_assets.engines.embedding.batching import padding_share, plan_batches
+from reddit_assets.engines.embedding.batching import plan_batches
 from reddit_assets.engines.embedding.conformance import Conformance, cosines, demand
 from reddit_assets.engines.embedding.engine import Embedder
 from reddit_assets.engines.embedding.model import ModelSpec
@@ -21,6 +21,12 @@ from reddit_assets_tests.embedding_fakes import FakeBackend, fake_spec
 @pytest.fixture
 def embedder(minilm: ModelSpec) -> Embedder:
     return Embedder(fake_spec(minilm), FakeBackend())
+
+
+def padding_share(lengths: np.ndarray, batches: list[np.ndarray]) -> float:
+    """Share of the computed tokens that are padding when each batch is padded to its longest."""
+    computed = sum(len(rows) * int(lengths[rows].max(initial=1)) for rows in batches)
+    return 1.0 - float(np.sum(lengths)) / computed
 
 
 @pytest.mark.parametrize("padded", [True, False])
@@ -45,7 +51,6 @@ def test_batches_hold_every_text_once_within_the_budget(padded: bool) -> None:
 
 def test_no_texts_make_no_batches() -> None:
     assert plan_batches(np.array([], np.int64), 512) == []
-    assert padding_share(np.array([], np.int64), []) == 0.0
 
 
 def test_padding_and_mask() -> None:
@@ -149,3 +154,17 @@ def test_another_tokenizer_is_not_conformant(embedder: Embedder) -> None:
     found = Conformance(False, 1.0, 1.0, 0.99999, False, "golden", len(golden().texts))
     with pytest.raises(NonconformantError, match="tokenizer"):
         demand(embedder, found)
+
+
+def test_the_budget_keeps_its_variable_and_its_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    from reddit_assets.settings import load_settings
+
+    # Given the variable of earlier versions, the field's own, or an argument
+    monkeypatch.setenv("REDDIT_BATCH_TOKENS", "300")
+    assert load_settings().max_batch_tokens == 300
+    assert load_settings().environment()["REDDIT_BATCH_TOKENS"] == "300"
+    assert load_settings(max_batch_tokens=400).max_batch_tokens == 400
+    monkeypatch.delenv("REDDIT_BATCH_TOKENS")
+    monkeypatch.setenv("REDDIT_MAX_BATCH_TOKENS", "500")
+    # Then all mean the same
+    assert load_settings().max_batch_tokens == 500

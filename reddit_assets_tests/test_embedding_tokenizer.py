@@ -64,7 +64,7 @@ def plain(spec: ModelSpec) -> PlainTokenizer:
 
 
 def rows_of(table: TokenTable) -> list[list[int]]:
-    bounds = table.offsets.tolist()
+    bounds = table.cu_seqlens.tolist()
     return [table.ids[a:b].tolist() for a, b in itertools.pairwise(bounds)]
 
 

@@ -1,4 +1,4 @@
-"""The torch backend's other ways: any model through sentence-transformers, and a card's paths."""
+"""The torch backend's other ways: any model through sentence-transformers, and a GPU's paths."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_any_model_goes_through_sentence_transformers(spec: ModelSpec) -> None:
     assert backend.padded
     texts = golden().texts.slice(0, 60)
     # Then its vectors are the reference's
-    with Embedder(spec, backend, batch_tokens=512) as embedder:
+    with Embedder(spec, backend, max_batch_tokens=512) as embedder:
         assert cosines(embedder.encode(texts), golden().vectors[:60]).min() > 0.99999
 
 
@@ -41,7 +41,7 @@ def test_any_model_goes_through_sentence_transformers(spec: ModelSpec) -> None:
 def test_every_attention_gives_the_same_vectors(spec: ModelSpec, attention: str) -> None:
     from reddit_assets.engines.embedding.backends.torch_bert import FlatBert, Lengths
 
-    # Given a card's fallback paths, on the CPU
+    # Given a GPU's fallback paths, on the CPU
     cpu = torch.device("cpu")
     model = FlatBert(
         load_bert(spec),

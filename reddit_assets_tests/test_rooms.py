@@ -14,12 +14,14 @@ PACKAGE = Path(__file__).parent.parent / "reddit_assets"
 # Each room with those it may import; errors and settings are everybody's.
 ROOMS: dict[str, set[str]] = {
     "corpus": set(),
-    "engines.embedding": {"engines.host"},
-    "engines.clustering": {"engines.host", "tasks.inputs"},
+    "engines.host": set(),
+    "engines.vectors": set(),
+    "engines.embedding": {"engines.host", "engines.vectors"},
+    "engines.clustering": {"engines.host", "engines.vectors", "tasks.inputs"},
     "tasks": {"corpus", "engines", "ledger.job"},
     "ledger": {"corpus"},
     "worker": {"corpus", "ledger", "tasks", "platform.reporting"},
-    "platform": {"workspace", "corpus", "ledger", "engines.clustering.params"},
+    "platform": {"workspace", "corpus", "ledger", "engines.clustering.params", "engines.vectors"},
     "local": {"corpus", "ledger", "engines.host"},
     "definitions": {"platform"},
     "settings": set(),

@@ -58,7 +58,9 @@ Backend = Annotated[str | None, flag("backend")]
 Device = Annotated[str | None, flag("device")]
 Precision = Annotated[str | None, flag("precision")]
 Threads = Annotated[int | None, flag("threads")]
-BatchTokens = Annotated[int | None, flag("batch_tokens")]
+BatchTokens = Annotated[
+    int | None, flag("max_batch_tokens", "--batch-tokens", "--max-batch-tokens")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KindName = Annotated[str, typer.Option("--kind", help="Which jobs: embed, cluster or any.")]
 

@@ -49,7 +49,7 @@ def worker(
     device: Device = None,
     precision: Precision = None,
     threads: Threads = None,
-    batch_tokens: BatchTokens = None,
+    max_batch_tokens: BatchTokens = None,
     model: Model = None,
     model_dir: ModelDir = None,
     allow_nonconformant: Annotated[
@@ -77,7 +77,7 @@ def worker(
         device=device,
         precision=precision,
         threads=threads,
-        batch_tokens=batch_tokens,
+        max_batch_tokens=max_batch_tokens,
         model=model,
         model_dir=model_dir,
         allow_nonconformant=allow_nonconformant,

@@ -17,12 +17,12 @@ from reddit_assets.corpus.provenance import (
     read_output,
 )
 from reddit_assets.corpus.scan import Scanner
+from reddit_assets.engines.vectors import NORM_TOLERANCE
 from reddit_assets.errors import BadFileError
 from reddit_assets.platform.verification import Verified
 
 __all__ = ["Findings", "check_clusters", "check_conformance", "check_embeddings", "sample_keys"]
 
-_NORM_TOLERANCE = 1e-3
 _ROWS_READ = 2_000
 _NOISE_LIMIT = 0.9
 # Below this many rows, noise alone says nothing.
@@ -119,7 +119,7 @@ def _embedding_problem(layout: Layout, key: str) -> tuple[str, int]:
     if not np.isfinite(vectors).all():
         return "It has NaN or infinite values.", output.rows
     away = float(np.abs(np.linalg.norm(vectors, axis=1) - 1).max())
-    if away > _NORM_TOLERANCE:
+    if away > NORM_TOLERANCE:
         return f"A norm differs from 1 by {away:.4f}.", output.rows
     return "", output.rows
 

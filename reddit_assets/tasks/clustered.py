@@ -110,7 +110,7 @@ def write_clustered(
 
 
 def write_clusters(path: Path, rows: list[dict[str, Any]], facts: dict[str, Any]) -> None:
-    """Write ``clusters.parquet``, one row per cluster, ``facts`` in its footer; synced.
+    """Write ``clusters.parquet``, one row per cluster, ``facts`` in its key-value metadata; synced.
 
     Args:
         rows: columns of ``SCHEMA_FIELDS`` and ``centroid`` (list of float).

@@ -46,7 +46,7 @@ class EmbedProcessor:
             device=settings.device,
             precision=settings.precision,
             threads=settings.threads,
-            batch_tokens=settings.batch_tokens,
+            max_batch_tokens=settings.max_batch_tokens,
             window_rows=settings.window_rows,
             allow_nonconformant=settings.allow_nonconformant,
         )

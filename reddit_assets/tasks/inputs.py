@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from reddit_assets.corpus.chainfile import TEXT_COLUMNS
 from reddit_assets.corpus.provenance import EmbeddingProvenance, OutputFile, is_embedding_column
+from reddit_assets.engines.vectors import bad_rows
 from reddit_assets.errors import BadFileError, ClusteringError
 
 __all__ = ["ADDED_COLUMNS", "Inputs", "open_inputs"]
@@ -57,8 +58,6 @@ class Inputs:
             ClusteringError: a file holds NaN, or rows that are not of unit length; it is named.
             BadFileError: a file cannot be read to its end.
         """
-        from reddit_assets.engines.clustering.clusterer import bad_rows
-
         result = np.empty((self.total, len(self.names)), dtype=np.float32)
         at = 0
         for path in self.paths:

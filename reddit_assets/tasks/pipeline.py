@@ -96,7 +96,7 @@ class FilePipeline:
         self._facts = embedder.describe()
         self._conformant = bool((embedder.conformance or {"conformant": True})["conformant"])
         self._window_rows = window_rows or embedder.window_rows
-        self._least_tokens = LEAST_BATCHES * embedder.backend.streams * embedder.batch_tokens
+        self._least_tokens = LEAST_BATCHES * embedder.backend.streams * embedder.max_batch_tokens
         self._state = threading.Condition()
         self._computing = 0
         self._unwritten = 0
@@ -230,7 +230,7 @@ class FilePipeline:
             tokens = one.window.row_tokens
             with self._state:
                 self._computing -= 1
-                self._rate = max(float(one.window.tokens.offsets[-1]), 1.0) / max(seconds, 1e-3)
+                self._rate = max(float(one.window.tokens.cu_seqlens[-1]), 1.0) / max(seconds, 1e-3)
                 self._state.notify_all()
             written = self._countdown(len(one.pieces))
             start, total = 0, max(int(tokens.sum()), 1)

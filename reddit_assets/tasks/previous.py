@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from reddit_assets.corpus.provenance import PROVENANCE_KEY, is_embedding_column
 from reddit_assets.engines.clustering.canonical import row_hashes
-from reddit_assets.engines.clustering.identity import Former
+from reddit_assets.engines.clustering.identity import Previous
 from reddit_assets.tasks.inputs import Inputs
 
-__all__ = ["ID_COLUMNS", "read_former", "shared_ids"]
+__all__ = ["ID_COLUMNS", "read_previous", "shared_ids"]
 
 #: The first of these that both nights have tells which rows are the same.
 ID_COLUMNS = ("id", "name", "permalink")
 
 
-def read_former(clusters_file: Path) -> Former | None:
+def read_previous(clusters_file: Path) -> Previous | None:
     """Ids and centroids of a ``clusters.parquet``; ``None`` if there is none to build on.
 
     A file that is damaged or made by something else counts as none: identities then start anew,
@@ -36,7 +36,7 @@ def read_former(clusters_file: Path) -> Former | None:
         width = int(said["dimension"])
         flat = table["centroid"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         centroids = flat.astype(np.float32).reshape(len(ids), width)
-        return Former(ids, centroids, int(said["next_id"]))
+        return Previous(ids, centroids, int(said["next_id"]))
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return None
 

@@ -25,7 +25,7 @@ def clusters_report(path: Path) -> dict[str, Any]:
         path: of a ``clusters.parquet``, or of the folder that holds it.
 
     Returns:
-        ``key``, ``rows``, ``summary`` (how it was clustered, churn), ``themes`` (id, name,
+        ``key``, ``rows``, ``summary`` (how it was clustered, changes), ``themes`` (id, name,
         clusters, size) and ``clusters`` (one dict per cluster, largest first).
 
     Raises:
@@ -81,12 +81,13 @@ def _headline(report: dict[str, Any]) -> Text:
     )
     if summary.get("assigned_share"):
         line.append(f"; {summary['assigned_share']:.0%} assigned from a sample")
-    churn = summary.get("churn", {})
-    if churn.get("moved_share") is not None:
+    # "churn" in tables of earlier versions.
+    changes = summary.get("changes") or summary.get("churn") or {}
+    if changes.get("moved_share") is not None:
         line.append(
-            f"\nsince the last time: {churn['continued']} continued, {churn['born']} born, "
-            f"{churn['split']} split off, {churn['merged']} merged, {churn['died']} died, "
-            f"{churn['moved_share']:.1%} of the posts moved",
+            f"\nsince the last time: {changes['continued']} continued, {changes['born']} born, "
+            f"{changes['split']} split off, {changes['merged']} merged, {changes['died']} died, "
+            f"{changes['moved_share']:.1%} of the posts moved",
             style="dim",
         )
     return line

@@ -18,14 +18,14 @@ from reddit_assets.corpus.layout import CLUSTER_FILES, Layout
 from reddit_assets.corpus.output import temporary_path
 from reddit_assets.corpus.provenance import ClusterProvenance, cluster_inputs
 from reddit_assets.engines.clustering.clusterer import Clustering, cluster
-from reddit_assets.engines.clustering.identity import Churn, keep_identities
+from reddit_assets.engines.clustering.identity import Changes, keep_identities
 from reddit_assets.engines.clustering.map import map_page, map_png, map_rows
 from reddit_assets.engines.clustering.meaning import cluster_rows, excerpt, theme_names
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.errors import ClusteringError
 from reddit_assets.tasks.clustered import write_clustered, write_clusters, write_page
 from reddit_assets.tasks.inputs import Inputs, open_inputs
-from reddit_assets.tasks.previous import read_former, shared_ids
+from reddit_assets.tasks.previous import read_previous, shared_ids
 
 __all__ = ["PICTURE_ROWS", "ClusterResult", "cluster_subreddit"]
 
@@ -44,7 +44,7 @@ class ClusterResult:
         data_version: of the clustered file.
         rows: of the clustered file.
         seconds: it took.
-        metadata: plain values for people: clusters, themes, noise share, churn, ….
+        metadata: plain values for people: clusters, themes, noise share, changes, ….
         table: the largest clusters as rows of plain values.
         png: a small picture of the map, or ``None`` for a small subreddit.
     """
@@ -80,8 +80,8 @@ def cluster_subreddit(
         cluster_key: ``<shard>/<subreddit>``.
         keys: partition keys of the embedding files to take.
         token: names the temporary files.
-        excluded: files left out (dead letters), recorded in the footer.
-        writer: recorded in the footer: host, versions, ….
+        excluded: files left out (dead letters), recorded in the provenance.
+        writer: recorded in the provenance: host, versions, ….
         progress: called with each stage's name as it begins.
 
     Raises:
@@ -106,12 +106,12 @@ def cluster_subreddit(
     vectors = inputs.vectors()
     clustering = cluster(vectors, params, say)
     say("identities")
-    churn, ids = _identities(layout, cluster_key, inputs, vectors, clustering)
+    changes, ids = _identities(layout, cluster_key, inputs, vectors, clustering)
     say("meaning")
-    rows = cluster_rows(inputs, vectors, clustering, churn)
+    rows = cluster_rows(inputs, vectors, clustering, changes)
     names = theme_names(rows)
     del vectors
-    summary = {**clustering.info, "churn": churn.summary(), "adopted_files": inputs.adopted}
+    summary = {**clustering.info, "changes": changes.summary(), "adopted_files": inputs.adopted}
     provenance = ClusterProvenance(
         key=cluster_key,
         data_version=version,
@@ -135,7 +135,7 @@ def cluster_subreddit(
         facts = {
             "key": cluster_key,
             "data_version": version,
-            "next_id": churn.next_id,
+            "next_id": changes.next_id,
             "dimension": len(inputs.names),
             "rows": inputs.total,
             "themes": {str(number): name for number, name in names.items()},
@@ -158,7 +158,7 @@ def cluster_subreddit(
         data_version=version,
         rows=inputs.total,
         seconds=seconds,
-        metadata=_metadata(inputs, clustering, churn, size, seconds, excluded),
+        metadata=_metadata(inputs, clustering, changes, size, seconds, excluded),
         table=[_table_row(row, names) for row in rows[:TABLE_ROWS]],
         png=png,
     )
@@ -170,22 +170,22 @@ def _identities(
     inputs: Inputs,
     vectors: NDArray[np.float32],
     clustering: Clustering,
-) -> tuple[Churn, NDArray[np.int32]]:
+) -> tuple[Changes, NDArray[np.int32]]:
     """Persistent ids of the clusters, and of each row."""
     folder = layout.cluster_dir(cluster_key)
-    former = read_former(folder / "clusters.parquet")
+    previous = read_previous(folder / "clusters.parquet")
     before = None
-    if former is not None:
+    if previous is not None:
         before = shared_ids(layout.cluster_path(cluster_key), inputs, vectors)
-    if former is None or before is None:
+    if previous is None or before is None:
         none = np.zeros(0, dtype=np.int32)
-        churn = keep_identities(none, none, former, clustering.centroids)
+        changes = keep_identities(none, none, previous, clustering.centroids)
     else:
         there = before > -2
-        churn = keep_identities(
-            before[there], clustering.labels[there], former, clustering.centroids
+        changes = keep_identities(
+            before[there], clustering.labels[there], previous, clustering.centroids
         )
-    return churn, np.append(churn.ids, np.int32(-1))[clustering.labels].astype(np.int32)
+    return changes, np.append(changes.ids, np.int32(-1))[clustering.labels].astype(np.int32)
 
 
 def _map(
@@ -212,7 +212,7 @@ def _map(
 def _metadata(
     inputs: Inputs,
     clustering: Clustering,
-    churn: Churn,
+    changes: Changes,
     size: int,
     seconds: float,
     excluded: Sequence[str],
@@ -229,7 +229,7 @@ def _metadata(
             "selection",
         )
     }
-    moved = churn.moved_share
+    moved = changes.moved_share
     return {
         "rows": inputs.total,
         "files": len(inputs.keys),
@@ -238,7 +238,7 @@ def _metadata(
         **kept,
         "noise_share": round(info["noise_share"], 4),
         "assigned_share": round(info["assigned_share"], 4),
-        **{f"clusters_{name}": count for name, count in churn.counts.items()},
+        **{f"clusters_{name}": count for name, count in changes.counts.items()},
         "rows_moved_share": None if moved is None else round(moved, 4),
         "bytes": size,
         "seconds": round(seconds, 3),

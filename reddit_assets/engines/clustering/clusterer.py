@@ -29,12 +29,11 @@ from reddit_assets.engines.clustering.reduction import (
 from reddit_assets.engines.clustering.sample import assign, sample_rows
 from reddit_assets.engines.clustering.spanning import spanning_tree
 from reddit_assets.engines.clustering.themes import centroids, cluster_themes
+from reddit_assets.engines.vectors import bad_rows
 from reddit_assets.errors import ClusteringError
 
-__all__ = ["NORM_TOLERANCE", "Clustering", "bad_rows", "cluster"]
+__all__ = ["Clustering", "cluster"]
 
-#: How far a row's norm may be from 1.
-NORM_TOLERANCE = 1e-3
 #: Rows assigned at a time.
 ASSIGN_CHUNK = 200_000
 
@@ -65,18 +64,6 @@ class Clustering:
     cluster_themes: NDArray[np.int32]
     centroids: NDArray[np.float32]
     info: dict[str, Any] = field(default_factory=dict)
-
-
-def bad_rows(vectors: NDArray[np.float32]) -> tuple[int, int]:
-    """How many rows are not finite, and how many finite ones are not of unit length."""
-    infinite = wrong = 0
-    for start in range(0, len(vectors), 65_536):
-        part = vectors[start : start + 65_536]
-        norms = np.sqrt(np.einsum("ij,ij->i", part, part, dtype=np.float64))
-        finite = np.isfinite(norms)
-        infinite += int((~finite).sum())
-        wrong += int((np.abs(norms[finite] - 1.0) > NORM_TOLERANCE).sum())
-    return infinite, wrong
 
 
 def _check(vectors: NDArray[np.float32]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reddit_assets.engines.clustering.neighbors import EXACT_ROWS, knn
+from reddit_assets.engines.clustering.neighbors import knn
 
 __all__ = ["NeighborGraph", "build_graph", "fuzzy_graph"]
 
@@ -23,21 +23,17 @@ class NeighborGraph:
     Attributes:
         indices: int32 (n, k), −1 where there is none.
         similarities: float32 (n, k), cosines, descending.
-        exact: whether they are the true neighbours.
     """
 
     indices: NDArray[np.int32]
     similarities: NDArray[np.float32]
-    exact: bool
 
 
 def build_graph(
     vectors: NDArray[np.float32], k: int, *, seed: int, threads: int | None = None
 ) -> NeighborGraph:
     """The ``min(k, n − 1)`` nearest neighbours of unit rows, float32 (n, d)."""
-    n = vectors.shape[0]
-    indices, similarities = knn(vectors, min(k, n - 1), seed=seed, threads=threads)
-    return NeighborGraph(indices, similarities, exact=n <= EXACT_ROWS)
+    return NeighborGraph(*knn(vectors, min(k, len(vectors) - 1), seed=seed, threads=threads))
 
 
 def fuzzy_graph(graph: NeighborGraph, n_neighbors: int) -> Any:

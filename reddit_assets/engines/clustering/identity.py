@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Churn", "Former", "keep_identities"]
+__all__ = ["Changes", "Previous", "keep_identities"]
 
 #: Least Jaccard of the shared rows at which a cluster continues.
 MIN_JACCARD = 0.2
@@ -26,7 +26,7 @@ WHOLE = 0.5
 
 
 @dataclass(frozen=True)
-class Former:
+class Previous:
     """The night before, as far as it matters.
 
     Attributes:
@@ -41,7 +41,7 @@ class Former:
 
 
 @dataclass(frozen=True)
-class Churn:
+class Changes:
     """What became of the clusters.
 
     Attributes:
@@ -75,9 +75,9 @@ class Churn:
         }
 
 
-def first_night(clusters: int) -> Churn:
+def first_night(clusters: int) -> Changes:
     """All clusters are new."""
-    return Churn(
+    return Changes(
         ids=np.arange(clusters, dtype=np.int32),
         fates=("born",) * clusters,
         parents=((),) * clusters,
@@ -95,32 +95,32 @@ def _counts(fates: Sequence[str], died: Sequence[int]) -> dict[str, int]:
 def keep_identities(
     old: NDArray[np.int32],
     new: NDArray[np.int32],
-    former: Former | None,
+    previous: Previous | None,
     centroids: NDArray[np.float32],
-) -> Churn:
+) -> Changes:
     """Persistent ids for tonight's clusters.
 
     Args:
         old: int32 (shared,), last night's persistent ids of the rows of both nights, −1 noise.
         new: int32 (shared,), tonight's cluster numbers of the same rows.
-        former: last night; ``None`` if there was none.
+        previous: last night; ``None`` if there was none.
         centroids: float32 (clusters, d), tonight's.
     """
     clusters = len(centroids)
-    if former is None or len(former.ids) == 0:
-        churn = first_night(clusters)
-        start = former.next_id if former else 0
-        return Churn(
-            ids=churn.ids + np.int32(start),
-            fates=churn.fates,
-            parents=churn.parents,
+    if previous is None or len(previous.ids) == 0:
+        changes = first_night(clusters)
+        start = previous.next_id if previous else 0
+        return Changes(
+            ids=changes.ids + np.int32(start),
+            fates=changes.fates,
+            parents=changes.parents,
             died=(),
             next_id=start + clusters,
-            moved_share=float((new >= 0).mean()) if former and len(new) else None,
-            counts=churn.counts,
+            moved_share=float((new >= 0).mean()) if previous and len(new) else None,
+            counts=changes.counts,
         )
-    count = len(former.ids)
-    place = {int(number): at for at, number in enumerate(former.ids)}
+    count = len(previous.ids)
+    place = {int(number): at for at, number in enumerate(previous.ids)}
     at_old = np.array([place.get(int(number), -1) for number in np.unique(old)], dtype=np.int64)
     rows_old = at_old[np.searchsorted(np.unique(old), old)]
     both = (rows_old >= 0) & (new >= 0)
@@ -129,7 +129,7 @@ def keep_identities(
     size_old = np.bincount(rows_old[rows_old >= 0], minlength=count)
     size_new = np.bincount(new[new >= 0], minlength=clusters)
 
-    pairs = _pairs(shared, size_old, size_new, former.centroids, centroids)
+    pairs = _pairs(shared, size_old, size_new, previous.centroids, centroids)
     of_new = np.full(clusters, -1, dtype=np.int64)
     of_old = np.full(count, -1, dtype=np.int64)
     for at, number in pairs:
@@ -139,7 +139,7 @@ def keep_identities(
     ids = np.empty(clusters, dtype=np.int32)
     fates: list[str] = []
     parents: list[tuple[int, ...]] = []
-    next_id = former.next_id
+    next_id = previous.next_id
     swallowed: set[int] = set()
     for number in range(clusters):
         inside = shared[:, number]
@@ -149,29 +149,29 @@ def keep_identities(
         part = inside[mother] >= PART * max(size_old[mother], 1) and inside[mother] > 0
         mostly = inside[mother] * 2 > max(size_new[number], 1)
         if of_new[number] >= 0:
-            ids[number] = former.ids[of_new[number]]
+            ids[number] = previous.ids[of_new[number]]
         else:
             ids[number] = next_id
             next_id += 1
         if len(wholes) > 1 and inside[wholes].sum() * 2 > size_new[number]:
             fates.append("merged")
-            parents.append(tuple(int(former.ids[at]) for at in wholes))
+            parents.append(tuple(int(previous.ids[at]) for at in wholes))
             swallowed.update(int(at) for at in wholes)
         elif of_new[number] >= 0:
             fates.append("continued")
             parents.append(())
         elif part and mostly:
             fates.append("split")
-            parents.append((int(former.ids[mother]),))
+            parents.append((int(previous.ids[mother]),))
         else:
             fates.append("born")
             parents.append(())
     died = tuple(
-        int(former.ids[at]) for at in range(count) if of_old[at] < 0 and at not in swallowed
+        int(previous.ids[at]) for at in range(count) if of_old[at] < 0 and at not in swallowed
     )
     now = np.append(ids, np.int32(-1))[new]
     kept = int((of_old >= 0).sum())
-    return Churn(
+    return Changes(
         ids=ids,
         fates=tuple(fates),
         parents=tuple(parents),

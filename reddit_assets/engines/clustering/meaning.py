@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from reddit_assets.engines.clustering.clusterer import Clustering
-from reddit_assets.engines.clustering.identity import Churn
+from reddit_assets.engines.clustering.identity import Changes
 from reddit_assets.engines.clustering.keywords import class_keywords, cluster_name
 from reddit_assets.engines.clustering.representatives import representatives
 from reddit_assets.tasks.inputs import Inputs
@@ -99,14 +99,14 @@ def _date(seconds: float) -> datetime | None:
 
 
 def cluster_rows(
-    inputs: Inputs, vectors: NDArray[np.float32], clustering: Clustering, churn: Churn
+    inputs: Inputs, vectors: NDArray[np.float32], clustering: Clustering, changes: Changes
 ) -> list[dict[str, Any]]:
     """One dict per cluster with the columns of :data:`SCHEMA_FIELDS`, largest first.
 
     Args:
         vectors: float32 (rows, d).
         clustering: of these rows, its labels being cluster numbers from 0.
-        churn: the persistent ids of those numbers.
+        changes: the persistent ids of those numbers.
     """
     clusters = len(clustering.centroids)
     if clusters == 0:
@@ -137,9 +137,9 @@ def cluster_rows(
     for number in range(clusters):
         members = order[bounds[number] : bounds[number + 1]]
         row: dict[str, Any] = {
-            "cluster_id": int(churn.ids[number]),
+            "cluster_id": int(changes.ids[number]),
             "theme_id": int(clustering.cluster_themes[number]),
-            "name": cluster_name(keywords[number], f"cluster {int(churn.ids[number])}"),
+            "name": cluster_name(keywords[number], f"cluster {int(changes.ids[number])}"),
             "size": len(members),
             "share": len(members) / len(clustering.labels),
             "keywords": [term for term, _ in keywords[number]],
@@ -149,8 +149,8 @@ def cluster_rows(
             "probability_mean": float(clustering.probabilities[members].mean()),
             "x": float(np.median(clustering.x[members])),
             "y": float(np.median(clustering.y[members])),
-            "fate": churn.fates[number],
-            "parents": list(churn.parents[number]),
+            "fate": changes.fates[number],
+            "parents": list(changes.parents[number]),
         }
         row |= {"score_median": None, "score_mean": None, "score_max": None}
         row |= {"first_date": None, "last_date": None}

@@ -1,4 +1,4 @@
-"""Cosine nearest neighbours: exact by blocked matrix products, in cells of rows above a size.
+"""Cosine nearest neighbours: exact by blocked matrix products, in inverted lists above a size.
 
 Unit vectors are assumed, so the dot product is the cosine.
 """
@@ -15,15 +15,15 @@ from reddit_assets.engines.clustering.blocks import (
     run_rounds,
     tile_product,
 )
-from reddit_assets.engines.clustering.cells import Cells, build_cells
+from reddit_assets.engines.clustering.inverted_lists import InvertedLists, build_inverted_lists
 
 __all__ = ["EXACT_ROWS", "knn", "nearest"]
 
-#: Up to this many rows the exact product is cheaper than building cells.
+#: Up to this many rows the exact product is cheaper than building inverted lists.
 EXACT_ROWS = 20_000
 #: Rows of a tile of the exact product.
 TILE = 512
-#: Queries whose candidates are collected together in the cell search.
+#: Queries whose candidates are collected together in the search of lists.
 CHUNK_ROWS = 65_536
 
 
@@ -177,10 +177,10 @@ def _exact(
     return out_i, out_s
 
 
-def _by_cells(
+def _by_inverted_lists(
     queries: NDArray[np.float32],
     base: NDArray[np.float32],
-    cells: Cells,
+    lists: InvertedLists,
     k: int,
     same: bool,
     threads: int | None,
@@ -189,28 +189,28 @@ def _by_cells(
     out_i = np.empty((n, k), dtype=np.int32)
     out_s = np.empty((n, k), dtype=np.float32)
     # Queries of the same neighbourhood are handled together, so that each product is dense.
-    order = cells.order if same else np.arange(n, dtype=np.int32)
+    order = lists.order if same else np.arange(n, dtype=np.int32)
     for start in range(0, n, CHUNK_ROWS):
         rows = order[start : start + CHUNK_ROWS]
-        probes = cells.probe(queries, rows, same, threads)
+        probes = lists.probe(queries, rows, same, threads)
         slots = probes.shape[1]
         cand_i = np.full((len(rows), slots, k), -1, dtype=np.int32)
         cand_s = np.full((len(rows), slots, k), -np.inf, dtype=np.float32)
         flat = probes.ravel()
-        by_cell = np.argsort(flat, kind="stable")
-        bounds = np.searchsorted(flat[by_cell], np.arange(cells.count + 1))
+        by_list = np.argsort(flat, kind="stable")
+        bounds = np.searchsorted(flat[by_list], np.arange(lists.count + 1))
 
         def work(
-            cell: int,
+            number: int,
             rows: NDArray[np.int32] = rows,
-            by_cell: NDArray[np.int64] = by_cell,
+            by_list: NDArray[np.int64] = by_list,
             bounds: NDArray[np.int64] = bounds,
             slots: int = slots,
             cand_i: NDArray[np.int32] = cand_i,
             cand_s: NDArray[np.float32] = cand_s,
         ) -> None:
-            members = cells.members(cell)
-            mine = by_cell[bounds[cell] : bounds[cell + 1]]
+            members = lists.members(number)
+            mine = by_list[bounds[number] : bounds[number + 1]]
             if not len(mine) or not len(members):
                 return
             theirs = base[members]
@@ -245,7 +245,7 @@ def knn(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The k nearest other rows of each row by cosine.
 
-    Exact up to ``exact_rows`` rows; above, each row looks only into the cells of rows around it
+    Exact up to ``exact_rows`` rows; above, each row looks only into the lists of rows around it
     (an inverted file, as in Jégou et al. 2011), which makes the cost linear in the rows.
 
     Args:
@@ -253,14 +253,14 @@ def knn(
         k: neighbours per row, less than n.
 
     Returns:
-        indices int32 (n, k), −1 where fewer than k were found (cells only), and similarities
+        indices int32 (n, k), −1 where fewer than k were found (lists only), and similarities
         float32 (n, k), descending, −inf where there is none.
     """
     n = vectors.shape[0]
     if n <= exact_rows:
         return _exact_all(vectors, k, threads)
-    cells = build_cells(vectors, seed=seed, threads=threads)
-    return _by_cells(vectors, vectors, cells, k, True, threads)
+    lists = build_inverted_lists(vectors, seed=seed, threads=threads)
+    return _by_inverted_lists(vectors, vectors, lists, k, True, threads)
 
 
 def nearest(
@@ -280,5 +280,5 @@ def nearest(
     """
     if base.shape[0] <= exact_rows:
         return _exact(queries, base, k, threads)
-    cells = build_cells(base, seed=seed, threads=threads)
-    return _by_cells(queries, base, cells, k, False, threads)
+    lists = build_inverted_lists(base, seed=seed, threads=threads)
+    return _by_inverted_lists(queries, base, lists, k, False, threads)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["padding_share", "plan_batches"]
+__all__ = ["plan_batches"]
 
 
 BATCH_OVERHEAD = 24
@@ -84,9 +84,3 @@ def _least_padding(ordered: np.ndarray, budget: int, overhead: int) -> list[int]
     while cuts[-1] > 0:
         cuts.append(int(begin[cuts[-1]]))
     return cuts[::-1]
-
-
-def padding_share(lengths: np.ndarray, batches: list[np.ndarray]) -> float:
-    """Share of the computed tokens that are padding when each batch is padded to its longest."""
-    computed = sum(len(rows) * int(lengths[rows].max(initial=1)) for rows in batches)
-    return 1.0 - float(np.sum(lengths)) / computed if computed else 0.0

@@ -121,7 +121,7 @@ def bench_table(report: dict[str, Any]) -> Any:
             row["backend"],
             row["precision"],
             row["device"],
-            f"{row['batch_tokens']:,}",
+            f"{row['max_batch_tokens']:,}",
             f"{row['tokens_per_second']:,.0f}",
             f"{row['rows_per_second']:,.0f}",
             "" if row["gflops"] is None else f"{row['gflops']:,.0f}",
@@ -151,7 +151,7 @@ def _measure(
     opened = make_backend(spec, choice, threads=threads)
     with Embedder(spec, opened) as embedder:
         found = check(embedder)
-        tried = budgets or BUDGETS[choice.device.split(":")[0]]
+        tried = budgets or BUDGETS[choice.device]
         began = time.perf_counter()
         embedder.encode_tokens(tokens)
         once = max(time.perf_counter() - began, 1e-3)
@@ -161,11 +161,11 @@ def _measure(
         best = dict.fromkeys(tried, float("inf"))
         for _ in range(ROUNDS):
             for budget in tried:
-                embedder.batch_tokens = budget
+                embedder.max_batch_tokens = budget
                 began = time.perf_counter()
                 embedder.encode_tokens(much)
                 best[budget] = min(best[budget], time.perf_counter() - began)
-    total = int(much.offsets[-1])
+    total = int(much.cu_seqlens[-1])
     rows = []
     for budget, taken in best.items():
         gflops = None if flops is None else total * flops / taken / 1e9
@@ -173,7 +173,7 @@ def _measure(
             {
                 **vars(choice),
                 "threads": threads,
-                "batch_tokens": budget,
+                "max_batch_tokens": budget,
                 "tokens_per_second": round(total / taken, 1),
                 "rows_per_second": round(len(much) / taken, 2),
                 "gflops": gflops and round(gflops, 1),
@@ -198,7 +198,7 @@ def _best(results: list[dict[str, Any]]) -> dict[str, Any] | None:
     if not good:
         return None
     best = max(good, key=lambda row: row["tokens_per_second"])
-    names = ("backend", "device", "precision", "batch_tokens", "threads", "tokens_per_second")
+    names = ("backend", "device", "precision", "max_batch_tokens", "threads", "tokens_per_second")
     return {name: best[name] for name in names}
 
 
@@ -212,5 +212,5 @@ def _caption(report: dict[str, Any]) -> str:
         return text + "No conformant backend."
     return (
         f"{text}Best: REDDIT_BACKEND={best['backend']} REDDIT_PRECISION={best['precision']} "
-        f"REDDIT_BATCH_TOKENS={best['batch_tokens']}"
+        f"REDDIT_BATCH_TOKENS={best['max_batch_tokens']}"
     )

@@ -11,6 +11,7 @@ from reddit_assets.engines.embedding.backends.base import Backend
 from reddit_assets.engines.embedding.engine import Embedder
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.engines.embedding.reference import Reference, golden
+from reddit_assets.engines.vectors import NORM_TOLERANCE, norms
 from reddit_assets.errors import NonconformantError
 
 __all__ = ["BOUNDS", "Conformance", "agreement", "check", "cosines", "demand", "reference_for"]
@@ -66,8 +67,7 @@ def agreement(vectors: np.ndarray, exact: np.ndarray, *, unit: bool) -> np.ndarr
     similar = cosines(vectors, exact)
     if not unit:
         return similar
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    return np.where(np.abs(lengths - 1.0) < 1e-3, similar, -1.0)
+    return np.where(np.abs(norms(vectors) - 1.0) < NORM_TOLERANCE, similar, -1.0)
 
 
 def reference_for(spec: ModelSpec) -> Reference | None:

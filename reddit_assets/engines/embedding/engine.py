@@ -88,7 +88,7 @@ class Embedder:
         spec: the model.
         backend: what computes.
         tokenizer: the model's.
-        batch_tokens: tokens per batch.
+        max_batch_tokens: tokens per batch.
         window_rows: rows tokenized ahead and sorted together.
         conformance: what the self-check at the start measured, or ``None``.
         reason: a sentence on why this backend was chosen.
@@ -99,7 +99,7 @@ class Embedder:
         spec: ModelSpec,
         backend: Backend,
         *,
-        batch_tokens: int | None = None,
+        max_batch_tokens: int | None = None,
         window_rows: int = DEFAULT_WINDOW_ROWS,
         conformance: dict[str, Any] | None = None,
     ) -> None:
@@ -108,14 +108,14 @@ class Embedder:
         Args:
             spec: the model.
             backend: what computes it.
-            batch_tokens: tokens per batch; ``None`` takes the backend's best.
+            max_batch_tokens: tokens per batch; ``None`` takes the backend's best.
             window_rows: rows tokenized ahead and sorted together.
             conformance: what the self-check measured, for :meth:`describe`.
         """
         self.spec = spec
         self.backend = backend
         self.tokenizer = Tokenizer(spec)
-        self.batch_tokens = batch_tokens or backend.batch_tokens
+        self.max_batch_tokens = max_batch_tokens or backend.max_batch_tokens
         self.window_rows = window_rows
         self.conformance = conformance
         self.reason = ""
@@ -128,11 +128,11 @@ class Embedder:
         return self.spec.dimension
 
     def describe(self) -> dict[str, Any]:
-        """Model, backend, precision, device and versions: what a footer records."""
+        """Model, backend, precision, device and versions: what an output records."""
         return {
             **self.spec.describe(),
             **self.backend.describe(),
-            "batch_tokens": self.batch_tokens,
+            "max_batch_tokens": self.max_batch_tokens,
             "conformance": self.conformance,
         }
 
@@ -161,7 +161,7 @@ class Embedder:
             vectors[start:stop] = self.encode_tokens(window.tokens)[window.rows]
             tokens[start:stop] = window.row_tokens
             computed_rows += len(window.tokens)
-            computed_tokens += int(window.tokens.offsets[-1])
+            computed_tokens += int(window.tokens.cu_seqlens[-1])
             if progress is not None:
                 progress(len(window))
             start = stop
@@ -177,10 +177,10 @@ class Embedder:
     def submit(self, tokens: TokenTable) -> Pending:
         """Begin to compute tokenized texts; what was submitted before is computed before.
 
-        Submitting the next texts before the former are done leaves no stream without work.
+        Submitting the next texts before these are done leaves no stream without work.
         """
         vectors = np.empty((len(tokens), self.dimension), np.float32)
-        batches = plan_batches(tokens.lengths, self.batch_tokens, padded=self.backend.padded)
+        batches = plan_batches(tokens.lengths, self.max_batch_tokens, padded=self.backend.padded)
         return Pending(
             vectors, [self._pool.submit(self._compute, tokens, rows, vectors) for rows in batches]
         )

@@ -70,7 +70,7 @@ class ModelSpec:
     prompt: str = ""
 
     def describe(self) -> dict[str, Any]:
-        """What a footer or a sidecar states of the model: nothing that depends on this host."""
+        """What an output or a sidecar states of the model: nothing that depends on this host."""
         return {
             "model": self.name,
             "fingerprint": self.fingerprint,

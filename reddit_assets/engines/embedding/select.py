@@ -52,7 +52,7 @@ def open_embedder(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
-    batch_tokens: int | None = None,
+    max_batch_tokens: int | None = None,
     window_rows: int = DEFAULT_WINDOW_ROWS,
     allow_nonconformant: bool = False,
 ) -> Embedder:
@@ -68,7 +68,7 @@ def open_embedder(
         device: ``auto`` (MPS, then CUDA, then CPU), ``cuda``, ``mps`` or ``cpu``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         threads: cores to compute with on a CPU; ``None`` takes all that are available.
-        batch_tokens: tokens per batch; ``None`` takes the backend's best.
+        max_batch_tokens: tokens per batch; ``None`` takes the backend's best.
         window_rows: rows tokenized ahead and sorted together.
         allow_nonconformant: open a backend although it fails the check.
 
@@ -86,7 +86,9 @@ def open_embedder(
             error = problem
             refused.append(f"{choice}: {problem.message}")
             continue
-        embedder = Embedder(spec, opened, batch_tokens=batch_tokens, window_rows=window_rows)
+        embedder = Embedder(
+            spec, opened, max_batch_tokens=max_batch_tokens, window_rows=window_rows
+        )
         found = check(embedder, _exact(spec, choice, threads))
         embedder.conformance = found.describe()
         try:
@@ -113,7 +115,7 @@ def open_embedder(
 def candidates(
     spec: ModelSpec, *, backend: str = "auto", device: str = "auto", precision: str = "auto"
 ) -> Iterator[Choice]:
-    """What to try, fastest first. Imports torch only where a card may be or torch is wanted."""
+    """What to try, fastest first. Imports torch only where a GPU may be or torch is wanted."""
     if backend in ("auto", "torch"):
         accelerator = _accelerator(device, explicit=backend == "torch")
         if accelerator is not None:
@@ -127,7 +129,7 @@ def candidates(
     elif device not in ("auto", "cpu"):
         raise BackendUnavailableError(
             f"The {backend} backend computes on the CPU only, not on {device}.",
-            hint="Use --backend torch for cards, or --device cpu.",
+            hint="Use --backend torch for GPUs, or --device cpu.",
         )
     for name, rank_precision in _cpu_rank(backend, precision):
         if backend == "auto" and not _usable(name, spec):
@@ -176,7 +178,7 @@ def _usable(name: str, spec: ModelSpec) -> bool:
 
 
 def _accelerator(device: str, *, explicit: bool) -> str | None:
-    """The card to use, or ``None`` for the CPU."""
+    """The GPU to use, or ``None`` for the CPU."""
     if device == "cpu":
         return None
     if device == "auto":

@@ -38,28 +38,28 @@ class TokenTable:
 
     Attributes:
         ids: int32, shape (total tokens,).
-        offsets: int64, shape (n + 1,); text ``i`` is ``ids[offsets[i]:offsets[i + 1]]``.
+        cu_seqlens: int64, shape (n + 1,); text ``i`` is ``ids[cu_seqlens[i]:cu_seqlens[i + 1]]``.
     """
 
     ids: np.ndarray
-    offsets: np.ndarray
+    cu_seqlens: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.cu_seqlens) - 1
 
     @property
     def lengths(self) -> np.ndarray:
         """Tokens per text, int64, shape (n,)."""
-        return np.diff(self.offsets)
+        return np.diff(self.cu_seqlens)
 
     def take(self, rows: np.ndarray) -> TokenTable:
         """The texts ``rows`` (int, shape (m,)), in that order."""
         lengths = self.lengths[rows]
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        where = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
-        where += np.arange(offsets[-1])
-        return TokenTable(self.ids[where], offsets)
+        cu_seqlens = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(lengths, out=cu_seqlens[1:])
+        where = np.repeat(self.cu_seqlens[:-1][rows] - cu_seqlens[:-1], lengths)
+        where += np.arange(cu_seqlens[-1])
+        return TokenTable(self.ids[where], cu_seqlens)
 
     @staticmethod
     def concatenate(tables: list[TokenTable]) -> TokenTable:
@@ -67,11 +67,11 @@ class TokenTable:
         if len(tables) == 1:
             return tables[0]
         lengths = [table.lengths for table in tables]
-        offsets = np.zeros(sum(map(len, lengths)) + 1, np.int64)
+        cu_seqlens = np.zeros(sum(map(len, lengths)) + 1, np.int64)
         if lengths:
-            np.cumsum(np.concatenate(lengths), out=offsets[1:])
-        ids = [t.ids[t.offsets[0] : t.offsets[-1]] for t in tables]
-        return TokenTable(np.concatenate(ids) if ids else np.empty(0, np.int32), offsets)
+            np.cumsum(np.concatenate(lengths), out=cu_seqlens[1:])
+        ids = [t.ids[t.cu_seqlens[0] : t.cu_seqlens[-1]] for t in tables]
+        return TokenTable(np.concatenate(ids) if ids else np.empty(0, np.int32), cu_seqlens)
 
 
 def as_texts(texts: Texts) -> pa.Array:
@@ -153,9 +153,9 @@ class Tokenizer:
             encoded = [e.ids for e in self._cut.encode_batch_fast(rows, add_special_tokens=True)]
             lengths.extend(map(len, encoded))
             pieces.append(_flatten(encoded))
-        offsets = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(np.asarray(lengths, np.int64), out=offsets[1:])
-        return TokenTable(np.concatenate(pieces) if pieces else np.empty(0, np.int32), offsets)
+        cu_seqlens = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(np.asarray(lengths, np.int64), out=cu_seqlens[1:])
+        return TokenTable(np.concatenate(pieces) if pieces else np.empty(0, np.int32), cu_seqlens)
 
     def _prepare(self, array: pa.Array) -> list[str]:
         """The rows as strings, long ones cut, with prompt and lower case applied."""

@@ -40,7 +40,7 @@ class Batch:
         width = -(-width // multiple) * multiple
         mask = np.arange(width) < lengths[:, None]
         ids = np.full(mask.shape, self.pad_id, dtype)
-        first, last = self.tokens.offsets[0], self.tokens.offsets[-1]
+        first, last = self.tokens.cu_seqlens[0], self.tokens.cu_seqlens[-1]
         ids[mask] = self.tokens.ids[first:last]
         return ids, mask.astype(dtype)
 
@@ -54,7 +54,7 @@ class Backend(ABC):
         device: ``cpu``, ``cuda`` or ``mps``.
         padded: whether a batch costs its number of texts times its longest one.
         streams: batches to have in flight for the best rate.
-        batch_tokens: the best measured number of tokens in a batch.
+        max_batch_tokens: the best measured number of tokens in a batch.
     """
 
     name: ClassVar[str]
@@ -62,7 +62,7 @@ class Backend(ABC):
     device: str
     padded: bool = True
     streams: int = 1
-    batch_tokens: int = 512
+    max_batch_tokens: int = 512
 
     @abstractmethod
     def forward(self, batch: Batch) -> np.ndarray:
@@ -74,7 +74,7 @@ class Backend(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Backend, precision, device, threads and versions: what a footer records."""
+        """Backend, precision, device, threads and versions: what an output records."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to give back
         """Give back threads and memory. The backend cannot be used afterwards."""

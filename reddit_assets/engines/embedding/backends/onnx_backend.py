@@ -59,7 +59,7 @@ class OnnxBackend(Backend):
         self.precision = precision
         self.device = "cpu"
         self.streams = threads
-        self.batch_tokens = 512
+        self.max_batch_tokens = 512
         self._versions = {"onnxruntime": onnxruntime.__version__, "onnx": onnx.__version__}
 
     def forward(self, batch: Batch) -> np.ndarray:

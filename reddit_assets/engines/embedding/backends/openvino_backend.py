@@ -59,7 +59,7 @@ class OpenVinoBackend(Backend):
         self.precision = precision
         self.device = "cpu"
         self.streams = threads
-        self.batch_tokens = 1_024
+        self.max_batch_tokens = 1_024
         self._versions = {"openvino": openvino.__version__}
 
     def forward(self, batch: Batch) -> np.ndarray:

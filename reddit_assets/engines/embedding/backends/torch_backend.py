@@ -17,7 +17,7 @@ __all__ = ["TorchBackend", "choose_device", "precisions"]
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 CUDA_STREAMS = 3
-"""Batches in flight on a card: one computing, one being copied in, one being copied out."""
+"""Batches in flight on a GPU: one computing, one being copied in, one being copied out."""
 
 
 def choose_device(wanted: str = "auto") -> str:
@@ -34,7 +34,7 @@ def choose_device(wanted: str = "auto") -> str:
     }
     if wanted == "auto":
         return next(device for device, present in here.items() if present)
-    if not here.get(wanted.split(":")[0], False):
+    if not here.get(wanted, False):
         raise BackendUnavailableError(
             f"torch finds no {wanted} device on this host.",
             hint="Use --device auto, or install a torch build and driver for the device.",
@@ -45,7 +45,7 @@ def choose_device(wanted: str = "auto") -> str:
 def precisions(device: str) -> list[str]:
     """The precisions worth using on a device, fastest first."""
     torch = _torch()
-    if device.startswith("cuda"):
+    if device == "cuda":
         # fp16 has three more bits of mantissa at the same speed; bf16 is there for overflows.
         bf16 = ["bf16"] if torch.cuda.is_bf16_supported(including_emulation=False) else []
         return ["fp16", *bf16, "fp32"]
@@ -55,7 +55,7 @@ def precisions(device: str) -> list[str]:
 
 
 class TorchBackend(Backend):
-    """See the module's sentence. On a card, ``streams`` threads keep copies and work apart."""
+    """See the module's sentence. On a GPU, ``streams`` threads keep copies and work apart."""
 
     name: ClassVar[str] = "torch"
 
@@ -72,7 +72,7 @@ class TorchBackend(Backend):
 
         Args:
             spec: the model; its weights must be on this host.
-            device: ``auto``, ``cuda``, ``cuda:1``, ``mps`` or ``cpu``.
+            device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
             precision: ``fp32``, ``bf16`` or ``fp16``.
             threads: on the CPU, the cores to use: each computes batches of its own.
             unpadded: use this project's own encoder where the model allows it.
@@ -97,11 +97,11 @@ class TorchBackend(Backend):
         self._device = torch.device(self.device)
         self._dtype = getattr(torch, PRECISIONS[precision])
         self._local = threading.local()
-        if self._device.type == "cpu":
-            self.streams, self.batch_tokens = threads, 2_048
+        if self.device == "cpu":
+            self.streams, self.max_batch_tokens = threads, 2_048
         else:
-            self.streams = CUDA_STREAMS if self._device.type == "cuda" else 1
-            self.batch_tokens = 65_536 if self._device.type == "cuda" else 16_384
+            self.streams = CUDA_STREAMS if self.device == "cuda" else 1
+            self.max_batch_tokens = 65_536 if self.device == "cuda" else 16_384
         self._flat = None
         self._model = None
         if unpadded and is_bert_family(spec):
@@ -112,7 +112,7 @@ class TorchBackend(Backend):
         self._versions = {"torch": str(torch.__version__)}
 
     def forward(self, batch: Batch) -> np.ndarray:
-        """See :meth:`Backend.forward`. A batch that a card has no memory for is halved."""
+        """See :meth:`Backend.forward`. A batch that a GPU has no memory for is halved."""
         torch = _torch()
         try:
             with torch.inference_mode():
@@ -121,9 +121,9 @@ class TorchBackend(Backend):
             if len(batch) == 1:
                 raise BackendUnavailableError(
                     f"{self.device} has no memory for a single text: {error}.",
-                    hint="Free the card, or use --device cpu.",
+                    hint="Free the GPU, or use --device cpu.",
                 ) from None
-        if self._device.type == "cuda":
+        if self.device == "cuda":
             torch.cuda.empty_cache()
         middle, rows = len(batch) // 2, np.arange(len(batch))
         halves = [Batch(batch.tokens.take(r), batch.pad_id) for r in (rows[:middle], rows[middle:])]
@@ -131,12 +131,12 @@ class TorchBackend(Backend):
 
     def _forward(self, batch: Batch) -> np.ndarray:
         torch = _torch()
-        if self._device.type == "cpu" and not hasattr(self._local, "alone"):
+        if self.device == "cpu" and not hasattr(self._local, "alone"):
             # One thread per operator and several batches at once: the same total, without the
             # operators' synchronisation. OpenMP keeps this number per calling thread.
             torch.set_num_threads(1)
             self._local.alone = True
-        if self._device.type != "cuda":
+        if self.device != "cuda":
             return self._compute(batch).cpu().numpy()
         if not hasattr(self._local, "stream"):
             self._local.stream = torch.cuda.Stream(self._device)
@@ -158,14 +158,14 @@ class TorchBackend(Backend):
             "attention": self._flat.attention if self._flat is not None else "padded",
             "versions": self._versions,
         }
-        if self._device.type == "cuda":
-            facts["card"] = torch.cuda.get_device_name(self._device)
+        if self.device == "cuda":
+            facts["gpu"] = torch.cuda.get_device_name(self._device)
         return facts
 
     def close(self) -> None:
         """See :meth:`Backend.close`."""
         self._flat = self._model = None
-        if self._device.type == "cuda":
+        if self.device == "cuda":
             _torch().cuda.empty_cache()
 
     def _compute(self, batch: Batch) -> Any:
@@ -174,7 +174,7 @@ class TorchBackend(Backend):
             from reddit_assets.engines.embedding.backends.torch_bert import Lengths
 
             lengths = Lengths.of(batch.tokens.lengths, self._device)
-            first, last = batch.tokens.offsets[0], batch.tokens.offsets[-1]
+            first, last = batch.tokens.cu_seqlens[0], batch.tokens.cu_seqlens[-1]
             ids = torch.from_numpy(np.ascontiguousarray(batch.tokens.ids[first:last]))
             return self._flat(self._moved(ids), lengths)
         ids, mask = batch.padded(np.int64, multiple=8)
@@ -186,7 +186,7 @@ class TorchBackend(Backend):
         return self._model(features)["sentence_embedding"].float()
 
     def _moved(self, tensor: Any) -> Any:
-        if self._device.type != "cuda":
+        if self.device != "cuda":
             return tensor.to(self._device)
         return tensor.pin_memory().to(self._device, non_blocking=True)
 

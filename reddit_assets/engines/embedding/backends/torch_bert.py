@@ -23,30 +23,30 @@ class Lengths:
 
     Attributes:
         groups: (first token, texts, tokens per text) of each run of equally long texts.
-        offsets: int32 on the device, shape (n + 1,).
+        cu_seqlens: int32 on the device, shape (n + 1,).
         lengths: int64 on the device, shape (n,).
         longest: tokens of the longest text.
     """
 
     groups: list[tuple[int, int, int]]
-    offsets: Tensor
+    cu_seqlens: Tensor
     lengths: Tensor
     longest: int
 
     @staticmethod
     def of(lengths: np.ndarray, device: torch.device) -> Lengths:
         """From int lengths, shape (n,), of texts in the order of their tokens."""
-        offsets = np.zeros(len(lengths) + 1, np.int32)
-        np.cumsum(lengths, out=offsets[1:])
+        cu_seqlens = np.zeros(len(lengths) + 1, np.int32)
+        np.cumsum(lengths, out=cu_seqlens[1:])
         starts = np.flatnonzero(np.diff(lengths, prepend=-1))
         counts = np.diff(np.append(starts, len(lengths)))
         groups = [
-            (int(offsets[start]), int(count), int(lengths[start]))
+            (int(cu_seqlens[start]), int(count), int(lengths[start]))
             for start, count in zip(starts, counts, strict=True)
         ]
         return Lengths(
             groups=groups,
-            offsets=_moved(torch.from_numpy(offsets), device),
+            cu_seqlens=_moved(torch.from_numpy(cu_seqlens), device),
             lengths=_moved(torch.from_numpy(np.asarray(lengths, np.int64)), device),
             longest=int(lengths.max(initial=0)),
         )
@@ -122,7 +122,7 @@ class FlatBert:
             lengths: of the texts.
         """
         starts = torch.repeat_interleave(
-            lengths.offsets[:-1], lengths.lengths, output_size=len(ids)
+            lengths.cu_seqlens[:-1], lengths.lengths, output_size=len(ids)
         )
         within = torch.arange(len(ids), device=self.device, dtype=starts.dtype) - starts
         x = self._words.index_select(0, ids) + self._positions.index_select(0, within)
@@ -140,7 +140,7 @@ class FlatBert:
 
     def _pool(self, x: Tensor, lengths: Lengths) -> Tensor:
         if self.pooling == "cls":
-            return x.index_select(0, lengths.offsets[:-1]).float()
+            return x.index_select(0, lengths.cu_seqlens[:-1]).float()
         if self.attention == "groups":
             means = [
                 x[start : start + count * length].view(count, length, -1).float().mean(1)
@@ -165,7 +165,7 @@ class FlatBert:
                     ways[name](qkv, trial)
                     torch.cuda.synchronize(self.device)
                 except (RuntimeError, ImportError, NotImplementedError, TypeError, ValueError):
-                    continue  # Not on this card, in this precision, or in this torch.
+                    continue  # Not on this GPU, in this precision, or in this torch.
                 return name, ways[name]
         return "groups", self._groups
 
@@ -186,16 +186,22 @@ class FlatBert:
         parts = qkv.view(len(qkv), 3, self.heads, -1)
         query, key, value = (part.contiguous() for part in parts.unbind(1))
         y = varlen_attn(
-            query, key, value, lengths.offsets, lengths.offsets, lengths.longest, lengths.longest
+            query,
+            key,
+            value,
+            lengths.cu_seqlens,
+            lengths.cu_seqlens,
+            lengths.longest,
+            lengths.longest,
         )
         return cast(Tensor, y).reshape(len(qkv), self.hidden)
 
     def _nested(self, qkv: Tensor, lengths: Lengths) -> Tensor:
         parts = qkv.view(len(qkv), 3, self.heads, -1)
-        offsets = lengths.offsets.long()
+        cu_seqlens = lengths.cu_seqlens.long()
         query, key, value = (
             torch.nested.nested_tensor_from_jagged(
-                part.contiguous(), offsets, min_seqlen=1, max_seqlen=lengths.longest
+                part.contiguous(), cu_seqlens, min_seqlen=1, max_seqlen=lengths.longest
             ).transpose(1, 2)
             for part in parts.unbind(1)
         )

@@ -1,6 +1,6 @@
-"""Rows grouped into cells around spherical k-means centres, for approximate neighbours.
+"""Rows grouped into lists around spherical k-means centres, for approximate neighbours.
 
-An inverted file (Jégou, Douze and Schmid 2011) with dense products. Cells that are much too large,
+An inverted file (Jégou, Douze and Schmid 2011) with dense products. Lists that are much too large,
 as near-duplicates make them, are cut into pieces in canonical order, so that the work per row is
 bounded whatever the data.
 """
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from reddit_assets.engines.clustering.blocks import run_blocks, tile_product
 
-__all__ = ["Cells", "build_cells"]
+__all__ = ["InvertedLists", "build_inverted_lists"]
 
-#: Rows per cell aimed at.
-CELL_ROWS = 400
-#: Cells searched per query.
+#: Rows per list aimed at.
+LIST_ROWS = 400
+#: Lists searched per query.
 PROBES = 10
 #: Centres at the most, so that the search for the centres stays small.
-MAX_CELLS = 8_192
-#: A cell larger than this many times the average is cut.
+MAX_LISTS = 8_192
+#: A list larger than this many times the average is cut.
 OVERSIZE = 4
 #: Rows per centre that k-means sees, and its rounds.
 TRAIN_ROWS = 40
@@ -30,8 +30,8 @@ ROUNDS = 5
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Cells of rows; a "cell" is a whole k-means cell or a piece of an oversized one.
+class InvertedLists:
+    """Lists of rows; a "piece" is a whole list or a part of an oversized one.
 
     Attributes:
         centres: float32 (c, d), unit rows.
@@ -75,7 +75,7 @@ class Cells:
             else:
                 top = np.broadcast_to(np.arange(probes), sims.shape)
             pieces = self.first[top + 1] - self.first[top]
-            # A query takes one piece of an oversized cell: its own, or one by its number.
+            # A query takes one piece of an oversized list: its own, or one by its number.
             chosen = self.first[top] + part[:, None] % pieces
             if same:
                 home = self.home[part][:, None]
@@ -105,14 +105,16 @@ def _assign(
     return result
 
 
-def build_cells(vectors: NDArray[np.float32], *, seed: int, threads: int | None = None) -> Cells:
-    """Spherical k-means on a sample of the rows, then every row into the cell of its centre.
+def build_inverted_lists(
+    vectors: NDArray[np.float32], *, seed: int, threads: int | None = None
+) -> InvertedLists:
+    """Spherical k-means on a sample of the rows, then every row into the list of its centre.
 
     Args:
         vectors: float32 (n, d), unit rows.
     """
     n = vectors.shape[0]
-    count = int(min(MAX_CELLS, max(1, n // CELL_ROWS)))
+    count = int(min(MAX_LISTS, max(1, n // LIST_ROWS)))
     rng = np.random.default_rng(seed)
     train = np.sort(rng.choice(n, size=min(n, count * TRAIN_ROWS), replace=False))
     centres = vectors[np.sort(rng.choice(train, size=count, replace=False))].copy()
@@ -120,13 +122,13 @@ def build_cells(vectors: NDArray[np.float32], *, seed: int, threads: int | None 
         labels = _assign(vectors, train, centres, threads)
         order = np.argsort(labels, kind="stable")
         bounds = np.searchsorted(labels[order], np.arange(count + 1))
-        for cell in range(count):
-            inside = train[order[bounds[cell] : bounds[cell + 1]]]
+        for number in range(count):
+            inside = train[order[bounds[number] : bounds[number + 1]]]
             if len(inside):
                 total = vectors[inside].sum(axis=0, dtype=np.float64)
                 norm = np.linalg.norm(total)
                 if norm > 0:
-                    centres[cell] = total / norm
+                    centres[number] = total / norm
     labels = _assign(vectors, None, centres, threads)
     sizes = np.bincount(labels, minlength=count)
     limit = OVERSIZE * max(1, n // count)
@@ -138,4 +140,4 @@ def build_cells(vectors: NDArray[np.float32], *, seed: int, threads: int | None 
     home[order] = first[labels[order]] + rank % pieces[labels[order]]
     by_piece = np.argsort(home, kind="stable").astype(np.int32)
     starts = np.searchsorted(home[by_piece], np.arange(first[-1] + 1)).astype(np.int64)
-    return Cells(centres=centres, first=first, order=by_piece, starts=starts, home=home)
+    return InvertedLists(centres=centres, first=first, order=by_piece, starts=starts, home=home)
