@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from reddit_assets.engines.embedding import select
+from reddit_assets.engines.embedding.backends.base import Backend, Batch
 from reddit_assets.engines.embedding.conformance import BOUNDS, cosines
 from reddit_assets.engines.embedding.engine import Embedder
 from reddit_assets.engines.embedding.model import ModelSpec
@@ -15,6 +18,7 @@ from reddit_assets.engines.embedding.reference import golden
 from reddit_assets.engines.embedding.select import Choice, make_backend, open_embedder
 from reddit_assets.engines.host import cpu_has_bf16
 from reddit_assets.errors import BackendUnavailableError, NonconformantError
+from reddit_assets_tests.embedding_fakes import FakeBackend
 
 PACKAGE = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 CHOICES = [
@@ -132,3 +136,60 @@ def test_a_fully_onnx_host_needs_no_torch(spec: ModelSpec, tmp_path: Path) -> No
     )
     # Then neither torch nor dagster was imported
     assert done.stdout.split("\n")[:2] == ["(1, 384)", "[]"]
+
+
+class Faulty(FakeBackend):
+    """A backend that loads and then, at its first batch, fails as drivers and kernels do."""
+
+    name = "openvino"
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+
+    def forward(self, batch: Batch) -> np.ndarray:
+        if self.fault == "raises":
+            raise RuntimeError("could not create a primitive\nat kernel.cpp:41")
+        if self.fault == "nan":
+            return np.full((len(batch), 384), np.nan, np.float32)
+        return np.ones((1, 384), np.float32)
+
+
+@pytest.fixture(params=["raises", "nan", "shape"])
+def beside_a_faulty_one(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real ONNX backend as second choice, after one that loads and cannot compute."""
+    skip_unless_possible(Choice("onnx", "cpu", "fp32"))
+    choices = [Choice("openvino", "cpu", "fp32"), Choice("onnx", "cpu", "fp32")]
+    real = select.make_backend
+
+    def make(spec: ModelSpec, choice: Choice, **options: Any) -> Backend:
+        return Faulty(request.param) if choice == choices[0] else real(spec, choice, **options)
+
+    def candidates(*_: Any, backend: str, **__: Any) -> list[Choice]:
+        return [choice for choice in choices if backend in ("auto", choice.backend)]
+
+    monkeypatch.setattr(select, "make_backend", make)
+    monkeypatch.setattr(select, "candidates", candidates)
+
+
+@pytest.mark.usefixtures("beside_a_faulty_one")
+@pytest.mark.parametrize("allow", [False, True])
+def test_auto_passes_over_a_backend_that_loads_but_cannot_compute(
+    spec: ModelSpec, allow: bool
+) -> None:
+    # Given that the first choice fails at its first batch
+    # If auto chooses, even where inexact vectors are allowed
+    with open_embedder(spec, threads=1, allow_nonconformant=allow) as embedder:
+        # Then the next one works, and the reason says what was wrong with the first
+        assert embedder.backend.name == "onnx"
+        assert cosines(embedder.encode(golden().texts), golden().vectors).min() > 0.99999
+        assert "not used: openvino" in embedder.reason
+        assert "cannot compute" in embedder.reason or "NaN" in embedder.reason
+
+
+@pytest.mark.usefixtures("beside_a_faulty_one")
+def test_a_backend_asked_for_that_cannot_compute_is_an_error_of_ours(spec: ModelSpec) -> None:
+    with pytest.raises(BackendUnavailableError, match="openvino") as caught:
+        open_embedder(spec, backend="openvino", threads=1)
+    assert caught.value.hint
+    assert "\n" not in caught.value.message

@@ -15,6 +15,7 @@ from reddit_assets.engines.embedding.backends.base import Backend, Batch
 from reddit_assets.engines.embedding.batching import plan_batches
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.engines.embedding.tokenizer import Texts, Tokenizer, TokenTable, as_texts
+from reddit_assets.errors import BackendUnavailableError
 
 __all__ = ["DEFAULT_WINDOW_ROWS", "Embedder", "Encoded", "Pending", "Window"]
 
@@ -207,7 +208,15 @@ class Embedder:
         self.close()
 
     def _compute(self, tokens: TokenTable, rows: np.ndarray, vectors: np.ndarray) -> None:
-        vectors[rows] = self.backend.forward(Batch(tokens.take(rows), self.tokenizer.pad_id))
+        made = self.backend.forward(Batch(tokens.take(rows), self.tokenizer.pad_id))
+        if made.shape != (len(rows), self.dimension) or not np.isfinite(made).all():
+            name = f"{self.backend.name} {self.backend.precision} on {self.backend.device}"
+            raise BackendUnavailableError(
+                f"{name} made {np.isnan(made).sum():,} NaN in vectors of shape {made.shape} for "
+                f"{len(rows)} texts of {self.dimension} dimensions.",
+                hint="Use --precision fp32, or another --backend.",
+            )
+        vectors[rows] = made
 
     def _windows_ahead(self, array: pa.Array) -> Iterator[Window]:
         """The windows in order, each tokenized while the one before it is computed."""

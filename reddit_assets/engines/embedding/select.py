@@ -15,7 +15,12 @@ from reddit_assets.engines.embedding.engine import DEFAULT_WINDOW_ROWS, Embedder
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.engines.embedding.weights import is_bert_family
 from reddit_assets.engines.host import available_cores, cpu_has_bf16
-from reddit_assets.errors import BackendUnavailableError, NonconformantError
+from reddit_assets.errors import (
+    BackendUnavailableError,
+    NonconformantError,
+    RedditAssetsError,
+    first_line,
+)
 
 __all__ = ["Choice", "candidates", "make_backend", "open_embedder"]
 
@@ -59,8 +64,8 @@ def open_embedder(
     """Open the fastest conformant backend that the arguments and this host allow.
 
     Each candidate is loaded and checked against the reference (:mod:`.conformance`); with
-    ``auto`` the next one is tried when one cannot be loaded or does not conform. What was chosen
-    and why is in the embedder's ``reason`` and in the log.
+    ``auto`` the next one is tried when one cannot be loaded, cannot compute or does not conform.
+    What was chosen and why is in the embedder's ``reason`` and in the log.
 
     Args:
         spec: the model.
@@ -81,25 +86,19 @@ def open_embedder(
     error: BackendUnavailableError | NonconformantError | None = None
     for choice in candidates(spec, backend=backend, device=device, precision=precision):
         try:
-            opened = make_backend(spec, choice, threads=threads)
-        except BackendUnavailableError as problem:
-            error = problem
-            refused.append(f"{choice}: {problem.message}")
-            continue
-        embedder = Embedder(
-            spec, opened, max_batch_tokens=max_batch_tokens, window_rows=window_rows
-        )
-        found = check(embedder, _exact(spec, choice, threads))
-        embedder.conformance = found.describe()
-        try:
-            if not allow_nonconformant:
-                demand(embedder, found)
-        except NonconformantError as problem:
-            embedder.close()
+            embedder = _open(
+                spec,
+                choice,
+                threads=threads,
+                max_batch_tokens=max_batch_tokens,
+                window_rows=window_rows,
+                allow_nonconformant=allow_nonconformant,
+            )
+        except (BackendUnavailableError, NonconformantError) as problem:
             error = problem
             refused.append(problem.message)
             continue
-        embedder.reason = _reason(choice, backend, precision, refused, found.min_cosine)
+        embedder.reason = _reason(embedder, choice, backend, precision, refused)
         log.info("Embedding with %s", embedder.reason)
         return embedder
     if error is None:
@@ -110,6 +109,47 @@ def open_embedder(
     if len(refused) > 1:
         raise type(error)(f"No backend can embed here: {'; '.join(refused)}", hint=error.hint)
     raise error
+
+
+def _open(
+    spec: ModelSpec,
+    choice: Choice,
+    *,
+    threads: int,
+    max_batch_tokens: int | None,
+    window_rows: int,
+    allow_nonconformant: bool,
+) -> Embedder:
+    """Load a choice and let it embed the reference texts.
+
+    Raises:
+        BackendUnavailableError: it cannot be loaded, or it cannot compute.
+        NonconformantError: it computes something else, and that is not allowed.
+    """
+    embedder: Embedder | None = None
+    try:
+        embedder = Embedder(
+            spec,
+            make_backend(spec, choice, threads=threads),
+            max_batch_tokens=max_batch_tokens,
+            window_rows=window_rows,
+        )
+        found = check(embedder, _exact(spec, choice, threads))
+        embedder.conformance = found.describe()
+        if not allow_nonconformant:
+            demand(embedder, found)
+    except Exception as problem:
+        if embedder is not None:
+            embedder.close()
+        if isinstance(problem, RedditAssetsError):
+            raise
+        # A library's own error: a processor without an instruction, a broken driver, no memory.
+        did = "loads but cannot compute" if embedder is not None else "cannot be loaded"
+        raise BackendUnavailableError(
+            f"{choice} {did} here: {first_line(problem)}.",
+            hint="Use --backend auto, or update the library and its driver.",
+        ) from problem
+    return embedder
 
 
 def candidates(
@@ -192,7 +232,13 @@ def _accelerator(device: str, *, explicit: bool) -> str | None:
             return None
     from reddit_assets.engines.embedding.backends.torch_backend import choose_device
 
-    chosen = choose_device(device)
+    try:
+        chosen = choose_device(device)
+    except BackendUnavailableError as problem:
+        if explicit or device != "auto":
+            raise
+        log.warning("No GPU is used: %s", problem.message)
+        return None
     return None if chosen == "cpu" else chosen
 
 
@@ -204,7 +250,7 @@ def _exact(spec: ModelSpec, choice: Choice, threads: int) -> Backend | None:
 
 
 def _reason(
-    choice: Choice, backend: str, precision: str, refused: list[str], min_cosine: float
+    embedder: Embedder, choice: Choice, backend: str, precision: str, refused: list[str]
 ) -> str:
     if "auto" not in (backend, precision):
         why = "as asked for"
@@ -212,5 +258,6 @@ def _reason(
         why = "the fastest conformant one here"
     else:
         why = f"the fastest here with {backend if precision == 'auto' else precision} as asked for"
-    text = f"{choice} ({why}; smallest cosine to fp32 {min_cosine:.6f})"
+    cosine = (embedder.conformance or {})["min_cosine"]
+    text = f"{choice} ({why}; smallest cosine to fp32 {cosine:.6f})"
     return f"{text}; not used: {'; '.join(refused)}" if refused else text

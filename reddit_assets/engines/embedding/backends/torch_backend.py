@@ -216,7 +216,7 @@ class TorchBackend(Backend):
 def _torch() -> Any:
     try:
         import torch
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a library of the driver's is missing.
         raise BackendUnavailableError(
             f"The torch backend needs torch ({error}).",
             hint="Install it: pip install 'reddit-assets[torch]', or use --backend onnx.",
