@@ -14,11 +14,8 @@ import pytest
 import yaml
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.corpus.scan import ScanOptions
 from reddit_assets.errors import Failure, StartupError
-from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Kind
-from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.completion import Watch
 from reddit_assets.local.instance import committed_file, write_instance
 from reddit_assets.local.parts import dagster_parts, family_environment, worker_parts
@@ -26,6 +23,7 @@ from reddit_assets.local.processes import Child
 from reddit_assets.local.state import StateDir, default_state_dir
 from reddit_assets.local.supervisor import Supervisor, end_together
 from reddit_assets.settings import Settings, load_settings
+from reddit_assets.workspace import Workspace
 
 NAP = "import time; time.sleep(300)"
 
@@ -78,7 +76,7 @@ def test_a_crashed_child_is_restarted_after_growing_waits(child_of: Any):
     supervisor = Supervisor(said.append, clock=lambda: now[0])
     charge = supervisor.add("weak", child_of("weak", "raise SystemExit('no model')"))
     waits = []
-    for _ in range(3):
+    for _ in range(11):
         assert charge.child is not None
         charge.child.wait(20)
         supervisor.tick()
@@ -91,11 +89,36 @@ def test_a_crashed_child_is_restarted_after_growing_waits(child_of: Any):
         # If it is over, Then it is
         now[0] = charge._due
         supervisor.tick()
-    assert waits == [1.0, 2.0, 4.0]
-    assert charge.failures == 3
+    # The waits double up to five minutes, and after four failures that is said, once.
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0, 300.0]
+    assert charge.failing
+    assert len(said) == 4
     assert "no model" in said[0]
-    worst = supervisor.most_failures()
-    assert worst is charge
+    assert said[3].startswith("weak does not come up: no model. The rest goes on")
+    end_together(supervisor.children(), timeout=5)
+
+
+def test_a_child_that_comes_up_after_all_counts_as_healthy(child_of: Any, tmp_path: Path):
+    # Given a child that does not come up
+    now, said = [0.0], []
+    supervisor = Supervisor(said.append, clock=lambda: now[0])
+    program = f"import pathlib; pathlib.Path({str(tmp_path / 'model')!r}).read_text(); {NAP}"
+    charge = supervisor.add("slow", child_of("slow", program))
+    for _ in range(4):
+        assert charge.child is not None
+        charge.child.wait(20)
+        supervisor.tick()
+        if charge.failures == 4:
+            # If what it misses is there at its next start
+            (tmp_path / "model").touch()
+        now[0] = charge._due
+        supervisor.tick()
+    # Then it is said when it has run for a while, and its failures are forgotten
+    supervisor.tick()
+    assert charge.failing
+    now[0] += 31
+    supervisor.tick()
+    assert (charge.failing, said[-1]) == (False, "slow runs again.")
     end_together(supervisor.children(), timeout=5)
 
 
@@ -195,8 +218,9 @@ def test_parts_share_the_cores_and_load_the_same_settings(
         redis_url="redis://127.0.0.1:7/0",
         postgres_url="postgresql+psycopg2://x",
     )
-    workers = worker_parts(settings, environment, workers=2, cores=4)
-    parts = {p.name: p for p in [*dagster_parts(environment, port=3000, code_port=3001), *workers]}
+    monkeypatch.setattr("reddit_assets.local.parts.available_cores", lambda: 4)
+    workers = worker_parts(settings, environment, workers=2)
+    parts = {p.name: p for p in [*dagster_parts(environment, port=3000), *workers]}
     # Then each part loads them from its environment, and each worker has half of the cores
     for name, value in parts["embed-worker-2"].environment.items():
         monkeypatch.setenv(name, value)
@@ -210,7 +234,7 @@ def test_parts_share_the_cores_and_load_the_same_settings(
     workspace = parts["daemon"].command[-1]
     assert parts["webserver"].command[-1] == workspace
     (entry,) = yaml.safe_load(Path(workspace).read_text())["load_from"]
-    assert entry["grpc_server"]["port"] == 3001
+    assert str(entry["grpc_server"]["port"]) in parts["code-server"].command
     committed = committed_file("workspace.yaml")
     assert committed is not None
     (original,) = yaml.safe_load(committed.read_text())["load_from"]
@@ -235,10 +259,9 @@ def test_done_needs_the_disk_the_queue_and_dagster(tmp_path: Path, valkey_url: s
     path = layout.chain_path("as/sub/c_0")
     path.parent.mkdir(parents=True)
     pq.write_table(pa.table({"body": ["one"]}), path)
-    client = connect(load_settings(redis_url=valkey_url))
-    queues = {kind: JobQueue(client, kind) for kind in Kind}
-    page = FakePage()
-    watch = Watch(layout, ScanOptions(settle_seconds=0), queues, page)  # type: ignore[arg-type]
+    workspace = Workspace.load(load_settings(redis_url=valkey_url, root=tmp_path, settle_seconds=0))
+    queues, page = workspace.queues, FakePage()
+    watch = Watch(workspace, page)  # type: ignore[arg-type]
     # If it looks, Then the job is queued and nothing is done
     state = watch.look()
     assert not state.settled

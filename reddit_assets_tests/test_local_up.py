@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reddit_assets.corpus.layout import Layout
+from reddit_assets.local.instance import Page
 from reddit_assets.local.processes import FAMILY_VARIABLE, family_of
 from reddit_assets.local.sample import sample_files
 from reddit_assets.local.servers import free_port
@@ -63,13 +64,25 @@ class Up:
         )
         return done, json.loads(done.stdout) if done.stdout else {}
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Starts it and waits until its page is there."""
         self.state.mkdir(exist_ok=True)
         with self.errors.open("wb") as errors:
-            process = subprocess.Popen(self.command(), stderr=errors, env=self.environment)
-        wait_for(lambda: "The Dagster page is" in self.errors.read_text(), process)
+            command = self.command(*arguments)
+            process = subprocess.Popen(command, stderr=errors, env=self.environment)
+        self.wait_until_said("The Dagster page is", process)
         return process
+
+    def wait_until_said(self, sentence: str, process: subprocess.Popen[bytes]) -> None:
+        wait_for(lambda: sentence in self.errors.read_text(), process)
+
+    @property
+    def page_answers(self) -> bool:
+        page = Page(f"http://127.0.0.1:{self.port}")
+        try:
+            return page.answers()
+        finally:
+            page.close()
 
     def left(self) -> list[str]:
         """The processes of its family that run."""
@@ -173,6 +186,55 @@ def test_ctrl_c_leaves_nothing_running(up: Up):
     assert process.wait(30) == 0
     assert up.left() == []
     assert "Stopping everything." in up.errors.read_text()
+
+
+def test_a_worker_that_does_not_come_up_takes_nothing_else_down(up: Up, tmp_path: Path):
+    # Given a model that does not exist
+    process = up.start("--model", str(tmp_path / "no-model"))
+    # If its worker has died at every start, Then that is said, with its last words
+    up.wait_until_said("embed-worker does not come up", process)
+    said = up.errors.read_text()
+    assert "no-model" in said.split("embed-worker does not come up")[1].splitlines()[0]
+    # and the page and everything else stay
+    assert up.page_answers
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+
+
+def test_exit_when_done_does_not_wait_for_a_worker_that_never_comes_up(up: Up, tmp_path: Path):
+    # Given work to do, and a model that does not exist
+    changed = Layout.of(up.root).chain_path("日本/日本旅行/chains_chunk_0")
+    pq.write_table(pq.read_table(changed).slice(0, 7), changed)
+    # If it is to end when all is done, Then it ends with the reason, as text and in JSON
+    done, summary = up.run("--model", str(tmp_path / "no-model"))
+    assert done.returncode == 1, done.stderr
+    assert summary["done"] is False
+    assert "embed-worker does not come up" in summary["blocked"]
+    assert "Its log is" in summary["blocked"]
+    assert up.left() == []
+
+
+def test_two_on_one_tree_need_one_queue(up: Up, tmp_path: Path):
+    # Given a running `up`, If another is started with another state folder, as on another host
+    process = up.start()
+    other = Up(up.root, tmp_path / "other")
+    done = subprocess.run(
+        other.command(),
+        capture_output=True,
+        text=True,
+        env=other.environment,
+        timeout=60,
+        check=False,
+    )
+    # Then it refuses in one line that says who is there and what to do
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert f"process {process.pid}, page http://127.0.0.1:{up.port}" in done.stderr
+    assert f"state folder {up.state}" in done.stderr
+    assert "REDIS_URL" in done.stderr
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    assert not (Layout.of(up.root).embeddings / ".up.json").exists()
 
 
 def test_a_taken_port_and_a_missing_folder_are_sentences(up: Up, tmp_path: Path):

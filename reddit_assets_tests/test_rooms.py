@@ -22,7 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "ledger": {"corpus"},
     "worker": {"corpus", "ledger", "tasks", "platform.reporting"},
     "platform": {"workspace", "corpus", "ledger", "engines.clustering.params", "engines.vectors"},
-    "local": {"corpus", "ledger", "engines.host"},
+    "local": {"corpus", "ledger", "engines.host", "workspace"},
     "definitions": {"platform"},
     "settings": set(),
     "errors": set(),

@@ -63,10 +63,9 @@ def up(
 
     Starts an embedded Valkey and Postgres unless REDIS_URL and DAGSTER_POSTGRES_URL name real
     ones. With --exit-when-done: exit status 0 when every file is embedded, clustered and
-    materialized in Dagster, 1 when some jobs failed for good.
+    materialized in Dagster, 1 when some jobs failed for good or no worker comes up.
     """
     from reddit_assets.cli.progress import note
-    from reddit_assets.engines.clustering.params import ClusterParams
     from reddit_assets.local.up import Plan, run_up
     from reddit_assets.settings import load_settings
 
@@ -81,12 +80,7 @@ def up(
         model_dir=model_dir,
         state_dir=state_dir,
     )
-    plan = Plan(
-        port=port,
-        workers=workers,
-        exit_when_done=exit_when_done,
-        settings_fingerprint=ClusterParams.from_settings(settings).fingerprint,
-    )
+    plan = Plan(port=port, workers=workers, exit_when_done=exit_when_done)
     status, summary = run_up(settings, plan, note)
     if as_json:
         print_json(summary.fields())
@@ -97,6 +91,8 @@ def up(
             f"{work}: {summary.files:,} files ({summary.rows:,} rows) embedded, "
             f"{summary.cluster_files:,} subreddits clustered, in {summary.seconds:.0f} s."
         )
+    if summary.blocked:
+        typer.echo(summary.blocked, err=True)
     for letter in summary.dead_letters:
         typer.echo(f"Failed: {letter['kind']} {letter['key']}: {letter['reason']}")
     for problem in summary.problems:

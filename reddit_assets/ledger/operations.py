@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -40,9 +41,14 @@ class QueueCounts:
     totals: dict[str, int]
 
     @property
+    def unfinished(self) -> bool:
+        """Whether something is queued, delayed or in work."""
+        return bool(self.public or self.queued or self.delayed or self.leased)
+
+    @property
     def idle(self) -> bool:
-        """Whether nothing is queued, in work or unreported."""
-        return not (self.public or self.queued or self.delayed or self.leased or self.outbox)
+        """Whether nothing is unfinished or unreported."""
+        return not (self.unfinished or self.outbox)
 
 
 class Operations(QueueBase):
@@ -57,6 +63,12 @@ class Operations(QueueBase):
         """Claiming goes on."""
         with redis_errors(self.client):
             self.client.delete(f"{self.prefix}paused")
+
+    def identity(self) -> str:
+        """A random name, made once: the same by whatever address the queue is reached."""
+        with redis_errors(self.client):
+            self.client.set(f"{self.prefix}identity", secrets.token_hex(8), nx=True)
+            return str(self.client.get(f"{self.prefix}identity"))
 
     def counts(self) -> QueueCounts:
         """Where the jobs are."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from reddit_assets.corpus.layout import Layout
-from reddit_assets.corpus.scan import Scanner, ScanOptions, SubredditStatus
+from reddit_assets.corpus.scan import SubredditStatus
 from reddit_assets.errors import StartupError
 from reddit_assets.ledger.job import DeadLetter, Kind
 from reddit_assets.ledger.operations import QueueCounts
 from reddit_assets.ledger.planner import ScanReport, queue_wanted
-from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.instance import Page
+from reddit_assets.workspace import Workspace
 
 __all__ = ["Completion", "Watch"]
 
@@ -66,17 +65,12 @@ class Watch:
     """Looks again and again. Each look also queues what is missing, as a sensor's tick does.
 
     Args:
-        layout, options: what is scanned and how.
-        queues: both queues.
         page: Dagster's webserver.
     """
 
-    def __init__(
-        self, layout: Layout, options: ScanOptions, queues: dict[Kind, JobQueue], page: Page
-    ) -> None:
-        self._layout = layout
-        self._options = options
-        self._queues = queues
+    def __init__(self, workspace: Workspace, page: Page) -> None:
+        self._workspace = workspace
+        self._queues = workspace.queues
         self._page = page
 
     def counts(self) -> dict[Kind, QueueCounts]:
@@ -113,7 +107,7 @@ class Watch:
             for kind, count in self.counts().items()
             if not (count.public or count.queued or count.delayed or count.leased)
         )
-        scanner = Scanner(self._layout, self._options, dead=dead_keys)
+        scanner = self._workspace.scanner(dead=dead_keys)
         report = queue_wanted(scanner, self._queues, kinds=kinds, observe=seen)
         state = _tally(seen, dead, report)
         # Counted after the scan: what a worker finished meanwhile is at worst seen next time.

@@ -13,7 +13,6 @@ import yaml
 from reddit_assets.errors import StartupError
 
 __all__ = [
-    "AssetPartitions",
     "Location",
     "Page",
     "committed_file",
@@ -91,22 +90,6 @@ def write_instance(home: Path, postgres_url: str | None) -> None:
     (home / "dagster.yaml").write_text(text, encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class AssetPartitions:
-    """What Dagster says of one asset's partitions (of all shards together)."""
-
-    partitions: int = 0
-    materialized: int = 0
-    failed: int = 0
-
-    def __add__(self, other: AssetPartitions) -> AssetPartitions:
-        return AssetPartitions(
-            self.partitions + other.partitions,
-            self.materialized + other.materialized,
-            self.failed + other.failed,
-        )
-
-
 class Page:
     """The webserver, asked through its GraphQL."""
 
@@ -147,20 +130,20 @@ class Page:
         )
         return loaded, ""
 
-    def partition_counts(self) -> dict[str, AssetPartitions]:
-        """Counts by asset: ``chains``, ``embeddings``, ``clusters``."""
+    def partition_counts(self) -> dict[str, dict[str, int]]:
+        """By asset (``chains``, …): how many ``partitions``, how many ``materialized``."""
         data = self.ask(
-            "{ assetNodes { assetKey { path }"
-            " partitionStats { numPartitions numMaterialized numFailed } } }"
+            "{ assetNodes { assetKey { path } partitionStats { numPartitions numMaterialized } } }"
         )
-        counts: dict[str, AssetPartitions] = {}
+        counts: dict[str, dict[str, int]] = {}
         for node in data["assetNodes"]:
             stats = node["partitionStats"]
             if stats is not None:
-                name = node["assetKey"]["path"][0]
-                counts[name] = counts.get(name, AssetPartitions()) + AssetPartitions(
-                    stats["numPartitions"], stats["numMaterialized"], stats["numFailed"]
-                )
+                # Of all shards together, where they have assets of their own.
+                empty = {"materialized": 0, "partitions": 0}
+                found = counts.setdefault(node["assetKey"]["path"][0], empty)
+                found["materialized"] += stats["numMaterialized"]
+                found["partitions"] += stats["numPartitions"]
         return counts
 
     def materialized(self) -> dict[str, set[str]]:

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reddit_assets.corpus.layout import Layout
+from reddit_assets.engines.host import available_cores
+from reddit_assets.ledger.job import Kind
 from reddit_assets.local.instance import location, write_workspace
 from reddit_assets.local.processes import Child
+from reddit_assets.local.servers import free_port, port_is_free
 from reddit_assets.local.state import StateDir
 from reddit_assets.settings import Settings
 
@@ -27,12 +30,14 @@ class Part:
     Attributes:
         name: in messages and as the name of its log.
         command: its command line.
-        environment: variables beside those that all parts share.
+        environment: variables beside those of this process.
+        kind: whose jobs it does; ``None`` if it is no worker.
     """
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    kind: Kind | None = None
 
     def start(self, state: StateDir) -> Child:
         """Starts it. Raises StartupError."""
@@ -68,13 +73,15 @@ def family_environment(
     }
 
 
-def dagster_parts(environment: Mapping[str, str], *, port: int, code_port: int) -> list[Part]:
+def dagster_parts(environment: Mapping[str, str], *, port: int) -> list[Part]:
     """Code server, webserver, daemon, and the reporter beside them.
+
+    Runs are children of the code server: they survive webserver and daemon.
 
     Args:
         port: of the page.
-        code_port: of the code server. Runs are its children: they survive webserver and daemon.
     """
+    code_port = _code_port(port)
     programs = Path(sys.executable).parent
     where = ("-w", str(write_workspace(Path(environment["DAGSTER_HOME"]), HOST, code_port)))
     served = location()
@@ -96,9 +103,7 @@ def dagster_parts(environment: Mapping[str, str], *, port: int, code_port: int) 
     ]
 
 
-def worker_parts(
-    settings: Settings, environment: Mapping[str, str], *, workers: int, cores: int
-) -> list[Part]:
+def worker_parts(settings: Settings, environment: Mapping[str, str], *, workers: int) -> list[Part]:
     """Embedding workers and one clustering worker.
 
     The embedding workers share the cores; the clustering worker may use all of them, since a
@@ -106,9 +111,8 @@ def worker_parts(
 
     Args:
         workers: number of embedding workers.
-        cores: cores that this process may use.
     """
-    threads = settings.threads or max(1, cores // max(workers, 1))
+    threads = settings.threads or max(1, available_cores() // max(workers, 1))
     parts = []
     for number in range(1, workers + 1):
         parts.append(
@@ -116,7 +120,15 @@ def worker_parts(
                 "embed-worker" if workers == 1 else f"embed-worker-{number}",
                 (*OURS, "worker", "--kind", "embed"),
                 {**environment, "REDDIT_THREADS": str(threads)},
+                Kind.EMBED,
             )
         )
-    parts.append(Part("cluster-worker", (*OURS, "worker", "--kind", "cluster"), environment))
-    return parts
+    command = (*OURS, "worker", "--kind", "cluster")
+    return [*parts, Part("cluster-worker", command, environment, Kind.CLUSTER)]
+
+
+def _code_port(page: int) -> int:
+    """A free port beside the page's: below those that the system gives to outgoing connections,
+    since the code server must find it free again after a crash."""
+    near = (port for port in range(page + 1_000, min(page + 1_100, 32_768)) if port_is_free(port))
+    return next(near, None) or free_port()

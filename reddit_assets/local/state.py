@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ __all__ = ["StateDir", "default_state_dir"]
 
 def default_state_dir(root: Path) -> Path:
     """The folder for ``root`` under the user's state directory; the same for the same path."""
+    # Not platformdirs: on macOS its answer depends on its version and on XDG_STATE_HOME, and the
+    # databases of an earlier start must be found again.
     resolved = root.resolve()
     if sys.platform == "darwin":
         base = Path.home() / "Library" / "Application Support"
@@ -81,6 +84,13 @@ class StateDir:
             ) from None
         self._lock = lock
         self.note(pid=os.getpid())
+
+    def identity(self) -> str:
+        """A random name, made once: the folder's embedded queue goes by it."""
+        path = self.path / "id"
+        if not path.exists():
+            path.write_text(secrets.token_hex(8))
+        return path.read_text()
 
     def note(self, **facts: Any) -> None:
         """Writes what a second ``up`` should say of this one."""

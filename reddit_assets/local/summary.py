@@ -10,13 +10,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reddit_assets.corpus.layout import Layout
+from reddit_assets.errors import RedditAssetsError
+from reddit_assets.ledger.job import Kind
+from reddit_assets.ledger.operations import QueueCounts
+from reddit_assets.local.completion import Completion, Watch
+from reddit_assets.local.instance import Page
 
 __all__ = ["Summary", "rows_of_corpus"]
 
 
 @dataclass
 class Summary:
-    """What ``up`` did, for people and for ``--json``."""
+    """What ``up`` did, for people and for ``--json``.
+
+    Attributes:
+        blocked: why nothing could go on, where that ended it; else empty.
+    """
 
     root: str
     page: str
@@ -33,11 +42,35 @@ class Summary:
     restarts: int = 0
     seconds: float = 0.0
     done: bool = False
+    blocked: str = ""
 
     @property
     def idle(self) -> bool:
         """Whether there was no work to do."""
         return self.done and not any(self.work_done.values())
+
+    def tell(self, state: Completion, layout: Layout, page: Page) -> None:
+        """Takes over how far everything is; when it is done, also what Dagster has of it."""
+        self.done = state.done
+        self.problems = state.problems
+        self.dead_letters = [
+            {"kind": letter.kind.word, "key": letter.key, "reason": letter.error}
+            for letter in state.dead
+        ]
+        self.files, self.embedding_files = state.files, state.files_done
+        self.subreddits, self.cluster_files = state.clusters, state.clusters_done
+        if state.done:
+            self.rows = rows_of_corpus(layout)
+            counts = page.partition_counts()
+            assets = ("chains", "clusters", "embeddings")
+            self.materialized = {name: counts[name] for name in assets if name in counts}
+
+    def count_work(self, before: dict[Kind, QueueCounts], watch: Watch) -> None:
+        """Counts the jobs that were done since ``before``; nothing if the queue is gone."""
+        with suppress(RedditAssetsError):
+            for kind, after in watch.counts().items():
+                done = after.totals.get("done", 0) - before[kind].totals.get("done", 0)
+                self.work_done[f"{kind.word}_jobs"] = done
 
     def fields(self) -> dict[str, Any]:
         """As ``--json`` prints it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -15,10 +16,14 @@ from reddit_assets.local.processes import Child, end_processes, session_of, tree
 
 __all__ = ["Charge", "Supervisor", "end_together"]
 
+log = logging.getLogger(__name__)
+
 FIRST_WAIT_SECONDS = 1.0
-LONGEST_WAIT_SECONDS = 30.0
+LONGEST_WAIT_SECONDS = 300.0
 # A child that ran for this long before it ended did not fail at its start.
 HEALTHY_SECONDS = 30.0
+# A child that fails at its start this often in a row does not come up; that is said once.
+MOST_FAILURES = 4
 
 
 @dataclass
@@ -31,6 +36,7 @@ class Charge:
         child: the running process; ``None`` while it waits to be restarted.
         restarts: how often it was restarted.
         failures: how often in a row it ended soon after its start.
+        last_words: the last lines that it wrote before it ended.
     """
 
     name: str
@@ -38,8 +44,19 @@ class Charge:
     child: Child | None = None
     restarts: int = 0
     failures: int = 0
+    last_words: str = ""
     _started: float = field(default=0.0, repr=False)
     _due: float = field(default=0.0, repr=False)
+
+    @property
+    def failing(self) -> bool:
+        """Whether it does not come up, as far as its starts so far tell."""
+        return self.failures >= MOST_FAILURES
+
+    @property
+    def trouble(self) -> str:
+        """That it does not come up, and its last words, as a sentence."""
+        return f"{self.name} does not come up: {self.last_words.rstrip('.')}."
 
 
 class Supervisor:
@@ -72,19 +89,15 @@ class Supervisor:
         """Looks at every child: notes who ended, restarts who is due."""
         now = self._clock()
         for charge in self.charges.values():
-            if charge.child is not None and not charge.child.running:
+            if charge.child is None:
+                if now >= charge._due:
+                    self._again(charge)
+            elif not charge.child.running:
                 self._ended(charge, now)
-            elif charge.child is None and now >= charge._due:
-                charge.restarts += 1
-                try:
-                    self._start(charge)
-                except StartupError as error:
-                    self._wait(charge, now, error.message)
-
-    def most_failures(self) -> Charge | None:
-        """The child that failed most often in a row at its start; ``None`` if none did."""
-        failing = [charge for charge in self.charges.values() if charge.failures]
-        return max(failing, key=lambda charge: charge.failures, default=None)
+            elif charge.failures and now - charge._started >= HEALTHY_SECONDS:
+                if charge.failing:
+                    self._say(f"{charge.name} runs again.")
+                charge.failures = 0
 
     @property
     def restarts(self) -> int:
@@ -99,22 +112,39 @@ class Supervisor:
         charge.child = charge.start()
         charge._started = self._clock()
 
+    def _again(self, charge: Charge) -> None:
+        charge.restarts += 1
+        try:
+            self._start(charge)
+        except StartupError as error:
+            charge.last_words = error.message
+            self._wait(charge, error.message)
+
     def _ended(self, charge: Charge, now: float) -> None:
         assert charge.child is not None
-        status, output = charge.child.poll(), charge.child.output(400)
-        last = output.splitlines()[-1] if output else ""
+        status = charge.child.poll()
+        lines = [line.strip() for line in charge.child.output(1_000).splitlines() if line.strip()]
+        charge.last_words = " ".join(lines[-3:])
         charge.child.reap()  # its descendants do not outlive it
         charge.child = None
         if now - charge._started >= HEALTHY_SECONDS:
             charge.failures = 0
-        self._wait(charge, now, f"exit status {status}{': ' if last else ''}{last}")
+        self._wait(charge, f"exit status {status}{f': {lines[-1]}' if lines else ''}")
 
-    def _wait(self, charge: Charge, now: float, why: str) -> None:
-        charge.child = None
+    def _wait(self, charge: Charge, why: str) -> None:
         charge.failures += 1
         wait = min(FIRST_WAIT_SECONDS * 2 ** (charge.failures - 1), LONGEST_WAIT_SECONDS)
-        charge._due = now + wait
-        self._say(f"{charge.name} ended ({why}); it is started again in {wait:.0f} s.")
+        charge._due = self._clock() + wait
+        if not charge.failing:
+            self._say(f"{charge.name} ended ({why}); it is started again in {wait:.0f} s.")
+        elif charge.failures == MOST_FAILURES:
+            self._say(
+                f"{charge.trouble} The rest goes on; it is "
+                f"tried again in {wait:.0f} s, then less and less often, up to every "
+                f"{LONGEST_WAIT_SECONDS / 60:.0f} minutes."
+            )
+        else:
+            log.debug("%s ended (%s); again in %.0f s", charge.name, why, wait)
 
 
 def end_together(

@@ -12,17 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from pydantic import SecretStr
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.corpus.scan import ScanOptions
-from reddit_assets.corpus.subreddits import SubredditFilter
-from reddit_assets.engines.host import available_cores
 from reddit_assets.errors import (
-    QueueFullError,
-    QueueUnavailableError,
     RedditAssetsError,
     StartupError,
 )
@@ -30,7 +24,7 @@ from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.completion import Completion, Watch
-from reddit_assets.local.instance import AssetPartitions, Page, write_instance
+from reddit_assets.local.instance import Page, write_instance
 from reddit_assets.local.parts import (
     HOST,
     Part,
@@ -38,12 +32,14 @@ from reddit_assets.local.parts import (
     family_environment,
     worker_parts,
 )
-from reddit_assets.local.processes import clear_leftovers
+from reddit_assets.local.processes import Child, clear_leftovers
 from reddit_assets.local.servers import PostgresServer, ValkeyServer, free_port, port_is_free
 from reddit_assets.local.state import StateDir, default_state_dir
-from reddit_assets.local.summary import Summary, rows_of_corpus
+from reddit_assets.local.summary import Summary
 from reddit_assets.local.supervisor import Supervisor, end_together
+from reddit_assets.local.treelock import TreeLock
 from reddit_assets.settings import Settings
+from reddit_assets.workspace import Workspace
 
 __all__ = ["Plan", "run_up"]
 
@@ -54,8 +50,8 @@ PARTS_SECONDS, AGAIN_SECONDS, SERVERS_SECONDS = 5.0, 2.0, 2.5
 LOOK_SECONDS = 2.0
 WORD_SECONDS = 5.0
 PAGE_SECONDS = 180.0
-# A part that fails at its start this often in a row will not come up by itself.
-MOST_FAILURES = 4
+# With --exit-when-done, a worker that failed at this many starts in a row is not waited for.
+LAST_FAILURE = 5
 
 
 @dataclass(frozen=True)
@@ -66,13 +62,11 @@ class Plan:
         port: of the Dagster page.
         workers: embedding workers.
         exit_when_done: end when everything is done, instead of running on.
-        settings_fingerprint: of the clustering settings, for the scan.
     """
 
     port: int = 3000
     workers: int = 1
     exit_when_done: bool = False
-    settings_fingerprint: str | None = None
 
 
 def run_up(settings: Settings, plan: Plan, say: Callable[[str], None]) -> tuple[int, Summary]:
@@ -86,8 +80,8 @@ def run_up(settings: Settings, plan: Plan, say: Callable[[str], None]) -> tuple[
         say: gets a sentence whenever something happens.
 
     Returns:
-        The exit status (0; 1 with dead letters or unusable files; 130 when told to stop before
-        it was done) and the summary.
+        The exit status (0; 1 with dead letters, unusable files or no worker that comes up; 130
+        when told to stop before it was done) and the summary.
 
     Raises:
         StartupError: the port is taken, another ``up`` runs, a part does not come up.
@@ -118,11 +112,12 @@ class _Up:
         self._say = say
         self._stop = threading.Event()
         self._hurry = threading.Event()
-        self._servers: list[ValkeyServer | PostgresServer] = []
-        self._supervisor = Supervisor(say)
+        self._servers = Supervisor(say)
+        self._parts = Supervisor(say)
+        self._workers: list[Part] = []
         self._page = Page(f"http://{HOST}:{plan.port}")
         self._began = time.monotonic()
-        self._redis_url = ""
+        self._redis_url = self._lost = ""
         self._summary = Summary(
             root=str(settings.root), page=self._page.url, state_dir=str(state.path)
         )
@@ -140,13 +135,19 @@ class _Up:
                     f"Port {self._plan.port} is taken.",
                     hint=f"Choose another, for example --port {free_port()}.",
                 )
+            self._take_tree(stack)
             stack.callback(self._end_everything)
             environment = self._start_servers()
-            watch = self._watch(environment["REDIS_URL"])
-            before = {kind: dict(count.totals) for kind, count in watch.counts().items()}
+            update = {"redis_url": SecretStr(environment["REDIS_URL"])}
+            workspace = Workspace.load(self._settings.model_copy(update=update))
+            watch = Watch(workspace, self._page)
+            before = watch.counts()
             if self._plan.exit_when_done:
                 watch.look()  # Work begins while Dagster is still loading.
-            dagster, workers = self._parts(environment)
+            dagster = dagster_parts(environment, port=self._plan.port)
+            self._workers = workers = worker_parts(
+                self._settings, environment, workers=self._plan.workers
+            )
             busy = any(not count.idle for count in watch.counts().values())
             # Without work at hand, workers would only hold up the page.
             self._start_parts(workers + dagster if busy else dagster)
@@ -154,10 +155,16 @@ class _Up:
             if not busy and not self._stop.is_set():
                 self._start_parts(workers)
             final = self._watch_over(watch)
-            self._summarise(watch, before, final)
+            if self._lost:
+                raise StartupError(self._lost, hint="Give both the same queue (REDIS_URL).")
+            summary = self._summary
+            summary.seconds = round(time.monotonic() - self._began, 1)
+            summary.restarts = self._servers.restarts + self._parts.restarts
+            summary.tell(final, self._layout, self._page)
+            summary.count_work(before, watch)
         if self._summary.done and not (final.dead or final.problems):
             return 0, self._summary
-        if self._summary.done:
+        if self._summary.done or self._summary.blocked:
             return 1, self._summary
         return (130 if self._plan.exit_when_done else 0), self._summary
 
@@ -172,18 +179,36 @@ class _Up:
             previous = signal.signal(number, told)
             stack.callback(signal.signal, number, previous)
 
+    def _take_tree(self, stack: ExitStack) -> None:
+        """Holds the tree against an ``up`` that has another queue."""
+
+        def lost(sentence: str) -> None:
+            self._lost = sentence
+            self._stop.set()
+
+        queue = self._state.identity()
+        if self._settings.redis_url is not None:
+            queue = JobQueue(connect(self._settings), Kind.EMBED).identity()
+        facts = {"page": self._page.url, "state_dir": str(self._state.path)}
+        lock = TreeLock(self._layout.embeddings, queue, facts, lost)
+        lock.acquire()
+        stack.callback(lock.release)
+
     def _start_servers(self) -> dict[str, str]:
         settings, state = self._settings, self._state
         valkey = postgres = None
         if settings.redis_url is None:
             valkey = ValkeyServer(state.path / "valkey", records=state.records)
-            self._servers.append(valkey)
         if settings.dagster_postgres_url is None:
             postgres = PostgresServer(state.path / "postgres", records=state.records)
-            self._servers.append(postgres)
+        servers = [server for server in (valkey, postgres) if server is not None]
         with ThreadPoolExecutor(2) as pool:
-            for started in [pool.submit(server.start) for server in self._servers]:
-                started.result()
+            starts = [
+                pool.submit(self._servers.add, server.name, partial(_started, server))
+                for server in servers
+            ]
+            for start in starts:
+                start.result()
         redis_url = valkey.url if valkey is not None else settings.require_redis_url()
         if postgres is not None:
             postgres_url = postgres.url
@@ -194,36 +219,15 @@ class _Up:
         # For commands beside this one; somebody else's address may hold a password.
         self._redis_url = "" if valkey is None else valkey.url
         self._note()
-        for server, name in ((valkey, "Valkey"), (postgres, "Postgres")):
-            if server is not None:
-                self._say(f"{name} runs ({server.url}).")
+        for server in servers:
+            self._say(f"{server.name.title()} runs ({server.url}).")
         return family_environment(
             settings, self._layout, state, redis_url=redis_url, postgres_url=postgres_url
         )
 
-    def _watch(self, redis_url: str) -> Watch:
-        settings = self._settings.model_copy(update={"redis_url": SecretStr(redis_url)})
-        client = connect(settings)
-        options = ScanOptions(
-            filter=SubredditFilter.parse(settings.subreddits),
-            settle_seconds=settings.settle_seconds,
-            adopt=settings.adopt,
-            settings_fingerprint=self._plan.settings_fingerprint,
-        )
-        queues = {kind: JobQueue(client, kind) for kind in Kind}
-        return Watch(self._layout, options, queues, self._page)
-
-    def _parts(self, environment: dict[str, str]) -> tuple[list[Part], list[Part]]:
-        """Dagster's parts, and the workers."""
-        cores = available_cores()
-        return (
-            dagster_parts(environment, port=self._plan.port, code_port=_code_port(self._plan.port)),
-            worker_parts(self._settings, environment, workers=self._plan.workers, cores=cores),
-        )
-
     def _start_parts(self, parts: list[Part]) -> None:
         for part in parts:
-            self._supervisor.add(part.name, partial(part.start, self._state))
+            self._parts.add(part.name, partial(part.start, self._state))
         names = ", ".join(part.name for part in parts)
         self._say(f"Starting {names}; logs are in {self._state.log('x').parent}.")
 
@@ -232,6 +236,7 @@ class _Up:
         loaded = False
         while not loaded and not self._stop.wait(0.2):
             self._tick()
+            self._require("webserver", "code-server")
             if self._page.answers():
                 with suppress(StartupError):
                     loaded, problem = self._page.definitions()
@@ -250,6 +255,13 @@ class _Up:
                 f"Dagster cannot load {problem}",
                 hint=f"The whole traceback is in {self._state.log('webserver')}.",
             )
+
+    def _require(self, *names: str) -> None:
+        """Ends the start if a part without which there is no page does not come up."""
+        for name in names:
+            charge = self._parts.charges[name]
+            if charge.failing:
+                raise StartupError(charge.trouble, hint=f"Its log is {self._state.log(name)}.")
 
     def _note(self, **facts: str) -> None:
         self._state.note(
@@ -275,96 +287,55 @@ class _Up:
                     line = state.line()
                 else:
                     line = watch.glance()
-            except (QueueUnavailableError, QueueFullError) as error:
-                log.debug("%s", error)
-                continue
+            except (RedditAssetsError, OSError) as error:
+                # Redis is being restarted, a share is away: nothing to end everything for.
+                line = f"Cannot look at how far it is: {str(error).rstrip('.')}"
             now = time.monotonic()
+            if self._plan.exit_when_done and not state.done:
+                self._summary.blocked = self._blocked(watch)
             if line != said and (now >= next_word or state.done):
                 said, next_word = line, now + WORD_SECONDS
                 self._say(f"{line}.")
-            if state.done and self._plan.exit_when_done:
+            if self._plan.exit_when_done and (state.done or self._summary.blocked):
                 break
             # A look at a large tree takes long: it must not take most of the time.
             next_look = now + max(LOOK_SECONDS, 10 * (now - began))
         return state
 
     def _tick(self) -> None:
-        for server in self._servers:
-            if not server.child.running:
-                ended = f"{server.child.name} ended (exit status {server.child.poll()})"
-                self._say(f"{ended}; it is started again.")
-                server.kill()
-                server.start()
-        self._supervisor.tick()
-        worst = self._supervisor.most_failures()
-        if worst is not None and worst.failures >= MOST_FAILURES:
-            log_path = self._state.log(worst.name)
-            raise StartupError(
-                f"{worst.name} does not come up: {_last_lines(log_path)}",
-                hint=f"Its log is {log_path}.",
-            )
+        self._servers.tick()
+        self._parts.tick()
+
+    def _blocked(self, watch: Watch) -> str:
+        """Why nothing that is left can be done; empty while something may still be."""
+        counts = watch.counts()
+        kinds = {kind for kind, count in counts.items() if count.unfinished}
+        waited_for = [part for part in self._workers if part.kind in kinds]
+        names = [part.name for part in waited_for]
+        if not kinds and any(count.outbox for count in counts.values()):
+            names = ["reporter"]
+        charges = [self._parts.charges[name] for name in names if name in self._parts.charges]
+        if not charges or any(charge.failures < LAST_FAILURE for charge in charges):
+            return ""
+        # Workers that were started beside this command.
+        if any(counts[kind].workers for kind in kinds):
+            return ""
+        return " ".join(f"{c.trouble} Its log is {self._state.log(c.name)}." for c in charges)
 
     # --- end -----------------------------------------------------------------------------
     def _end_everything(self) -> None:
         if self._stop.is_set():
             self._say("Stopping everything.")
         killed = end_together(
-            self._supervisor.children(),
+            self._parts.children(),
             timeout=PARTS_SECONDS,
             again_after=AGAIN_SECONDS,
             hurry=self._hurry,
         )
         log.debug("Killed at the end: %s", killed)
-        servers = []
-        for server in self._servers:
-            with suppress(StartupError):
-                servers.append(server.child)
-        end_together(servers, timeout=SERVERS_SECONDS, hurry=self._hurry)
+        end_together(self._servers.children(), timeout=SERVERS_SECONDS, hurry=self._hurry)
         clear_leftovers(self._state.records, grace=0)
 
-    def _summarise(
-        self, watch: Watch, before: dict[Kind, dict[str, int]], state: Completion
-    ) -> None:
-        summary = self._summary
-        summary.seconds = round(time.monotonic() - self._began, 1)
-        summary.done = state.done
-        summary.restarts = self._supervisor.restarts
-        summary.problems = state.problems
-        summary.dead_letters = [
-            {"kind": letter.kind.word, "key": letter.key, "reason": letter.error}
-            for letter in state.dead
-        ]
-        summary.files = state.files
-        summary.subreddits = state.clusters
-        summary.embedding_files = state.files_done
-        summary.cluster_files = state.clusters_done
-        if not state.done:
-            return
-        summary.rows = rows_of_corpus(self._layout)
-        counts: dict[str, AssetPartitions] = self._page.partition_counts()
-        summary.materialized = {
-            asset: {"materialized": found.materialized, "partitions": found.partitions}
-            for asset, found in sorted(counts.items())
-            if asset in ("chains", "embeddings", "clusters")
-        }
-        with suppress(RedditAssetsError):
-            after = watch.counts()
-            summary.work_done = {
-                f"{kind.word}_jobs": after[kind].totals.get("done", 0) - before[kind].get("done", 0)
-                for kind in after
-            }
 
-
-def _code_port(page: int) -> int:
-    """A free port beside the page's: below those that the system gives to outgoing connections,
-    since the code server must find it free again after a crash."""
-    near = (port for port in range(page + 1_000, min(page + 1_100, 32_768)) if port_is_free(port))
-    return next(near, None) or free_port()
-
-
-def _last_lines(path: Path, count: int = 3) -> str:
-    try:
-        lines = path.read_text(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return " ".join(line.strip() for line in lines[-count:])[-600:]
+def _started(server: ValkeyServer | PostgresServer) -> Child:
+    return server.start().child
