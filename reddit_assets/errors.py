@@ -18,6 +18,7 @@ __all__ = [
     "ModelMismatchError",
     "ModelNotFoundError",
     "NonconformantError",
+    "NotFoundError",
     "QueueFullError",
     "QueueUnavailableError",
     "RedditAssetsError",
@@ -64,6 +65,10 @@ class SettingsError(RedditAssetsError):
 
 class StartupError(RedditAssetsError):
     """A command cannot start here: a port is taken, a folder is missing, another one runs."""
+
+
+class NotFoundError(RedditAssetsError):
+    """A command was given a name that nothing has: no subreddit, no clusters, no dead letter."""
 
 
 class BadKeyError(RedditAssetsError):

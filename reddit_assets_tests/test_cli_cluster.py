@@ -59,9 +59,32 @@ def test_one_is_clustered_by_name_and_anew(layout: Layout, capsys: pytest.Captur
         assert run(["cluster", "--subreddit", "books"]) == 0
         assert "1 clustered, 0 were fresh, 0 wait" in capsys.readouterr().out
     assert not layout.cluster_path("as/AskReddit").exists()
-    # If there is none of that name, Then that is said
-    assert run(["cluster", "--subreddit", "Books"]) == 1
-    assert "There is no subreddit Books" in capsys.readouterr().err
+    # If there is none of that name, Then that is said, with the names that are like it
+    assert run(["cluster", "--subreddit", "Boks"]) == 1
+    error = capsys.readouterr().err
+    assert "There is no subreddit Boks" in error
+    assert "Is it books?" in error
+
+
+@pytest.mark.parametrize("name", ["b*", "*", "!cars", "books,AskReddit", "b?oks"])
+def test_a_name_is_no_pattern(layout: Layout, capsys: pytest.CaptureFixture[str], name: str):
+    # Given a pattern where one name is meant, Then nothing is made
+    assert run(["cluster", "--subreddit", name]) == 1
+    assert f"There is no subreddit {name} in" in capsys.readouterr().err
+    assert not list(layout.clusters.rglob("*.parquet"))
+
+
+def test_a_name_that_two_shards_have_is_not_guessed(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+):
+    # Given a second shard with a subreddit of the same name
+    other = layout.chain_path("xx/books/c_0")
+    other.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"body": ["one"]}), other)
+    # Then the keys are named, and one of them is accepted
+    assert run(["cluster", "--subreddit", "books"]) == 1
+    assert "books is there 2 times: bo/books, xx/books." in capsys.readouterr().err
+    assert run(["cluster", "--subreddit", "bo/books"]) == 0
 
 
 def test_a_subreddit_that_cannot_be_clustered_is_named(
@@ -96,3 +119,5 @@ def test_clusters_are_printed_as_text_and_json(layout: Layout, capsys: pytest.Ca
     # If there are none, Then the sentence says how they are made
     assert run(["clusters", "cars"]) == 1
     assert "`reddit-assets cluster --subreddit cars` makes them." in capsys.readouterr().err
+    assert run(["clusters", "askreddit"]) == 1
+    assert "Is it AskReddit?" in capsys.readouterr().err

@@ -53,6 +53,7 @@ def cluster(
     Fresh cluster files are skipped, so that an interrupted run resumes; --subreddit makes its one
     anew. Dagster learns of the results with its next look at the disk.
     """
+    from reddit_assets.cli.names import one_named
     from reddit_assets.cli.progress import note, progress
     from reddit_assets.corpus.layout import Layout
     from reddit_assets.corpus.scan import Scanner, ScanOptions
@@ -63,7 +64,7 @@ def cluster(
 
     settings = load_settings(
         root=root,
-        subreddits=subreddit or subreddits,
+        subreddits=subreddits,
         reduction=reduction,
         min_cluster_size=min_cluster_size,
         min_samples=min_samples,
@@ -73,7 +74,7 @@ def cluster(
     layout = Layout.from_settings(settings)
     params = ClusterParams.from_settings(settings)
     options = ScanOptions(
-        filter=SubredditFilter.parse(settings.subreddits),
+        filter=SubredditFilter.parse("" if subreddit else settings.subreddits),
         settle_seconds=0,
         adopt=settings.adopt,
         settings_fingerprint=params.fingerprint,
@@ -81,7 +82,8 @@ def cluster(
     scanner = Scanner(layout, options)
     keys = scanner.subreddits()
     if subreddit is not None:
-        _require(subreddit, keys, layout)
+        missing = f"There is no subreddit {subreddit} in {layout.chains}."
+        keys = [one_named(subreddit, keys, missing, "--subreddits takes patterns.")]
     made = failed = fresh = waiting = 0
     with progress("Clustering", len(keys)) as bar:
         for key in keys:
@@ -106,16 +108,6 @@ def cluster(
         f"{failed:,} failed."
     )
     raise typer.Exit(1 if failed else 0)
-
-
-def _require(subreddit: str, keys: list[str], layout: Layout) -> None:
-    from reddit_assets.errors import SettingsError
-
-    if not keys:
-        raise SettingsError(
-            f"There is no subreddit {subreddit} in {layout.chains}.",
-            hint="Names are compared with case.",
-        )
 
 
 def _unfinished(status: SubredditStatus) -> bool:

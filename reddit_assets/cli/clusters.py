@@ -63,45 +63,30 @@ def clusters(
 
 
 def _key(layout: Layout, subreddit: str) -> str:
-    """The cluster key of a subreddit given by name or by key.
+    """The cluster key of a subreddit given by name or by key. Raises NotFoundError."""
+    from reddit_assets.cli.names import one_named
 
-    Raises:
-        BadKeyError: none has that name, or several shards have one.
-    """
-    from reddit_assets.errors import BadKeyError
-
-    found = []
-    for folder in (*layout.clusters.glob("*"), *layout.clusters.glob("*/*")):
-        key = folder.relative_to(layout.clusters).as_posix()
-        if folder.is_dir() and subreddit in (key, folder.name):
-            found.append(key)
-    exact = [key for key in found if key == subreddit]
-    found = exact or [key for key in found if _has_files(layout.clusters / key)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise BadKeyError(
-            f"There are no clusters of {subreddit} in {layout.clusters}.",
-            hint=f"`reddit-assets cluster --subreddit {subreddit}` makes them.",
-        )
-    raise BadKeyError(
-        f"{subreddit} is there {len(found)} times: {', '.join(sorted(found))}.",
-        hint="Name the shard as well.",
+    folders = [*layout.clusters.glob("*"), *layout.clusters.glob("*/*")]
+    return one_named(
+        subreddit,
+        [f.relative_to(layout.clusters).as_posix() for f in folders if _has_files(f)],
+        f"There are no clusters of {subreddit} in {layout.clusters}.",
+        f"`reddit-assets cluster --subreddit {subreddit}` makes them.",
     )
 
 
 def _has_files(folder: Path) -> bool:
-    return any(path.is_file() for path in folder.iterdir())
+    return folder.is_dir() and any(path.is_file() for path in folder.iterdir())
 
 
 def _open(page: Path) -> None:
     import webbrowser
 
-    from reddit_assets.errors import BadFileError
+    from reddit_assets.errors import NotFoundError, StartupError
 
     if not page.exists():
-        raise BadFileError(f"There is no map {page}.", hint="Cluster the subreddit again.")
+        raise NotFoundError(f"There is no map {page}.", hint="Cluster the subreddit again.")
     if not webbrowser.open(page.absolute().as_uri()):
-        raise BadFileError(
+        raise StartupError(
             "No browser can be opened here.", hint=f"Open {page} where there is one."
         )

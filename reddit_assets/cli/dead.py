@@ -149,11 +149,11 @@ def _chosen(
 
 
 def _require(keys: Sequence[str], found: set[str]) -> None:
-    from reddit_assets.errors import BadKeyError
+    from reddit_assets.errors import NotFoundError
 
     missing = sorted(set(keys) - found)
     if missing:
-        raise BadKeyError(
+        raise NotFoundError(
             f"Not among the dead letters: {', '.join(missing)}.",
             hint="`reddit-assets dead list` shows their keys.",
         )

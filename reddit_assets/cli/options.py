@@ -1,4 +1,8 @@
-"""Flags that several commands share. A flag's help is its setting's sentence and variable."""
+"""Flags that several commands share, and the one way to declare them.
+
+A parameter of a command is ``Annotated[type, ...]`` with its default behind the ``=``. What is a
+setting is declared by :func:`flag`: its help is the setting's sentence and variable.
+"""
 
 from __future__ import annotations
 

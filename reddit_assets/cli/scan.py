@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reddit_assets.cli.options import AsJson, KindName, RedisUrl, Root, Subreddits, chosen_kinds
+from reddit_assets.cli.options import (
+    AsJson,
+    KindName,
+    RedisUrl,
+    Root,
+    Subreddits,
+    chosen_kinds,
+    flag,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from reddit_assets.ledger.planner import ScanReport
@@ -43,14 +52,7 @@ def scan(
     urgent: Annotated[
         bool, typer.Option("--urgent", help="Put the jobs before all others.")
     ] = False,
-    adopt: Annotated[
-        bool | None,
-        typer.Option(
-            "--adopt/--no-adopt",
-            help="Accept files of the original system, or redo them. [REDDIT_ADOPT]",
-            show_default=False,
-        ),
-    ] = None,
+    adopt: Annotated[bool | None, flag("adopt", "--adopt/--no-adopt")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Queue a job for every missing or stale output that is not queued already.
@@ -92,8 +94,6 @@ def scan(
     rate = measured_rate(queues[Kind.EMBED]) if queues else None
     workers = queues[Kind.EMBED].counts().workers if queues else 0
     if as_json:
-        from reddit_assets.cli.options import print_json
-
         print_json(
             {
                 **report_fields(report),

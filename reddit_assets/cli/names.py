@@ -1,0 +1,49 @@
+"""Subreddits by name, as people give them to a command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from reddit_assets.errors import NotFoundError
+
+__all__ = ["one_named"]
+
+
+def one_named(name: str, keys: Iterable[str], missing: str, hint: str = "") -> str:
+    """The cluster key among ``keys`` that is ``name`` (SHARD/NAME), or whose subreddit is.
+
+    A name is a name: ``*`` and ``!`` mean themselves.
+
+    Args:
+        missing: the sentence for a name that is not there.
+        hint: what to do then, where no name is near.
+
+    Raises:
+        NotFoundError: none has that name, or several shards have one.
+    """
+    found = sorted(keys)
+    if name in found:
+        return name
+    same = [key for key in found if key.rpartition("/")[2] == name]
+    if len(same) == 1:
+        return same[0]
+    if same:
+        raise NotFoundError(
+            f"{name} is there {len(same)} times: {', '.join(same)}.", hint="Name the shard as well."
+        )
+    near = _near(name, found)
+    if near:
+        hint = f"Is it {' or '.join(near)}? Names are compared with case."
+    raise NotFoundError(missing, hint=hint)
+
+
+def _near(name: str, keys: list[str]) -> list[str]:
+    """At most three names like ``name``, the most alike first; case counts little."""
+    import difflib
+
+    names: dict[str, list[str]] = {}
+    for key in keys:
+        shown = key if "/" in name else key.rpartition("/")[2]
+        names.setdefault(shown.casefold(), []).append(shown)
+    near = difflib.get_close_matches(name.casefold(), names, n=3)
+    return list(dict.fromkeys(each for folded in near for each in names[folded]))[:3]
