@@ -26,6 +26,7 @@ __all__ = [
     "SettingsError",
     "SourceChangedError",
     "StartupError",
+    "UnreadableFileError",
     "WriteError",
 ]
 
@@ -54,6 +55,8 @@ class RedditAssetsError(Exception):
         self.hint = hint
         if host_fault is not None:
             self.host_fault = host_fault
+        if self.host_fault:
+            self.permanent = False
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
@@ -87,6 +90,10 @@ class BadFileError(RedditAssetsError):
     """An input file cannot be used: unreadable, truncated, without a text column, …."""
 
     permanent = True
+
+
+class UnreadableFileError(BadFileError):
+    """The operating system does not let us read a file: no permission, a device that fails, …."""
 
 
 class SourceChangedError(RedditAssetsError):

@@ -1,50 +1,67 @@
-"""What a tick or a run needs of the world: settings, trees, queues. Read when used, not before."""
+"""What a command, a tick or a run works on: settings, trees, queues, and what scans have read.
+
+May import ``corpus``, ``ledger``, ``engines.clustering.params``, ``settings`` and ``errors``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from reddit_assets.corpus.facts import ProvenanceCache
+from reddit_assets.corpus.keys import parse_shards
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.corpus.provenance import ProvenanceCache
 from reddit_assets.corpus.scan import Scanner, ScanOptions
 from reddit_assets.corpus.subreddits import SubredditFilter
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.queue import JobQueue
-from reddit_assets.platform.reporting.assets import parse_shards
-from reddit_assets.platform.run_logic import Lease
 from reddit_assets.settings import Settings, load_settings
 
 __all__ = ["Workspace"]
 
-# The code server keeps it between ticks: a footer is opened again only when its file changes.
-_PROVENANCES = ProvenanceCache()
-
 
 @dataclass(frozen=True)
 class Workspace:
-    """Settings, trees and queues of one tick or run."""
+    """Settings, trees and queues. Whoever scans more than once keeps it, for its cache.
+
+    Attributes:
+        queues: none where only the trees matter.
+        provenances: what scans have read of outputs.
+    """
 
     settings: Settings
     layout: Layout
-    queues: dict[Kind, JobQueue]
+    queues: dict[Kind, JobQueue] = field(default_factory=dict)
+    provenances: ProvenanceCache = field(default_factory=ProvenanceCache)
 
     @classmethod
-    def load(cls, settings: Settings | None = None) -> Workspace:
+    def load(
+        cls, settings: Settings | None = None, *, provenances: ProvenanceCache | None = None
+    ) -> Workspace:
         """From the environment, as it is now.
+
+        Args:
+            provenances: of an earlier one, to go on with.
 
         Raises:
             SettingsError: a setting is missing or wrong.
         """
         settings = settings or load_settings()
         client = connect(settings)
-        return cls(
-            settings,
-            Layout.from_settings(settings),
-            {kind: JobQueue(client, kind) for kind in Kind},
-        )
+        queues = {kind: JobQueue(client, kind) for kind in Kind}
+        layout = Layout.from_settings(settings)
+        return cls(settings, layout, queues, provenances or ProvenanceCache())
+
+    @classmethod
+    def of_trees(cls, settings: Settings, layout: Layout | None = None) -> Workspace:
+        """Without queues, and hence without Redis and dead letters.
+
+        Raises:
+            SettingsError: the trees are not named.
+        """
+        return cls(settings, layout or Layout.from_settings(settings))
 
     @property
     def shards(self) -> tuple[str, ...]:
@@ -56,28 +73,33 @@ class Workspace:
         """Fingerprint of the wanted clustering settings."""
         return ClusterParams.from_settings(self.settings).fingerprint
 
-    def lease(self, kind: Kind, run: str) -> Lease:
-        """The lease of a run that waits for one queue's jobs."""
-        return Lease(self.queues[kind], run, self.settings.run_lease_seconds)
-
-    def scanner(self, *, deep: bool = False, dead: Container[str] | None = None) -> Scanner:
+    def scanner(
+        self,
+        *,
+        deep: bool = False,
+        dead: Container[str] | None = None,
+        settle_seconds: float | None = None,
+    ) -> Scanner:
         """A scanner of the trees as the settings want them.
 
         Args:
-            deep: open every footer.
+            deep: read rows and columns of every output as well.
             dead: keys of dead letters; read from the queue if not given.
+            settle_seconds: the least age of a chain file; the setting if not given.
 
         Raises:
             SettingsError: there is no folder of chain files.
             QueueUnavailableError: the dead letters cannot be read.
         """
+        settings = self.settings
         options = ScanOptions(
-            filter=SubredditFilter.parse(self.settings.subreddits),
-            settle_seconds=self.settings.settle_seconds,
-            adopt=self.settings.adopt,
+            filter=SubredditFilter.parse(settings.subreddits),
+            settle_seconds=settings.settle_seconds if settle_seconds is None else settle_seconds,
+            adopt=settings.adopt,
+            nonconformant=settings.allow_nonconformant,
             settings_fingerprint=self.cluster_fingerprint,
             deep=deep,
         )
         if dead is None:
-            dead = self.queues[Kind.EMBED].dead_keys()
-        return Scanner(self.layout, options, dead=dead, provenances=_PROVENANCES)
+            dead = self.queues[Kind.EMBED].dead_keys() if self.queues else ()
+        return Scanner(self.layout, options, dead=dead, provenances=self.provenances)

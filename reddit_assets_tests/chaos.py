@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.corpus.provenance import EmbeddingProvenance, ProvenanceCache, read_output
+from reddit_assets.corpus.provenance import EmbeddingProvenance, read_output
 from reddit_assets.corpus.scan import Scanner, ScanOptions, Verdict
 from reddit_assets.errors import QueueUnavailableError, RedditAssetsError
 from reddit_assets.ledger.connection import connect
@@ -218,9 +218,7 @@ class Chaos:
                 instance.add_dynamic_partitions("chain_files", keys[start : start + 1000])
 
     def scanner(self, *, deep: bool = False) -> Scanner:
-        return Scanner(
-            self.layout, ScanOptions(settle_seconds=0, deep=deep), provenances=ProvenanceCache()
-        )
+        return Scanner(self.layout, ScanOptions(settle_seconds=0, deep=deep))
 
     # --- the faults ----------------------------------------------------------------------
     def run(self) -> Report:

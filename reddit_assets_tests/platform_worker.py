@@ -106,7 +106,7 @@ class FakeWorker(threading.Thread):
         if wanted is None:
             set_wanted_model(self.layout, MODEL)
             return MODEL
-        return wanted.identity
+        return wanted
 
     def verify(self, claim: Claim) -> Result:
         answer = {

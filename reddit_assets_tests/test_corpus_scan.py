@@ -15,7 +15,6 @@ from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import (
     PROVENANCE_KEY,
     ClusterProvenance,
-    ProvenanceCache,
     cluster_inputs,
 )
 from reddit_assets.corpus.scan import Scanner, ScanOptions, Verdict
@@ -32,7 +31,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def scanner(layout: Layout, *, dead: tuple[str, ...] = (), **options: object) -> Scanner:
-    return Scanner(layout, ScanOptions(**options), dead=dead, provenances=ProvenanceCache())  # type: ignore[arg-type]
+    return Scanner(layout, ScanOptions(**options), dead=dead)  # type: ignore[arg-type]
 
 
 def verdicts(layout: Layout, **options: object) -> dict[str, Verdict]:
@@ -89,12 +88,12 @@ def test_touching_a_chain_file_makes_no_work(layout: Layout) -> None:
     assert verdicts(layout) == {KEY: Verdict.FRESH}
 
 
-def test_only_a_deep_scan_sees_a_chain_file_replaced_by_an_older_one(layout: Layout) -> None:
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_chain_file_replaced_by_an_older_one_is_noticed(layout: Layout, deep: bool) -> None:
     write_chain(layout, KEY)
     write_embedding(layout, KEY)
     write_chain(layout, KEY, ["older"], age=9999)
-    assert verdicts(layout) == {KEY: Verdict.FRESH}
-    assert verdicts(layout, deep=True) == {KEY: Verdict.STALE}
+    assert verdicts(layout, deep=deep) == {KEY: Verdict.STALE}
 
 
 def test_a_young_chain_file_waits_until_it_has_settled(layout: Layout) -> None:
@@ -155,7 +154,7 @@ def test_orphans_and_temporary_files_are_found(layout: Layout) -> None:
     chain = write_chain(layout, KEY)
     write_embedding(layout, KEY)
     chain.unlink()
-    leftover = layout.embeddings / "as/AskReddit/c_0.parquet.beef.tmp"
+    leftover = layout.embeddings / "as/AskReddit/c_0.parquet.0123456789abcdef.tmp"
     leftover.write_bytes(b"")
     (status,) = scanner(layout).scan()
     assert status.orphans == [KEY]

@@ -10,12 +10,13 @@ import httpx
 import pytest
 from platform_stack import Stack, wait_for
 
+from reddit_assets.corpus.keys import parse_shards
 from reddit_assets.errors import ReportingError
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Job, Kind, Result
 from reddit_assets.ledger.outbox import Outbox, OutboxEntry
 from reddit_assets.ledger.queue import JobQueue
-from reddit_assets.platform.reporting.assets import asset_path, parse_shards
+from reddit_assets.platform.reporting.assets import asset_path
 from reddit_assets.platform.reporting.rest import RestReporter, RestSink
 from reddit_assets.settings import Settings
 

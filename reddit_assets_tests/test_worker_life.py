@@ -20,7 +20,7 @@ import pytest
 from factories import write_chain
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.corpus.provenance import ProvenanceCache, read_output
+from reddit_assets.corpus.provenance import read_output
 from reddit_assets.corpus.scan import Scanner, ScanOptions
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Kind
@@ -56,7 +56,7 @@ class World:
         queue_wanted(self.scanner(), {Kind.EMBED: self.queue}, kinds=(Kind.EMBED,))
 
     def scanner(self) -> Scanner:
-        return Scanner(self.layout, ScanOptions(settle_seconds=0), provenances=ProvenanceCache())
+        return Scanner(self.layout, ScanOptions(settle_seconds=0))
 
     def worker(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(

@@ -56,11 +56,10 @@ def cluster(
     from reddit_assets.cli.names import one_named
     from reddit_assets.cli.progress import note, progress
     from reddit_assets.corpus.layout import Layout
-    from reddit_assets.corpus.scan import Scanner, ScanOptions
-    from reddit_assets.corpus.subreddits import SubredditFilter
     from reddit_assets.engines.clustering.params import ClusterParams
     from reddit_assets.errors import RedditAssetsError
     from reddit_assets.settings import load_settings
+    from reddit_assets.workspace import Workspace
 
     settings = load_settings(
         root=root,
@@ -73,13 +72,9 @@ def cluster(
     )
     layout = Layout.from_settings(settings)
     params = ClusterParams.from_settings(settings)
-    options = ScanOptions(
-        filter=SubredditFilter.parse("" if subreddit else settings.subreddits),
-        settle_seconds=0,
-        adopt=settings.adopt,
-        settings_fingerprint=params.fingerprint,
-    )
-    scanner = Scanner(layout, options)
+    if subreddit:
+        settings = settings.model_copy(update={"subreddits": ""})
+    scanner = Workspace.of_trees(settings, layout).scanner(settle_seconds=0)
     keys = scanner.subreddits()
     if subreddit is not None:
         missing = f"There is no subreddit {subreddit} in {layout.chains}."

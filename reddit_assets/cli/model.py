@@ -41,14 +41,14 @@ def show(root: Root = None, as_json: AsJson = False) -> None:
     layout = Layout.from_settings(load_settings(root=root))
     wanted = read_wanted_model(layout)
     if as_json:
-        print_json(None if wanted is None else wanted.identity.model_dump())
+        print_json(None if wanted is None else wanted.model_dump())
     elif wanted is None:
         typer.echo(f"{layout.embeddings} wants no model yet: the first worker states its own.")
     else:
         typer.echo(
-            f"{wanted.identity.name}: {wanted.identity.dimension} dimensions, "
-            f"{wanted.identity.max_tokens} tokens, {wanted.identity.pooling} pooling, "
-            f"fingerprint {wanted.identity.fingerprint}"
+            f"{wanted.name}: {wanted.dimension} dimensions, "
+            f"{wanted.max_tokens} tokens, {wanted.pooling} pooling, "
+            f"fingerprint {wanted.fingerprint}"
         )
 
 

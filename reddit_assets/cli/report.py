@@ -58,7 +58,7 @@ def report(
         raise SettingsError(
             "DAGSTER_URL is not set.", hint="Set it (or --dagster-url) to the webserver's address."
         )
-    from reddit_assets.platform.reporting.assets import parse_shards
+    from reddit_assets.corpus.keys import parse_shards
     from reddit_assets.platform.reporting.rest import RestReporter, RestSink
 
     rest = RestSink(settings.dagster_url, parse_shards(settings.shards))

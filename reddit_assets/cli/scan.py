@@ -47,7 +47,7 @@ def scan(
         bool, typer.Option("--dry-run", help="Say what would be queued; queue nothing.")
     ] = False,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Open every footer instead of comparing times.")
+        bool, typer.Option("--deep", help="Read rows and columns of every output as well.")
     ] = False,
     urgent: Annotated[
         bool, typer.Option("--urgent", help="Put the jobs before all others.")
@@ -61,30 +61,15 @@ def scan(
     long it would take at the rate measured so far.
     """
     from reddit_assets.cli.beside import load_beside_up
-    from reddit_assets.cli.queue import open_queues
-    from reddit_assets.corpus.layout import Layout
-    from reddit_assets.corpus.scan import Scanner, ScanOptions
-    from reddit_assets.corpus.subreddits import SubredditFilter
-    from reddit_assets.engines.clustering.params import ClusterParams
     from reddit_assets.ledger.job import Kind
     from reddit_assets.ledger.planner import measured_rate, queue_wanted, sweep
+    from reddit_assets.workspace import Workspace
 
     kinds = chosen_kinds(kind)
     settings = load_beside_up(root=root, subreddits=subreddits, redis_url=redis_url, adopt=adopt)
-    layout = Layout.from_settings(settings)
-    layout.require_chains()
-    queues: dict[Any, Any] = {}
-    if not dry_run or settings.redis_url is not None:
-        queues = open_queues(settings)
-    options = ScanOptions(
-        filter=SubredditFilter.parse(settings.subreddits),
-        settle_seconds=settings.settle_seconds,
-        adopt=settings.adopt,
-        settings_fingerprint=ClusterParams.from_settings(settings).fingerprint,
-        deep=deep,
-    )
-    dead = {key for queue in queues.values() for key in queue.dead_keys()}
-    scanner = Scanner(layout, options, dead=dead)
+    reach = Workspace.of_trees if dry_run and settings.redis_url is None else Workspace.load
+    workspace = reach(settings)
+    scanner, queues = workspace.scanner(deep=deep), workspace.queues
     report = queue_wanted(scanner, queues, kinds=kinds, dry_run=dry_run, urgent=urgent)
     recovered = 0
     if not dry_run:

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reddit_assets.corpus.fingerprints import content_fingerprint, stamp_of
+from reddit_assets.corpus.fingerprints import Stamp, content_fingerprint
+from reddit_assets.corpus.oserrors import unreadable
 from reddit_assets.corpus.provenance import SourceIdentity, is_embedding_column
-from reddit_assets.errors import BadFileError, SourceChangedError
+from reddit_assets.errors import BadFileError, SourceChangedError, first_line
 
 __all__ = ["TEXT_COLUMNS", "ChainFile", "texts_of"]
 
@@ -35,6 +36,7 @@ class ChainFile:
     Raises:
         BadFileError: no such file, unreadable, not parquet, truncated, no text column, a text
             column of another type, or ``emb_…`` columns already there.
+        UnreadableFileError: no permission, or the storage fails (``host_fault``).
 
     Attributes:
         source: the content's identity.
@@ -51,12 +53,12 @@ class ChainFile:
                 f"There is no chain file {path}.", hint="Bring it back or purge the job."
             ) from None
         except OSError as error:
-            raise BadFileError(
-                f"{path} cannot be opened: {error.strerror}.",
-                hint="Let the worker's user read it, then retry the dead letter.",
-            ) from None
+            raise unreadable(path, error) from error
         try:
             self._open()
+        except OSError as error:
+            self._file.close()
+            raise unreadable(path, error) from error
         except BaseException:
             self._file.close()
             raise
@@ -68,7 +70,7 @@ class ChainFile:
             self._parquet = pq.ParquetFile(self._file, buffer_size=_BUFFER, pre_buffer=False)
             self.schema: pa.Schema = self._parquet.schema_arrow
         except (pa.ArrowException, OSError) as error:
-            raise self._bad(f"is not a whole parquet file: {_reason(error)}") from None
+            raise self._failed("is not a whole parquet file", error) from error
         self.source = SourceIdentity(
             fingerprint=fingerprint,
             size=stat.st_size,
@@ -98,6 +100,12 @@ class ChainFile:
             hint="Mend or replace the file; it is then queued again by itself.",
         )
 
+    def _failed(self, what: str, error: Exception) -> BadFileError:
+        """pyarrow's errors of content have no number, those of the operating system have one."""
+        if isinstance(error, OSError) and error.errno is not None:
+            return unreadable(self.path, error)
+        return self._bad(f"{what}: {first_line(error)}")
+
     @property
     def rows(self) -> int:
         """Number of rows."""
@@ -108,29 +116,34 @@ class ChainFile:
 
         Raises:
             BadFileError: a page cannot be decoded.
+            UnreadableFileError: the storage fails.
         """
         try:
             yield from self._parquet.iter_batches(batch_size=rows, use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise self._bad(f"cannot be read to its end: {_reason(error)}") from None
+            raise self._failed("cannot be read to its end", error) from error
 
     def verify_unchanged(self) -> None:
         """Read the path's content once more and compare.
 
         Raises:
             SourceChangedError: it is gone or another one.
+            UnreadableFileError: no permission any more, or the storage fails.
         """
+        now = "gone"
         try:
-            with open(self.path, "rb") as now:
-                same = content_fingerprint(now.fileno()) == self.source.fingerprint
-                stamp = stamp_of(os.fstat(now.fileno()))
-        except OSError:
-            same, stamp = False, "gone"
-        if not same:
-            raise SourceChangedError(
-                f"{self.path} changed while it was read ({self.source.stamp} → {stamp}).",
-                hint="The job is tried again with the new content.",
-            )
+            with open(self.path, "rb") as file:
+                if content_fingerprint(file.fileno()) == self.source.fingerprint:
+                    return
+                now = str(Stamp.of(os.fstat(file.fileno())))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        raise SourceChangedError(
+            f"{self.path} changed while it was read ({self.source.stamp} → {now}).",
+            hint="The job is tried again with the new content.",
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -170,8 +183,3 @@ def _is_text(kind: pa.DataType) -> bool:
         or pa.types.is_string_view(kind)
         or pa.types.is_null(kind)
     )
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from typing import NamedTuple
 
 __all__ = [
     "FORMAT_VERSION",
+    "Stamp",
     "adopted_version",
     "cluster_version",
     "content_fingerprint",
     "embedding_version",
     "set_hash",
-    "stamp_of",
 ]
 
-# Changes when the meaning of an embedding file's columns or footer changes.
+# Changes when the meaning of an embedding file's columns or provenance changes.
 FORMAT_VERSION = 1
 
 _BLOCK = 1 << 20
@@ -40,9 +41,37 @@ def content_fingerprint(descriptor: int) -> str:
     return digest.hexdigest()
 
 
-def stamp_of(stat: os.stat_result) -> str:
-    """What a quick look knows of a file's content: its size and time of change."""
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
+class Stamp(NamedTuple):
+    """What a look at a folder tells of a file's content: its size and its time of change.
+
+    As text, on the wire and in files, ``<bytes>-<nanoseconds since the epoch>``.
+    """
+
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> Stamp:
+        """The stamp of a file that ``stat`` is of."""
+        return cls(stat.st_size, stat.st_mtime_ns)
+
+    @classmethod
+    def parse(cls, text: str) -> Stamp:
+        """From its text.
+
+        Raises:
+            ValueError: it is no stamp's text.
+        """
+        size, _, mtime_ns = text.partition("-")
+        return cls(int(size), int(mtime_ns))
+
+    def __str__(self) -> str:
+        return f"{self.size}-{self.mtime_ns}"
+
+    @property
+    def changed_at(self) -> float:
+        """The time of change, seconds since the epoch."""
+        return self.mtime_ns / 1e9
 
 
 def embedding_version(source_fingerprint: str, model_fingerprint: str) -> str:
@@ -50,13 +79,13 @@ def embedding_version(source_fingerprint: str, model_fingerprint: str) -> str:
     return _digest("embedding", str(FORMAT_VERSION), source_fingerprint, model_fingerprint)
 
 
-def adopted_version(stamp: str) -> str:
-    """The data version of an embedding file made by the original, which has no footer of ours."""
-    return "adopted-" + _digest("adopted", stamp)
+def adopted_version(stamp: Stamp) -> str:
+    """The data version of a file of the earlier system, which has no provenance."""
+    return "adopted-" + _digest("adopted", str(stamp))
 
 
-def set_hash(versions: Mapping[str, str]) -> str:
-    """The hash of a subreddit's embedding files: every key with its data version."""
+def set_hash(versions: Mapping[str, str | Stamp]) -> str:
+    """The hash of a subreddit's embedding files: every key with its data version or stamp."""
     return _digest("set", *(f"{key}\0{versions[key]}" for key in sorted(versions)))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from reddit_assets.errors import BadKeyError
 
-__all__ = ["check_key", "chunk_of", "cluster_key_of", "join_key", "shard_of", "subreddit_of"]
+__all__ = ["check_key", "cluster_key_of", "join_key", "parse_shards", "shard_of", "subreddit_of"]
 
 # `...` and `|` have a meaning in Dagster's partition selections.
 _FORBIDDEN = ("...", "|")
@@ -82,11 +82,6 @@ def cluster_key_of(key: str) -> str:
     return key.rsplit("/", 1)[0]
 
 
-def chunk_of(key: str) -> str:
-    """The file's own name without suffix: ``as/AskReddit/c_0`` → ``c_0``."""
-    return key.rsplit("/", 1)[1]
-
-
 def subreddit_of(cluster_key: str) -> str:
     """The subreddit's name without its shard: ``as/AskReddit`` → ``AskReddit``."""
     return cluster_key.rsplit("/", 1)[-1]
@@ -96,3 +91,8 @@ def shard_of(cluster_key: str) -> str | None:
     """The shard of a cluster key, ``None`` in a flat tree: ``as/AskReddit`` → ``as``."""
     shard, separator, _ = cluster_key.rpartition("/")
     return shard if separator else None
+
+
+def parse_shards(text: str) -> tuple[str, ...]:
+    """The shards of the setting ``shards`` (comma-separated)."""
+    return tuple(sorted({shard.strip() for shard in text.split(",") if shard.strip()}))

@@ -6,8 +6,8 @@ same file, and whoever finds the file of a dead token may delete it.
 
 from __future__ import annotations
 
-import errno
 import os
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reddit_assets.corpus.oserrors import writing
 from reddit_assets.corpus.provenance import PROVENANCE_KEY, ClusterProvenance, EmbeddingProvenance
-from reddit_assets.errors import WriteError
 
 __all__ = [
     "EmbeddingWriter",
@@ -32,17 +32,22 @@ __all__ = [
     "writing",
 ]
 
-TEMPORARY_SUFFIX = ".tmp"
+# ``<output>.<token>.tmp`` is ours, ``<output>.tmp`` the earlier system's.
+_TEMPORARY = re.compile(
+    r"(.+\.parquet|map\.html)(\.[0-9a-f]{16})?\.tmp|\.model\.json\.[0-9a-f]{16}\.tmp", re.DOTALL
+)
 
 
 def temporary_path(output: Path, token: str) -> Path:
-    """The temporary file that the holder of ``token`` writes for ``output``."""
-    return output.with_name(f"{output.name}.{token}{TEMPORARY_SUFFIX}")
+    """The temporary file that the holder of ``token`` (16 hex digits) writes for ``output``."""
+    return output.with_name(f"{output.name}.{token}.tmp")
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file name is one of a temporary file (also the original's)."""
-    return name.endswith(TEMPORARY_SUFFIX)
+    """Whether a file below embeddings/ or clusters/ is a temporary one: ours, or the earlier
+    system's. Any other name, and any name below chains/, is none of our business.
+    """
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def remove_temporary(output: Path, tokens: Iterable[str]) -> int:
@@ -82,42 +87,6 @@ def sync_file(path: Path) -> None:
 def embedding_names(dimension: int) -> list[str]:
     """``emb_000`` … of a model's dimension."""
     return [f"emb_{index:03d}" for index in range(dimension)]
-
-
-_REFUSALS = {
-    errno.ENOSPC: ("the disk is full", "Make room; the job is tried again by itself."),
-    errno.EDQUOT: ("the quota is used up", "Make room; the job is tried again by itself."),
-    errno.EROFS: ("the file system is read-only", "Mount it for writing."),
-    errno.EACCES: ("permission is denied", "Let the worker's user write there."),
-    errno.EPERM: ("the operation is not permitted", "Let the worker's user write there."),
-    errno.ENOTDIR: ("a part of its path is a file", "Move that file away."),
-    errno.EFBIG: ("the file is larger than allowed", "Raise the limit or split the file."),
-    errno.EIO: ("the device reports an error", "Check the storage."),
-}
-
-
-class writing:
-    """Turn the operating system's refusals to write ``path`` into a sentence about the target.
-
-    Raises:
-        WriteError: disk full, quota, read-only, no permission.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, OSError) and error.errno in _REFUSALS:
-            reason, hint = _REFUSALS[error.errno]
-            raise WriteError(f"{self._path} cannot be written: {reason}.", hint=hint) from error
 
 
 class EmbeddingWriter:
@@ -197,7 +166,7 @@ class EmbeddingWriter:
         self.rows += batch.num_rows
 
     def finish(self, provenance: EmbeddingProvenance | ClusterProvenance) -> int:
-        """Write the footer, sync to disk and close; the file's size in bytes."""
+        """Write the metadata, sync to disk and close; the file's size in bytes."""
         with writing(self.path):
             self._writer.add_key_value_metadata(
                 {PROVENANCE_KEY.decode(): provenance.model_dump_json()}

@@ -1,25 +1,24 @@
-"""The footers of our parquet files: what an output was made of, by whom, and whether it is fresh.
+"""Provenance: what an output was made of and by whom, as a record inside the file itself.
 
-A footer is a JSON text under the key ``reddit_assets`` of the parquet file's own metadata.
+It is a JSON text under the key ``reddit_assets`` of the Parquet file's key-value metadata.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from reddit_assets.corpus.fingerprints import adopted_version, stamp_of
+from reddit_assets.corpus.fingerprints import Stamp, adopted_version
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.errors import BadFileError
+from reddit_assets.corpus.oserrors import unreadable
+from reddit_assets.errors import BadFileError, first_line
 
 __all__ = [
     "PROVENANCE_KEY",
@@ -27,9 +26,12 @@ __all__ = [
     "EmbeddingProvenance",
     "ModelIdentity",
     "OutputFile",
-    "ProvenanceCache",
+    "Provenance",
     "SourceIdentity",
     "cluster_inputs",
+    "is_embedding_column",
+    "not_whole",
+    "parse_provenance",
     "read_output",
 ]
 
@@ -49,9 +51,9 @@ class SourceIdentity(_Record):
     rows: int
 
     @property
-    def stamp(self) -> str:
-        """As :func:`~reddit_assets.corpus.fingerprints.stamp_of` of the file."""
-        return f"{self.size}-{self.mtime_ns}"
+    def stamp(self) -> Stamp:
+        """Its size and time of change."""
+        return Stamp(self.size, self.mtime_ns)
 
 
 class ModelIdentity(_Record):
@@ -65,7 +67,7 @@ class ModelIdentity(_Record):
 
 
 class EmbeddingProvenance(_Record):
-    """The footer of an embedding file."""
+    """The provenance of an embedding file."""
 
     kind: Literal["embedding"] = "embedding"
     format: int = 1
@@ -84,14 +86,14 @@ class EmbeddingProvenance(_Record):
 
 
 class ClusterProvenance(_Record):
-    """The footer of a clustered file."""
+    """The provenance of a clustered file."""
 
     kind: Literal["cluster"] = "cluster"
     format: int = 1
     key: str
     data_version: str
-    # Data version by key, its hash, and the hash of the files' sizes and times: a quick scan
-    # compares only the last.
+    # Data version by key, its hash, and the hash of the files' stamps: a quick scan compares only
+    # the last.
     inputs: dict[str, str]
     inputs_hash: str
     inputs_stamp: str
@@ -105,26 +107,30 @@ class ClusterProvenance(_Record):
     written_at: float = 0.0
 
 
+Provenance = Annotated[EmbeddingProvenance | ClusterProvenance, Field(discriminator="kind")]
+_PROVENANCE: TypeAdapter[EmbeddingProvenance | ClusterProvenance] = TypeAdapter(Provenance)
+
+
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """What the footer of an output says.
+    """What an output's metadata say.
 
     Attributes:
         rows: number of rows.
         dimension: number of ``emb_…`` columns.
         stamp: size and time of the file when it was read.
-        footer: ours, or ``None`` when the original wrote the file.
+        provenance: ours, or ``None`` when the earlier system wrote the file.
     """
 
     path: Path
     rows: int
     dimension: int
-    stamp: str
+    stamp: Stamp
     provenance: EmbeddingProvenance | ClusterProvenance | None
 
     @property
     def adopted(self) -> bool:
-        """Whether the original made the file."""
+        """Whether the earlier system made the file."""
         return self.provenance is None
 
     @property
@@ -135,53 +141,56 @@ class OutputFile:
         )
 
 
-def parse_provenance(
-    metadata: Mapping[bytes, bytes] | None, path: Path
-) -> EmbeddingProvenance | ClusterProvenance | None:
-    """Our footer out of a parquet file's metadata; ``None`` if there is none.
+def parse_provenance(text: bytes, path: Path | str) -> EmbeddingProvenance | ClusterProvenance:
+    """Provenance from its JSON.
 
     Raises:
-        BadFileError: there is one, but it cannot be understood.
+        BadFileError: it cannot be understood.
     """
-    text = (metadata or {}).get(PROVENANCE_KEY)
-    if text is None:
-        return None
     try:
-        if b'"kind":"cluster"' in text.replace(b" ", b"")[:40]:
-            return ClusterProvenance.model_validate_json(text)
-        return EmbeddingProvenance.model_validate_json(text)
+        return _PROVENANCE.validate_json(text)
     except ValidationError as error:
         raise BadFileError(
-            f"{path} has a footer that cannot be understood ({error.error_count()} problems).",
+            f"{path} has provenance that cannot be understood ({error.error_count()} problems).",
             hint="Delete the file; the next scan makes it again.",
         ) from None
 
 
-def read_output(path: Path) -> OutputFile:
-    """Open an embedding or clustered file's footer.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        BadFileError: it is not a whole parquet file, or its footer cannot be understood.
-    """
-    with open(path, "rb") as file:
-        stamp = stamp_of(os.fstat(file.fileno()))
-        try:
-            metadata = pq.read_metadata(file)
-        except (pa.ArrowException, OSError) as error:
-            raise BadFileError(
-                f"{path} is not a whole parquet file: {_first_line(error)}",
-                hint="Delete it; the next scan makes it again.",
-            ) from None
-    names = metadata.schema.names
-    dimension = sum(1 for name in names if is_embedding_column(name))
-    return OutputFile(
-        path, metadata.num_rows, dimension, stamp, parse_provenance(metadata.metadata, path)
+def not_whole(path: Path | str, why: str) -> BadFileError:
+    """The error of an output that is truncated or damaged."""
+    return BadFileError(
+        f"{path} is not a whole parquet file: {why}.",
+        hint="Delete it; the next scan makes it again.",
     )
 
 
+def read_output(path: Path) -> OutputFile:
+    """Open an embedding or clustered file and read its metadata with pyarrow.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        BadFileError: it cannot be read, it is not a whole parquet file, or its provenance cannot be
+            understood.
+    """
+    try:
+        with open(path, "rb") as file:
+            stamp = Stamp.of(os.fstat(file.fileno()))
+            metadata = pq.read_metadata(file)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unreadable(path, error) from error
+        raise not_whole(path, first_line(error)) from None
+    dimension = sum(1 for name in metadata.schema.names if is_embedding_column(name))
+    entries: Mapping[bytes, bytes] = metadata.metadata or {}
+    text = entries.get(PROVENANCE_KEY)
+    provenance = None if text is None else parse_provenance(text, path)
+    return OutputFile(path, metadata.num_rows, dimension, stamp, provenance)
+
+
 def cluster_inputs(layout: Layout, keys: Iterable[str]) -> list[OutputFile]:
-    """The embedding files that go into a cluster, opened for their footers, in key order.
+    """The embedding files that go into a cluster, opened for their provenance, in key order.
 
     ``set_hash({key: file.data_version})`` and ``set_hash({key: file.stamp})`` of them are a
     :class:`ClusterProvenance`'s ``inputs_hash`` and ``inputs_stamp``.
@@ -196,37 +205,3 @@ def cluster_inputs(layout: Layout, keys: Iterable[str]) -> list[OutputFile]:
 def is_embedding_column(name: str) -> bool:
     """Whether ``name`` is one of ``emb_000``, ``emb_001``, …."""
     return len(name) >= 7 and name.startswith("emb_") and name[4:].isdigit()
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
-class ProvenanceCache:
-    """Footers by path, valid while the file's size and time are the same. Thread-safe.
-
-    Args:
-        capacity: number of footers kept; the least recently used go first.
-    """
-
-    def __init__(self, capacity: int = 200_000) -> None:
-        self._capacity = capacity
-        self._entries: OrderedDict[str, OutputFile] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def read(self, path: Path, stamp: str) -> OutputFile:
-        """As :func:`read_output`; opened again only when ``stamp`` is another one."""
-        name = str(path)
-        with self._lock:
-            known = self._entries.get(name)
-            if known is not None and known.stamp == stamp:
-                self._entries.move_to_end(name)
-                return known
-        found = read_output(path)
-        with self._lock:
-            self._entries[name] = found
-            self._entries.move_to_end(name)
-            while len(self._entries) > self._capacity:
-                self._entries.popitem(last=False)
-        return found

@@ -1,9 +1,9 @@
 """What is missing or stale: one pass over the three trees, subreddit by subreddit.
 
-A quick scan compares sizes and times and opens a footer only where those do not settle it. A
-deep scan opens every footer. Both give the same verdicts for trees whose files were only
-written by us; only the deep one sees a chain file that was replaced by an older one, and truncated
-or corrupt outputs.
+Every output is judged by its provenance (:mod:`~reddit_assets.corpus.judge`). A quick scan reads
+that text alone, once per change of the file; a deep scan also reads rows and columns of every
+output. Verdicts differ only where an output is damaged inside. Neither sees that a chain file was
+replaced by one of the same size and time of change, to the nanosecond.
 """
 
 from __future__ import annotations
@@ -11,31 +11,44 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Container, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from reddit_assets.corpus.fingerprints import content_fingerprint, set_hash, stamp_of
-from reddit_assets.corpus.keys import join_key
-from reddit_assets.corpus.layout import SUFFIX, Layout
-from reddit_assets.corpus.output import is_temporary
-from reddit_assets.corpus.provenance import (
-    ClusterProvenance,
-    EmbeddingProvenance,
-    OutputFile,
+from reddit_assets.corpus.facts import (
+    ClusterFacts,
+    EmbeddingFacts,
+    Facts,
     ProvenanceCache,
+    facts_of,
 )
+from reddit_assets.corpus.fingerprints import Stamp, content_fingerprint, set_hash
+from reddit_assets.corpus.judge import (
+    Judgement,
+    Wanted,
+    judge_cluster,
+    judge_complete,
+    judge_embedding,
+)
+from reddit_assets.corpus.layout import CLUSTERED_NAME, SUFFIX, Layout
+from reddit_assets.corpus.oserrors import unreadable
+from reddit_assets.corpus.provenance import ClusterProvenance, EmbeddingProvenance, read_output
 from reddit_assets.corpus.verdicts import (
     ClusterStatus,
     FileStatus,
+    Reason,
     ScanOptions,
     SubredditStatus,
     Verdict,
 )
-from reddit_assets.corpus.wanted import WantedModel, read_wanted_model
-from reddit_assets.errors import BadFileError, BadKeyError
+from reddit_assets.corpus.walk import files_of, folders_of, temporary_in
+from reddit_assets.corpus.wanted import read_wanted_model
+from reddit_assets.errors import BadFileError, BadKeyError, UnreadableFileError
 
 __all__ = [
     "ClusterStatus",
     "FileStatus",
+    "Reason",
     "ScanOptions",
     "Scanner",
     "SubredditStatus",
@@ -43,18 +56,18 @@ __all__ = [
 ]
 
 
-# One cache per process: a sensor's scans open each footer once.
-_PROVENANCES = ProvenanceCache()
-
-
 class Scanner:
-    """Scans the trees of ``layout``.
+    """Scans the trees of ``layout``. A :class:`~reddit_assets.workspace.Workspace` makes it.
 
     Args:
         layout: the trees of this host.
         options: what is wanted.
         dead: keys whose jobs are dead letters; clusters are made without them.
-        footers: the cache of opened footers; the process's own by default.
+        provenances: keeps what was read of outputs for the next scan.
+
+    Raises:
+        SettingsError: there is no folder of chain files.
+        BadFileError: the wanted model cannot be read.
     """
 
     def __init__(
@@ -63,14 +76,19 @@ class Scanner:
         options: ScanOptions,
         *,
         dead: Container[str] = (),
-        provenances: ProvenanceCache = _PROVENANCES,
+        provenances: ProvenanceCache | None = None,
     ) -> None:
         layout.require_chains()
         self.layout = layout
         self.options = options
         self._dead = dead
-        self._provenances = provenances
-        self._wanted: WantedModel | None = read_wanted_model(layout)
+        self._provenances = provenances or ProvenanceCache()
+        self._wanted = Wanted(
+            read_wanted_model(layout),
+            options.settings_fingerprint,
+            options.adopt,
+            options.nonconformant,
+        )
         self.problems: list[BadKeyError] = []
 
     # --- the walk ------------------------------------------------------------------------
@@ -78,37 +96,10 @@ class Scanner:
         """Cluster keys of all wanted subreddits that have a chain, embedding or cluster folder."""
         found: set[str] = set()
         for root in (self.layout.chains, self.layout.embeddings, self.layout.clusters):
-            found.update(self._folders(root))
+            found.update(folders_of(root, self._refuse))
         return sorted(
             (key for key in found if self.options.filter(key)), key=lambda key: key.split("/")
         )
-
-    def _folders(self, root: Path) -> Iterator[str]:
-        """Cluster keys below ``root``: folders with files in them, or below a shard."""
-        for entry in _entries(root):
-            if not entry.is_dir():
-                if entry.name.endswith(SUFFIX):
-                    self._refuse(
-                        BadKeyError(
-                            f"{entry.path} lies directly in {root}.",
-                            hint="Files belong at <shard>/<subreddit>/<chunk>.parquet.",
-                        )
-                    )
-                continue
-            flat = False
-            for inner in _entries(Path(entry.path)):
-                if inner.is_dir():
-                    yield from self._named((entry.name, inner.name), inner.path)
-                else:
-                    flat = flat or inner.name.endswith(SUFFIX)
-            if flat:
-                yield from self._named((entry.name,), entry.path)
-
-    def _named(self, parts: tuple[str, ...], path: str) -> Iterator[str]:
-        try:
-            yield join_key(parts, path=path)
-        except BadKeyError as error:
-            self._refuse(error)
 
     def _refuse(self, error: BadKeyError) -> None:
         if str(error) not in {str(known) for known in self.problems}:
@@ -122,13 +113,12 @@ class Scanner:
                 yield self.subreddit(cluster_key)
 
     def subreddit(self, cluster_key: str) -> SubredditStatus:
-        """One subreddit, whether or not the filter wants it."""
+        """One subreddit, whether or not the filter wants it. Raises BadKeyError."""
         status = SubredditStatus(cluster_key)
-        chains = self._files(self.layout.chains, cluster_key, status)
-        embeddings = self._files(self.layout.embeddings, cluster_key, status)
-        for entry in _entries(self.layout.cluster_dir(cluster_key)):
-            if is_temporary(entry.name):
-                status.temporary.append(Path(entry.path))
+        refuse = status.problems.append
+        chains = files_of(self.layout.chains, cluster_key, refuse)
+        embeddings = files_of(self.layout.embeddings, cluster_key, refuse, status.temporary)
+        status.temporary += temporary_in(self.layout.cluster_dir(cluster_key))
         for key in sorted(chains):
             status.files.append(self._file(key, chains[key], embeddings.get(key)))
         status.orphans = sorted(set(embeddings) - set(chains))
@@ -136,199 +126,159 @@ class Scanner:
             status.cluster = self._cluster(status, embeddings)
         return status
 
+    def temporary(self) -> list[Path]:
+        """Leftover temporary files of the wanted model's statement."""
+        return temporary_in(self.layout.embeddings)
+
     def file(self, key: str) -> FileStatus | None:
-        """One file; ``None`` if there is no such chain file."""
+        """One file; ``None`` if there is no such chain file. Raises BadKeyError."""
         try:
-            chain = self.layout.chain_path(key).stat()
+            chain = Stamp.of(self.layout.chain_path(key).stat())
         except FileNotFoundError:
             return None
-        try:
-            embedding = self.layout.embedding_path(key).stat()
-        except FileNotFoundError:
-            embedding = None
+        embedding = None
+        with suppress(FileNotFoundError):
+            embedding = Stamp.of(self.layout.embedding_path(key).stat())
         return self._file(key, chain, embedding)
 
-    def _files(
-        self, root: Path, cluster_key: str, status: SubredditStatus
-    ) -> dict[str, os.stat_result]:
-        found: dict[str, os.stat_result] = {}
-        for entry in _entries(root / cluster_key):
-            if is_temporary(entry.name):
-                status.temporary.append(Path(entry.path))
-            elif entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
-                try:
-                    key = join_key(
-                        (*cluster_key.split("/"), entry.name.removesuffix(SUFFIX)),
-                        path=entry.path,
-                    )
-                    found[key] = entry.stat()
-                except BadKeyError as error:
-                    status.problems.append(error)
-                except FileNotFoundError:
-                    continue  # vanished between listing and stat: the next scan knows
-        return found
-
     # --- verdict on a file ---------------------------------------------------------------
-    def _file(
-        self, key: str, chain: os.stat_result, embedding: os.stat_result | None
-    ) -> FileStatus:
-        stamp = stamp_of(chain)
+    def _file(self, key: str, chain: Stamp, embedding: Stamp | None) -> FileStatus:
+        verdict, reason, detail = self._judge_file(key, chain, embedding)
+        # A file just being written is judged when it has settled; a time in the future (another
+        # host's clock) must not make it wait without end.
         now = time.time() if self.options.now is None else self.options.now
-        output_stamp = None if embedding is None else stamp_of(embedding)
+        if verdict.wanted and 0 <= now - chain.changed_at < self.options.settle_seconds:
+            verdict = Verdict.SETTLING
+        return FileStatus(key, verdict, chain, embedding, reason, detail)
 
-        def verdict(kind: Verdict, reason: str = "") -> FileStatus:
-            # A file just being written is judged when it has settled; a time in the future
-            # (another host's clock) must not make it wait for ever.
-            if kind.wanted and 0 <= now - chain.st_mtime < self.options.settle_seconds:
-                return FileStatus(key, Verdict.SETTLING, stamp, output_stamp, reason)
-            return FileStatus(key, kind, stamp, output_stamp, reason)
+    def _judge_file(self, key: str, chain: Stamp, embedding: Stamp | None) -> Judgement:
+        if embedding is None:
+            return Judgement(Verdict.MISSING)
+        if embedding.size == 0:
+            return Judgement(Verdict.STALE, Reason.EMPTY)
+        facts = self._look(self._embedding(key), key, embedding)
+        if isinstance(facts, Judgement):
+            return facts
+        judgement = judge_embedding(facts, chain, self._wanted)
+        if (
+            judgement.verdict is Verdict.FRESH
+            and isinstance(facts, EmbeddingFacts)
+            and facts.source != chain
+        ):
+            return self._judge_content(key, chain, facts)
+        return judgement
 
-        if embedding is None or output_stamp is None:
-            return verdict(Verdict.MISSING)
-        if embedding.st_size == 0:
-            return verdict(Verdict.STALE, "the embedding file is empty")
-        older_than_model = (
-            self._wanted is not None and embedding.st_mtime_ns < self._wanted.since_ns
-        )
-        times_settle_it = embedding.st_mtime_ns >= chain.st_mtime_ns and not older_than_model
-        if times_settle_it and not self.options.deep:
-            return verdict(Verdict.FRESH)
+    def _judge_content(self, key: str, chain: Stamp, facts: EmbeddingFacts) -> Judgement:
+        """Whether a chain file of another time has the content that was embedded."""
+        path, output = self.layout.chain_path(key), self._embedding(key)
         try:
-            output = self._provenances.read(self.layout.embedding_path(key), output_stamp)
-        except FileNotFoundError:
-            return verdict(Verdict.MISSING)
+            made = read_output(Path(output)).provenance
+            with open(path, "rb") as file:
+                same = (
+                    isinstance(made, EmbeddingProvenance)
+                    and content_fingerprint(file.fileno()) == made.source.fingerprint
+                )
+                settled = Stamp.of(os.fstat(file.fileno())) == chain
         except BadFileError as error:
-            return verdict(Verdict.STALE, error.message)
-        return verdict(*self._judge(key, chain, embedding, output))
+            return Judgement(Verdict.STALE, Reason.DAMAGED, error.message)
+        except OSError as error:
+            refused = unreadable(path, error)
+            verdict = Verdict.WAITING if refused.host_fault else Verdict.STALE
+            return Judgement(verdict, Reason.UNREADABLE, refused.message)
+        if not same:
+            return Judgement(Verdict.STALE, Reason.SOURCE_CHANGED)
+        if settled:  # the next look need not read it again
+            self._provenances.keep(output, replace(facts, source=chain))
+        return Judgement(Verdict.FRESH)
 
-    def _judge(
-        self, key: str, chain: os.stat_result, embedding: os.stat_result, output: OutputFile
-    ) -> tuple[Verdict, str]:
-        provenance = output.provenance
-        if provenance is None:
-            if not self.options.adopt:
-                return Verdict.STALE, "made by the original, and REDDIT_ADOPT is off"
-            if embedding.st_mtime_ns < chain.st_mtime_ns:
-                return Verdict.STALE, "older than its chain file"
-            if self._wanted and output.dimension not in (0, self._wanted.identity.dimension):
-                return Verdict.STALE, f"has {output.dimension} dimensions"
-            return Verdict.ADOPTED, ""
-        if not isinstance(provenance, EmbeddingProvenance):
-            return Verdict.STALE, "is not an embedding file"
-        if provenance.key != key:
-            return Verdict.STALE, f"was made for {provenance.key}"
-        if output.rows != provenance.source.rows:
-            return Verdict.STALE, f"has {output.rows} of {provenance.source.rows} rows"
-        if self._wanted and provenance.model.fingerprint != self._wanted.identity.fingerprint:
-            return Verdict.STALE, f"made with the model {provenance.model.name}"
-        if not provenance.conformant:
-            return Verdict.STALE, "made by a nonconformant backend"
-        if provenance.source.stamp != stamp_of(chain):
-            path = self.layout.chain_path(key)
-            try:
-                with open(path, "rb") as file:
-                    same = content_fingerprint(file.fileno()) == provenance.source.fingerprint
-            except OSError as error:
-                return Verdict.STALE, f"the chain file cannot be read: {error.strerror}"
-            if not same:
-                return Verdict.STALE, "the chain file changed"
-        return Verdict.FRESH, ""
+    def _look(self, path: str, key: str, stamp: Stamp) -> Facts | Judgement:
+        """An output's facts, or the verdict that there are none."""
+        try:
+            if not self.options.deep:
+                return self._provenances.read(path, key, stamp)
+            output = read_output(Path(path))
+            facts = facts_of(output, key)
+            self._provenances.keep(path, facts)
+            return judge_complete(output) or facts
+        except FileNotFoundError:
+            return Judgement(Verdict.MISSING)
+        except UnreadableFileError as error:
+            return Judgement(Verdict.WAITING, Reason.UNREADABLE, error.message)
+        except BadFileError as error:
+            return Judgement(Verdict.STALE, Reason.DAMAGED, error.message)
+
+    def _embedding(self, key: str) -> str:
+        # Not through Path: a scan builds a million of these, of keys that were checked.
+        return f"{self.layout.embeddings}/{key}{SUFFIX}"
 
     # --- verdict on a cluster ------------------------------------------------------------
-    def _cluster(
-        self, status: SubredditStatus, embeddings: Mapping[str, os.stat_result]
-    ) -> ClusterStatus:
+    def _cluster(self, status: SubredditStatus, embeddings: Mapping[str, Stamp]) -> ClusterStatus:
         excluded = tuple(
             file.key for file in status.files if file.key in self._dead and not file.verdict.done
         )
         files = [file for file in status.files if file.key not in excluded]
         inputs = tuple(file.key for file in files)
-        path = self.layout.cluster_path(status.cluster_key)
-        unfinished = [file for file in files if not file.verdict.done]
+        unfinished = sum(not file.verdict.done for file in files)
+
+        def verdict(judgement: Judgement, stamp: str = "") -> ClusterStatus:
+            kind, reason, detail = judgement
+            return ClusterStatus(kind, stamp, inputs, excluded, reason, detail)
+
         if unfinished or not files:
-            reason = f"{len(unfinished)} of {len(files)} embedding files are not there yet"
-            return ClusterStatus(Verdict.WAITING, "", inputs, excluded, reason)
-
-        existing: OutputFile | None = None
-        problem = ""
+            detail = f"{unfinished} of {len(files)} are not there yet"
+            return verdict(Judgement(Verdict.WAITING, Reason.UNFINISHED, detail))
+        path = f"{self.layout.clusters}/{status.cluster_key}/{CLUSTERED_NAME}"
+        found = self._look_at_cluster(path, status.cluster_key)
+        if isinstance(found, Judgement) and not found.verdict.wanted:
+            return verdict(found)
+        stamps = {key: embeddings[key] for key in inputs}
         try:
-            stat = path.stat()
-            existing = self._provenances.read(path, stamp_of(stat))
+            inputs_hash = self._inputs_hash(found, stamps)
+        except (FileNotFoundError, BadFileError) as error:
+            return verdict(Judgement(Verdict.WAITING, Reason.UNFINISHED, str(error)))
+        newest = max(stamp.mtime_ns for stamp in stamps.values())
+        if not isinstance(found, Judgement):
+            found = judge_cluster(found, inputs_hash, newest, self._wanted)
+            if found.reason is Reason.INPUTS_CHANGED:
+                found = found._replace(detail=self._changes(path, stamps))
+        return verdict(found, f"{inputs_hash}-{(self._wanted.settings or '')[:12]}")
+
+    def _look_at_cluster(self, path: str, cluster_key: str) -> Facts | Judgement:
+        try:
+            stamp = Stamp.of(os.stat(path))
         except FileNotFoundError:
-            pass
-        except BadFileError as error:
-            problem = error.message
-        provenance = existing.provenance if existing is not None else None
-        if isinstance(provenance, ClusterProvenance) and not self.options.deep:
-            stamps = {key: stamp_of(embeddings[key]) for key in inputs}
-            if provenance.inputs_stamp == set_hash(stamps) and self._same_settings(provenance):
-                return ClusterStatus(
-                    Verdict.FRESH, self._cluster_stamp(provenance.inputs_hash), inputs, excluded
-                )
-        try:
-            versions = self.versions(inputs)
-        except FileNotFoundError as error:
-            return ClusterStatus(
-                Verdict.WAITING, "", inputs, excluded, f"{error.filename} has just vanished"
-            )
-        except BadFileError as error:
-            return ClusterStatus(Verdict.WAITING, "", inputs, excluded, error.message)
-        wanted = set_hash(versions)
-        stamp = self._cluster_stamp(wanted)
-        if existing is None:
-            kind = Verdict.STALE if problem else Verdict.MISSING
-            return ClusterStatus(kind, stamp, inputs, excluded, problem)
-        if provenance is None:
-            # The original's clusters carry no footer: accept them while nothing is newer.
-            newest = max(embeddings[key].st_mtime_ns for key in inputs)
-            if self.options.adopt and stat.st_mtime_ns > newest:
-                return ClusterStatus(Verdict.ADOPTED, stamp, inputs, excluded)
-            return ClusterStatus(
-                Verdict.STALE, stamp, inputs, excluded, "made by the original, older than its files"
-            )
-        if not isinstance(provenance, ClusterProvenance):
-            return ClusterStatus(Verdict.STALE, stamp, inputs, excluded, "is not a clustered file")
-        if provenance.inputs_hash != wanted:
-            added = len(set(inputs) - set(provenance.inputs))
-            gone = len(set(provenance.inputs) - set(inputs))
-            changed = sum(
-                1
-                for key in inputs
-                if key in provenance.inputs and provenance.inputs[key] != versions[key]
-            )
-            reason = f"{added} files are new, {changed} changed, {gone} gone"
-            return ClusterStatus(Verdict.STALE, stamp, inputs, excluded, reason)
-        if not self._same_settings(provenance):
-            return ClusterStatus(
-                Verdict.STALE, stamp, inputs, excluded, "made with other clustering settings"
-            )
-        return ClusterStatus(Verdict.FRESH, stamp, inputs, excluded)
+            return Judgement(Verdict.MISSING)
+        except OSError as error:
+            return Judgement(Verdict.WAITING, Reason.UNREADABLE, unreadable(path, error).message)
+        return self._look(path, cluster_key, stamp)
 
-    def versions(self, keys: tuple[str, ...]) -> dict[str, str]:
-        """The data versions of embedding files, from their footers.
+    def _inputs_hash(self, found: Facts | Judgement, stamps: Mapping[str, Stamp]) -> str:
+        """The hash of the inputs' data versions; files that have not changed are not opened.
 
         Raises:
             FileNotFoundError: one is missing.
             BadFileError: one is not a whole file.
         """
-        found: dict[str, str] = {}
-        for key in keys:
-            path = self.layout.embedding_path(key)
-            found[key] = self._provenances.read(path, stamp_of(path.stat())).data_version
-        return found
+        if (
+            isinstance(found, ClusterFacts)
+            and not self.options.deep
+            and found.inputs_stamp == set_hash(stamps)
+        ):
+            return found.inputs_hash
+        return set_hash({key: self._version(key, stamp) for key, stamp in stamps.items()})
 
-    def _same_settings(self, provenance: ClusterProvenance) -> bool:
-        wanted = self.options.settings_fingerprint
-        return wanted is None or provenance.settings_fingerprint == wanted
+    def _version(self, key: str, stamp: Stamp) -> str:
+        return self._provenances.read(self._embedding(key), key, stamp).data_version
 
-    def _cluster_stamp(self, inputs_hash: str) -> str:
-        return f"{inputs_hash}-{(self.options.settings_fingerprint or '')[:12]}"
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """The folder's entries but hidden ones; none if there is no such folder."""
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    def _changes(self, path: str, stamps: Mapping[str, Stamp]) -> str:
+        """How the inputs differ from those that a clustered file was made of, in words."""
+        before: dict[str, str] = {}
+        changed = 0
+        with suppress(FileNotFoundError, BadFileError):
+            made = read_output(Path(path)).provenance
+            before = made.inputs if isinstance(made, ClusterProvenance) else {}
+            changed = sum(
+                self._version(key, stamps[key]) != before[key] for key in stamps.keys() & before
+            )
+        added, gone = len(stamps.keys() - before), len(before.keys() - stamps)
+        return f"{added} files are new, {changed} changed, {gone} gone"

@@ -1,4 +1,4 @@
-"""What a scan says: verdicts on files and clusters, and what it is asked for."""
+"""What a scan says: verdicts on files and clusters, their reasons, and what it is asked for."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from reddit_assets.corpus.fingerprints import Stamp
 from reddit_assets.corpus.subreddits import SubredditFilter
 from reddit_assets.errors import BadKeyError
 
-__all__ = ["ClusterStatus", "FileStatus", "ScanOptions", "SubredditStatus", "Verdict"]
+__all__ = ["ClusterStatus", "FileStatus", "Reason", "ScanOptions", "SubredditStatus", "Verdict"]
 
 
 class Verdict(StrEnum):
     """How an output stands to its input."""
 
     FRESH = "fresh"
-    ADOPTED = "adopted"  # made by the original and accepted
+    ADOPTED = "adopted"  # made by the earlier system and accepted
     MISSING = "missing"
     STALE = "stale"
     SETTLING = "settling"  # the chain file is too young to be read
-    WAITING = "waiting"  # a cluster whose embeddings are not all there yet
+    WAITING = "waiting"  # cannot be judged or made yet: embeddings are missing, storage fails
 
     @property
     def done(self) -> bool:
@@ -33,25 +34,61 @@ class Verdict(StrEnum):
         return self in (Verdict.MISSING, Verdict.STALE)
 
 
+class Reason(StrEnum):
+    """Why an output is not fresh. The value is the beginning of its sentence."""
+
+    EMPTY = "is empty"
+    DAMAGED = "is damaged"
+    INCOMPLETE = "is not complete"
+    OTHER_KIND = "is another kind of output"
+    OTHER_KEY = "was made for another file"
+    OTHER_MODEL = "was made with another model"
+    OTHER_SETTINGS = "was made with other clustering settings"
+    NONCONFORMANT = "was made by a nonconformant backend"
+    NOT_ADOPTED = "was made by the earlier system, and REDDIT_ADOPT is off"
+    OLDER = "was made by the earlier system and is older than what it was made of"
+    SOURCE_CHANGED = "has a chain file that changed"
+    INPUTS_CHANGED = "has other inputs now"
+    UNREADABLE = "cannot be judged"
+    UNFINISHED = "waits for embedding files"
+
+
+class _Reasoned:
+    """A status with a reason, and its details if there are any."""
+
+    __slots__ = ()
+    reason: Reason | None
+    detail: str
+
+    @property
+    def sentence(self) -> str:
+        """The reason in words, without a subject and full stop; empty if there is none."""
+        if self.reason is None:
+            return ""
+        return f"{self.reason.value}: {self.detail}" if self.detail else self.reason.value
+
+
 @dataclass(frozen=True, slots=True)
-class FileStatus:
+class FileStatus(_Reasoned):
     """One chain file and its embedding file.
 
     Attributes:
-        stamp: size and time of the chain file.
-        output_stamp: the same of the embedding file; ``None`` if there is none.
-        reason: why it is stale, in words.
+        stamp: of the chain file.
+        output_stamp: of the embedding file; ``None`` if there is none.
+        reason: why it is not fresh; ``None`` if it is, or if it is missing.
+        detail: what is particular about that.
     """
 
     key: str
     verdict: Verdict
-    stamp: str
-    output_stamp: str | None = None
-    reason: str = ""
+    stamp: Stamp
+    output_stamp: Stamp | None = None
+    reason: Reason | None = None
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterStatus:
+class ClusterStatus(_Reasoned):
     """A subreddit's cluster file.
 
     Attributes:
@@ -59,13 +96,15 @@ class ClusterStatus:
             while the cluster waits.
         inputs: keys of the files that belong into it.
         excluded: keys left out because their jobs are dead letters.
+        reason, detail: as of :class:`FileStatus`.
     """
 
     verdict: Verdict
     stamp: str = ""
     inputs: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
-    reason: str = ""
+    reason: Reason | None = None
+    detail: str = ""
 
 
 @dataclass(slots=True)
@@ -74,7 +113,7 @@ class SubredditStatus:
 
     Attributes:
         orphans: keys of embedding files whose chain file has vanished.
-        temporary: leftover temporary files in the subreddit's folders.
+        temporary: leftover temporary files of outputs in the subreddit's folders.
         problems: files that cannot be partitions, each with its sentence.
     """
 
@@ -91,14 +130,17 @@ class ScanOptions:
     """What a scan wants.
 
     Attributes:
+        adopt: accept files of the earlier system.
+        nonconformant: accept files of nonconformant backends.
         settings_fingerprint: of the clustering settings; ``None`` leaves clusters unjudged by it.
-        deep: open every footer.
+        deep: read every output's rows and columns, not only its provenance.
         now: seconds since the epoch; ``None`` takes the clock. Only tests give it.
     """
 
     filter: SubredditFilter = field(default_factory=SubredditFilter)
     settle_seconds: float = 5.0
     adopt: bool = True
+    nonconformant: bool = False
     settings_fingerprint: str | None = None
     deep: bool = False
     now: float | None = None

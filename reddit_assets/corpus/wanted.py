@@ -1,78 +1,68 @@
 """The model that a tree of embeddings wants: ``embeddings/.model.json``.
 
 Two models never mix in one tree: the first worker states its model there, a worker with another
-one refuses, and ``reddit-assets model set`` changes it, upon which every file of the former model
-counts as stale.
+one refuses, and ``reddit-assets model set`` changes it, upon which every file of the previous model
+is stale.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
-from contextlib import suppress
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.corpus.output import writing
+from reddit_assets.corpus.oserrors import unreadable, writing
+from reddit_assets.corpus.output import temporary_path
 from reddit_assets.corpus.provenance import ModelIdentity
 from reddit_assets.errors import BadFileError, ModelMismatchError
 
-__all__ = ["WantedModel", "claim_wanted_model", "read_wanted_model", "set_wanted_model"]
+__all__ = ["claim_wanted_model", "read_wanted_model", "set_wanted_model"]
 
 _NAME = ".model.json"
+# What file systems without hard links answer (FAT, some FUSE and SMB mounts).
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 
 
-@dataclass(frozen=True, slots=True)
-class WantedModel:
-    """The wanted model, and when it was stated (nanoseconds, as a file's mtime)."""
-
-    identity: ModelIdentity
-    since_ns: int
-
-
-def read_wanted_model(layout: Layout) -> WantedModel | None:
+def read_wanted_model(layout: Layout) -> ModelIdentity | None:
     """The wanted model; ``None`` while no worker has stated one.
 
     Raises:
-        BadFileError: the file cannot be understood.
+        BadFileError: the file cannot be read or understood.
     """
     path = layout.embeddings / _NAME
     try:
-        with open(path, "rb") as file:
-            since = os.fstat(file.fileno()).st_mtime_ns
-            identity = ModelIdentity.model_validate_json(file.read())
-    except FileNotFoundError:
+        return ModelIdentity.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise unreadable(path, error) from error
     except ValidationError as error:
         raise BadFileError(
             f"{path} does not state a model ({error.error_count()} problems).",
-            hint="Run `reddit-assets model set NAME` to write it anew.",
+            hint="Run `reddit-assets model set NAME` to write it again.",
         ) from None
-    return WantedModel(identity, since)
 
 
 def set_wanted_model(layout: Layout, identity: ModelIdentity) -> None:
-    """State another wanted model; files of the former one become stale.
+    """State another wanted model; files of the previous one become stale.
 
     Raises:
         WriteError: the file cannot be written.
     """
     path = layout.embeddings / _NAME
-    temporary = path.with_name(f"{_NAME}.{secrets.token_hex(8)}.tmp")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(_text(identity), encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
+    with _written(path, identity) as temporary:
+        os.replace(temporary, path)
 
 
-def claim_wanted_model(layout: Layout, identity: ModelIdentity) -> WantedModel:
+def claim_wanted_model(layout: Layout, identity: ModelIdentity) -> ModelIdentity:
     """State ``identity`` if none is stated yet; check it against the stated one otherwise.
 
     Raises:
@@ -80,22 +70,12 @@ def claim_wanted_model(layout: Layout, identity: ModelIdentity) -> WantedModel:
         WriteError: the file cannot be written.
     """
     path = layout.embeddings / _NAME
-    stated = read_wanted_model(layout)
-    if stated is None:
-        temporary = path.with_name(f"{_NAME}.{secrets.token_hex(8)}.tmp")
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_text(_text(identity), encoding="utf-8")
-                # A link fails when the name exists: of two first workers, one states the model.
-                with suppress(FileExistsError):
-                    os.link(temporary, path)
-            finally:
-                with suppress(FileNotFoundError):
-                    temporary.unlink()
-        stated = read_wanted_model(layout)
-        assert stated is not None
-    wanted = stated.identity
+    wanted = read_wanted_model(layout)
+    if wanted is None:
+        # It fails when the name exists: of two first workers, one states the model.
+        with _written(path, identity) as temporary, suppress(FileExistsError):
+            _link(temporary, path)
+        wanted = _read_soon(layout) or identity
     if wanted.fingerprint != identity.fingerprint:
         raise ModelMismatchError(
             f"This worker's model is {identity.name} ({identity.fingerprint[:12]}), but {path} "
@@ -103,8 +83,38 @@ def claim_wanted_model(layout: Layout, identity: ModelIdentity) -> WantedModel:
             hint="Start the worker with the wanted model, or run `reddit-assets model set` to "
             "re-embed the whole tree with this one.",
         )
-    return stated
+    return wanted
 
 
-def _text(identity: ModelIdentity) -> str:
-    return json.dumps(identity.model_dump(), indent=2, sort_keys=True) + "\n"
+@contextmanager
+def _written(path: Path, identity: ModelIdentity) -> Iterator[Path]:
+    """The identity in a temporary file beside ``path``, deleted when the block ends."""
+    temporary = temporary_path(path, secrets.token_hex(8))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            text = json.dumps(identity.model_dump(), indent=2, sort_keys=True) + "\n"
+            temporary.write_text(text, encoding="utf-8")
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with open(path, "xb") as file:
+            file.write(temporary.read_bytes())
+
+
+def _read_soon(layout: Layout) -> ModelIdentity | None:
+    """Without hard links, another worker's file may be there before its content is."""
+    for _ in range(20):
+        try:
+            return read_wanted_model(layout)
+        except BadFileError:
+            time.sleep(0.05)
+    return read_wanted_model(layout)

@@ -77,7 +77,7 @@ def wanted_jobs(status: SubredditStatus) -> Iterator[tuple[Job, Lane]]:
     for file in status.files:
         if file.verdict.wanted:
             lane = Lane.PUBLIC if file.output_stamp is None else Lane.STALE
-            yield Job(Kind.EMBED, file.key, file.stamp), lane
+            yield Job(Kind.EMBED, file.key, str(file.stamp)), lane
     cluster = status.cluster
     if cluster is not None and cluster.verdict.wanted:
         lane = Lane.PUBLIC if cluster.verdict is Verdict.MISSING else Lane.STALE
@@ -166,7 +166,7 @@ def queue_wanted(
         report.problems += [str(problem) for problem in status.problems]
         for file in status.files:
             if file.reason and len(report.reasons) < 500:
-                report.reasons[file.key] = file.reason
+                report.reasons[file.key] = file.sentence
         for job, lane in wanted_jobs(status):
             if job.kind in kinds:
                 batches.add(job, lane)

@@ -104,12 +104,13 @@ def _jobs_body(assets: AssetSet, kind: str) -> Body:
         from reddit_assets.ledger.job import Kind
         from reddit_assets.platform.checks import evaluate
         from reddit_assets.platform.ops import have_made
+        from reddit_assets.platform.run_logic import Lease
         from reddit_assets.platform.telling import as_failure
         from reddit_assets.workspace import Workspace
 
         try:
             workspace = Workspace.load()
-            lease = workspace.lease(Kind[kind], context.run_id)
+            lease = Lease.of(workspace, Kind[kind], context.run_id)
             # Held until the checks are done: a run without it counts as dead.
             with lease.held():
                 # Checks can be run without their asset.

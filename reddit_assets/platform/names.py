@@ -9,7 +9,8 @@ from functools import cached_property
 from dagster import AssetKey, DynamicPartitionsDefinition
 
 from reddit_assets.corpus.fingerprints import FORMAT_VERSION
-from reddit_assets.platform.reporting.assets import asset_path, parse_shards
+from reddit_assets.corpus.keys import parse_shards
+from reddit_assets.platform.reporting.assets import asset_path
 
 __all__ = [
     "CODE_VERSION",

@@ -9,7 +9,7 @@ from typing import Any
 from dagster import AssetExecutionContext, AssetRecordsFilter, Failure, MetadataValue
 
 from reddit_assets.corpus.chainfile import ChainFile
-from reddit_assets.corpus.fingerprints import stamp_of
+from reddit_assets.corpus.fingerprints import Stamp
 from reddit_assets.corpus.scan import Scanner
 from reddit_assets.errors import BadFileError, BadKeyError, RedditAssetsError
 from reddit_assets.ledger.job import Job, Kind, Result
@@ -112,7 +112,7 @@ def _jobs(workspace: Workspace, kind: Kind, keys: Sequence[str]) -> list[Job]:
 def _job(workspace: Workspace, scanner: Scanner, kind: Kind, key: str) -> Job:
     if kind is Kind.EMBED:
         try:
-            stamp = stamp_of(workspace.layout.chain_path(key).stat())
+            stamp = str(Stamp.of(workspace.layout.chain_path(key).stat()))
         except (OSError, BadKeyError):
             stamp = ""  # the worker says what is wrong with it
         return Job(kind, key, stamp, force=True)
@@ -130,7 +130,7 @@ def check_chains(context: AssetExecutionContext, assets: AssetSet) -> None:
     log: Any = context.log
     try:
         workspace = Workspace.load()
-        lease = workspace.lease(Kind.EMBED, context.run_id)
+        lease = Lease.of(workspace, Kind.EMBED, context.run_id)
         lease.keep()
         bad: dict[str, str] = {}
         keys = list(context.partition_keys)

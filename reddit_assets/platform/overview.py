@@ -104,7 +104,7 @@ def oldest_unprocessed(statuses: Sequence[SubredditStatus], now: float | None = 
     """Age in seconds of the oldest chain file without a fresh embedding; 0 if there is none."""
     now = time.time() if now is None else now
     ages = [
-        now - int(file.stamp.rsplit("-", 1)[1]) / 1e9
+        now - file.stamp.changed_at
         for status in statuses
         for file in status.files
         if not file.verdict.done
@@ -119,8 +119,8 @@ def _count(
         shard.subreddits += 1
     for file in status.files:
         shard.files += 1
-        shard.chain_bytes += _size(file.stamp)
-        shard.embedding_bytes += _size(file.output_stamp)
+        shard.chain_bytes += file.stamp.size
+        shard.embedding_bytes += file.output_stamp.size if file.output_stamp else 0
         shard.embedded += file.verdict.done
         shard.adopted += file.verdict is Verdict.ADOPTED
         shard.stale += file.verdict is Verdict.STALE
@@ -135,7 +135,7 @@ def _count(
     output = _read(workspace.layout.cluster_path(status.cluster_key))
     if output is None:
         return
-    shard.cluster_bytes += _size(output.stamp)
+    shard.cluster_bytes += output.stamp.size
     if (
         isinstance(output.provenance, ClusterProvenance)
         and "noise_share" in output.provenance.summary
@@ -155,10 +155,6 @@ def _read(path: Any) -> OutputFile | None:
         return read_output(path)
     except (OSError, BadFileError):
         return None
-
-
-def _size(stamp: str | None) -> int:
-    return int(stamp.split("-", 1)[0]) if stamp else 0
 
 
 def _shown(shard: _Shard) -> dict[str, Any]:

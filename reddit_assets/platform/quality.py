@@ -58,7 +58,7 @@ def sample_keys(scanner: Scanner, number: int, seed: int | None = None) -> list[
     for status in scanner.scan():
         for file in status.files:
             if file.verdict.done and file.output_stamp:
-                done.append((file.key, int(file.output_stamp.rsplit("-", 1)[1])))
+                done.append((file.key, file.output_stamp.mtime_ns))
     newest = sorted(done, key=lambda item: -item[1])[: number // 2]
     chosen = {key for key, _ in newest}
     rest = [key for key, _ in done if key not in chosen]

@@ -15,9 +15,10 @@ from typing import Protocol
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import QueueUnavailableError, RedditAssetsError
-from reddit_assets.ledger.job import Job, Result
+from reddit_assets.ledger.job import Job, Kind, Result
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.ledger.waiters import Withdrawn, collect, open_run, recorded, withdraw
+from reddit_assets.workspace import Workspace
 
 __all__ = ["Lease", "Log", "Outcome", "Waiting", "wait_for_jobs"]
 
@@ -51,6 +52,11 @@ class Lease:
         self.run = run
         self._queue, self._seconds = queue, seconds
         self._renewed = float("-inf")
+
+    @classmethod
+    def of(cls, workspace: Workspace, kind: Kind, run: str) -> Lease:
+        """The lease of a run that waits for one queue's jobs."""
+        return cls(workspace.queues[kind], run, workspace.settings.run_lease_seconds)
 
     def keep(self, *, at_once: bool = False) -> None:
         """Renew the lease if a quarter of it has passed, or at once. Call it often."""

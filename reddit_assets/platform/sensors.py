@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from dagster import (
     DefaultSensorStatus,
@@ -15,6 +16,10 @@ from dagster import (
 
 from reddit_assets.platform.telling import sentences, skip
 
+if TYPE_CHECKING:
+    from reddit_assets.corpus.facts import ProvenanceCache
+    from reddit_assets.workspace import Workspace
+
 __all__ = ["make_sensors"]
 
 
@@ -24,6 +29,18 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
     Args:
         discovery_seconds: between two looks at the disk.
     """
+
+    @cache
+    def provenances() -> ProvenanceCache:
+        from reddit_assets.corpus.facts import ProvenanceCache
+
+        return ProvenanceCache()
+
+    def load() -> Workspace:
+        from reddit_assets.workspace import Workspace
+
+        return Workspace.load(provenances=provenances())
+
     on: dict[str, Any] = {"default_status": DefaultSensorStatus.RUNNING}
 
     @sensor(
@@ -34,11 +51,12 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
     )
     def discovery(context: SensorEvaluationContext) -> SkipReason:
         from reddit_assets.platform.services.discover import Cursor, discover
-        from reddit_assets.workspace import Workspace
 
         with sentences():
             told, cursor = discover(
-                Workspace.load(), context.instance, Cursor.parse(context.cursor)
+                load(),
+                context.instance,
+                Cursor.parse(context.cursor),
             )
         context.update_cursor(cursor.text())
         return skip(told)
@@ -51,11 +69,12 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
     )
     def cluster_readiness(context: SensorEvaluationContext) -> SkipReason:
         from reddit_assets.platform.services.discover import Cursor, make_ready
-        from reddit_assets.workspace import Workspace
 
         with sentences():
             told, cursor = make_ready(
-                Workspace.load(), context.instance, Cursor.parse(context.cursor)
+                load(),
+                context.instance,
+                Cursor.parse(context.cursor),
             )
         context.update_cursor(cursor.text())
         return skip(told)
@@ -68,10 +87,9 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
     )
     def dead_runs(context: SensorEvaluationContext) -> SkipReason:
         from reddit_assets.platform.services.watchdog import bury_dead_runs
-        from reddit_assets.workspace import Workspace
 
         with sentences():
-            told = bury_dead_runs(Workspace.load(), context.instance)
+            told = bury_dead_runs(load(), context.instance)
         return skip(told or ["All runs that wait for workers are alive."])
 
     @sensor(
@@ -82,10 +100,9 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
     )
     def dead_letters(context: SensorEvaluationContext) -> SkipReason:
         from reddit_assets.platform.services.dead_letters import report_dead_letters
-        from reddit_assets.workspace import Workspace
 
         with sentences():
-            told, cursor = report_dead_letters(Workspace.load(), context.instance, context.cursor)
+            told, cursor = report_dead_letters(load(), context.instance, context.cursor)
         context.update_cursor(cursor)
         return skip(told)
 
@@ -97,10 +114,9 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
     )
     def reconciliation(context: SensorEvaluationContext) -> SkipReason:
         from reddit_assets.platform.services.reconcile import reconcile
-        from reddit_assets.workspace import Workspace
 
         with sentences():
-            workspace = Workspace.load()
+            workspace = load()
             told, after = reconcile(
                 workspace,
                 context.instance,

@@ -10,13 +10,14 @@ from typing import Any
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import ClusterProvenance, read_output
-from reddit_assets.corpus.scan import Scanner, ScanOptions, SubredditStatus, Verdict
+from reddit_assets.corpus.scan import SubredditStatus, Verdict
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.engines.clustering.warmup import warm_up
 from reddit_assets.errors import ClusteringError, Failure, SettingsError
 from reddit_assets.settings import Settings
 from reddit_assets.tasks.messages import Event, Failed, Finished, Progress, Started, Task
 from reddit_assets.tasks.subreddit import cluster_subreddit
+from reddit_assets.workspace import Workspace
 
 __all__ = ["ClusterProcessor"]
 
@@ -29,7 +30,7 @@ class ClusterProcessor:
 
     def __init__(self, settings: Settings, layout: Layout) -> None:
         self.layout = layout
-        self.settings = settings
+        self._workspace = Workspace.of_trees(settings, layout)
         self.params = ClusterParams.from_settings(settings)
         self._versions = {name: version(name) for name in ("hdbscan", "numpy", "scikit-learn")}
         warm_up(self.params)
@@ -68,12 +69,7 @@ class ClusterProcessor:
         self._check_settings(task)
         # Whatever has an embedding now goes in, and what has none is named in the footer: its
         # arrival makes the cluster stale.
-        options = ScanOptions(
-            settle_seconds=0,
-            adopt=self.settings.adopt,
-            settings_fingerprint=self.params.fingerprint,
-        )
-        status = Scanner(self.layout, options).subreddit(task.key)
+        status = self._workspace.scanner(settle_seconds=0).subreddit(task.key)
         keys = [file.key for file in status.files if file.verdict.done]
         missing = [file.key for file in status.files if not file.verdict.done]
         if not task.force and not missing and (fresh := self._existing(task, status)):

@@ -10,7 +10,6 @@ from typing import Any
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import EmbeddingProvenance, read_output
-from reddit_assets.corpus.scan import Scanner, ScanOptions
 from reddit_assets.corpus.wanted import claim_wanted_model
 from reddit_assets.engines.embedding.model import find_model
 from reddit_assets.engines.embedding.select import open_embedder
@@ -20,6 +19,7 @@ from reddit_assets.tasks.filework import FileJob, FileResult
 from reddit_assets.tasks.messages import Event, Failed, Finished, Progress, Started, Task
 from reddit_assets.tasks.pipeline import FilePipeline, identity_of
 from reddit_assets.tasks.verifier import Verifier
+from reddit_assets.workspace import Workspace
 
 __all__ = ["EmbedProcessor"]
 
@@ -36,7 +36,7 @@ class EmbedProcessor:
 
     def __init__(self, settings: Settings, layout: Layout) -> None:
         self.layout = layout
-        self.settings = settings
+        self._workspace = Workspace.of_trees(settings, layout)
         spec = find_model(settings.model, settings.model_dir)
         self.model = identity_of(spec)
         claim_wanted_model(layout, self.model)
@@ -108,8 +108,7 @@ class EmbedProcessor:
         """The output if it is fresh and may be taken as it is."""
         if task.force or not self.layout.embedding_path(task.key).exists():
             return None
-        options = ScanOptions(deep=True, settle_seconds=0, adopt=self.settings.adopt)
-        status = Scanner(self.layout, options).file(task.key)
+        status = self._workspace.scanner(deep=True, settle_seconds=0).file(task.key)
         if status is None or not status.verdict.done:
             return None
         output = read_output(self.layout.embedding_path(task.key))

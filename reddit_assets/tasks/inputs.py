@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from reddit_assets.corpus.chainfile import TEXT_COLUMNS
 from reddit_assets.corpus.provenance import EmbeddingProvenance, OutputFile, is_embedding_column
 from reddit_assets.engines.vectors import bad_rows
-from reddit_assets.errors import BadFileError, ClusteringError
+from reddit_assets.errors import BadFileError, ClusteringError, first_line
 
 __all__ = ["ADDED_COLUMNS", "Inputs", "open_inputs"]
 
@@ -122,7 +122,7 @@ def _batches(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
                 yield batch.select(names)
     except (pa.ArrowException, OSError) as error:
         raise BadFileError(
-            f"{path} cannot be read to its end: {str(error).splitlines()[0]}.",
+            f"{path} cannot be read to its end: {first_line(error)}.",
             hint="Delete the file; the next scan embeds it again.",
         ) from None
 
@@ -137,7 +137,7 @@ def _cast(batch: pa.RecordBatch, wanted: pa.Schema, path: Path) -> pa.RecordBatc
         ]
     except pa.ArrowException as error:
         raise ClusteringError(
-            f"{path} has a value that does not fit the other files: {str(error).splitlines()[0]}.",
+            f"{path} has a value that does not fit the other files: {first_line(error)}.",
             hint="Give the chain files of one subreddit the same column types.",
         ) from None
     return pa.RecordBatch.from_arrays(columns, schema=wanted)
@@ -160,7 +160,7 @@ def _input_fields(path: Path) -> tuple[list[pa.Field], list[str]]:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise BadFileError(
-            f"{path} is not a whole parquet file: {str(error).splitlines()[0]}.",
+            f"{path} is not a whole parquet file: {first_line(error)}.",
             hint="Delete the file; the next scan embeds it again.",
         ) from None
     vectors = sorted(name for name in schema.names if is_embedding_column(name))
@@ -220,7 +220,7 @@ def open_inputs(files: Sequence[OutputFile], keys: Sequence[str]) -> Inputs:
         except pa.ArrowException as error:
             raise ClusteringError(
                 f"{file.path} has a column of another type than {files[0].path}: "
-                f"{str(error).splitlines()[0]}.",
+                f"{first_line(error)}.",
                 hint="Give the chain files of one subreddit the same column types.",
             ) from None
         if isinstance(file.provenance, EmbeddingProvenance):

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from prometheus_client import start_http_server
 from rich.console import Console
 
+from reddit_assets.corpus.keys import parse_shards
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import SettingsError, StartupError
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.queue import JobQueue
-from reddit_assets.platform.reporting.assets import parse_shards
 from reddit_assets.platform.reporting.rest import RestReporter, RestSink
 from reddit_assets.settings import Settings
 from reddit_assets.worker.display import Display

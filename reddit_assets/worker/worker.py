@@ -15,7 +15,7 @@ from functools import partial
 from types import FrameType
 from typing import TypeVar
 
-from reddit_assets.corpus.fingerprints import stamp_of
+from reddit_assets.corpus.fingerprints import Stamp
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.output import publish, remove_temporary
 from reddit_assets.errors import (
@@ -249,7 +249,7 @@ class Worker:
         if embed and not claim.verify:
             with suppress(OSError):  # a missing file is the child's to report, in one place
                 stat = self.layout.chain_path(key).stat()
-                size, stamp = stat.st_size, stamp_of(stat)
+                size, stamp = stat.st_size, str(Stamp.of(stat))
         if claim.foreign:
             foreign = claim
             adopted = self._patiently(lambda: slot.queue.adopt(foreign, key, stamp))

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-__all__ = ["asset_path", "parse_shards"]
-
-
-def parse_shards(text: str) -> tuple[str, ...]:
-    """The shards of the setting ``shards`` (comma-separated)."""
-    return tuple(sorted({shard.strip() for shard in text.split(",") if shard.strip()}))
+__all__ = ["asset_path"]
 
 
 def asset_path(asset: str, partition: str, shards: Collection[str] = ()) -> tuple[str, ...]:

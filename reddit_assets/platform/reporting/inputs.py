@@ -31,8 +31,7 @@ def input_events(
     """The inputs that exist: key, data version, metadata."""
     wanted = read_wanted_model(layout)
     if wanted is not None:
-        identity = wanted.identity
-        yield MODEL, identity.fingerprint, identity.model_dump()
+        yield MODEL, wanted.fingerprint, wanted.model_dump()
     params = ClusterParams.from_settings(settings)
     facts = {name: getattr(params, name) for name in ("reduction", "n_neighbors", "seed")}
     yield SETTINGS, params.fingerprint, facts

@@ -22,6 +22,7 @@ from reddit_assets.errors import (
     QueueUnavailableError,
     RedditAssetsError,
     ReportingError,
+    first_line,
 )
 from reddit_assets.ledger.job import Result, new_token
 from reddit_assets.ledger.outbox import Outbox, OutboxEntry
@@ -64,9 +65,8 @@ class InstanceSink:
         try:
             return self._report(entries)
         except SQLAlchemyError as error:
-            reason = str(error).strip().splitlines()[0]
             raise ReportingError(
-                f"Dagster's storage does not take reports: {reason}",
+                f"Dagster's storage does not take reports: {first_line(error)}.",
                 hint="Is Postgres there? Nothing is lost meanwhile.",
             ) from None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dagster import DagsterInstance
 
-from reddit_assets.corpus.fingerprints import content_fingerprint
+from reddit_assets.corpus.fingerprints import Stamp, content_fingerprint
 from reddit_assets.corpus.scan import FileStatus, SubredditStatus, Verdict
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.planner import ScanReport, Sweep, queue_wanted, sweep
@@ -36,7 +36,7 @@ _KEYS = 5_000
 _SWEEP_SECONDS = 180.0
 
 # Changed chain files that were looked at already: key -> stamp. Lost with the code server.
-_READ: dict[str, str] = {}
+_READ: dict[str, Stamp] = {}
 
 
 @dataclass
@@ -230,7 +230,7 @@ def report_changed_chains(
         for file in group:
             if time.monotonic() > deadline:
                 break  # the next tick reads the rest
-            reported = times.get(file.key, 0.0) > _changed_at(file)
+            reported = times.get(file.key, 0.0) > file.stamp.changed_at
             if file.key in known and not reported:
                 try:
                     with open(workspace.layout.chain_path(file.key), "rb") as chain:
@@ -238,15 +238,11 @@ def report_changed_chains(
                 except OSError:
                     continue  # gone or unreadable: its job will say why
                 if fingerprint != known[file.key]:
-                    facts = {"seen_by": "discovery", "reason": file.reason}
+                    facts = {"seen_by": "discovery", "reason": file.sentence}
                     events.append(chains_event(assets, file.key, fingerprint, facts))
             _READ[file.key] = file.stamp
     records.report(instance, events)
     return len(events)
-
-
-def _changed_at(file: FileStatus) -> float:
-    return int(file.stamp.rsplit("-", 1)[1]) / 1e9
 
 
 def _found(report: ScanReport, cursor: Cursor) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from reddit_assets.corpus.scan import ClusterStatus, Scanner, SubredditStatus, Verdict
+from reddit_assets.corpus.scan import ClusterStatus, Reason, Scanner, SubredditStatus, Verdict
 
 __all__ = ["HOLD_SECONDS", "HoldingScanner"]
 
@@ -40,7 +40,7 @@ class HoldingScanner(Scanner):
             yield status
 
     def _hold(self, key: str, cluster: ClusterStatus) -> bool:
-        if cluster.verdict is not Verdict.STALE or "clustering settings" not in cluster.reason:
+        if cluster.reason is not Reason.OTHER_SETTINGS:
             return False
         try:
             made_at = self.layout.cluster_path(key).stat().st_mtime

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dagster import DagsterInstance
 
-from reddit_assets.corpus.fingerprints import stamp_of
+from reddit_assets.corpus.fingerprints import Stamp
 from reddit_assets.corpus.provenance import EmbeddingProvenance, OutputFile, read_output
 from reddit_assets.corpus.scan import SubredditStatus
 from reddit_assets.errors import BadFileError
@@ -31,7 +31,7 @@ _YOUNG_SECONDS = 90.0
 _BATCH = 500
 
 # Outputs that Dagster was seen to have: key -> stamp. Lost with the code server.
-_KNOWN: dict[str, str] = {}
+_KNOWN: dict[str, Stamp] = {}
 
 
 def result_of(output: OutputFile, key: str, asset: str, chain_stamp: str = "") -> Result:
@@ -125,12 +125,8 @@ class _Output:
     asset: str
     key: str
     path: Path
-    stamp: str
+    stamp: Stamp
     chain_stamp: str = ""
-
-    @property
-    def changed_at(self) -> float:
-        return int(self.stamp.rsplit("-", 1)[1]) / 1e9
 
 
 def _outputs(workspace: Workspace, status: SubredditStatus) -> Iterator[_Output]:
@@ -138,7 +134,11 @@ def _outputs(workspace: Workspace, status: SubredditStatus) -> Iterator[_Output]
     horizon = time.time() - _YOUNG_SECONDS
     outputs = [
         _Output(
-            "embeddings", f.key, workspace.layout.embedding_path(f.key), f.output_stamp, f.stamp
+            "embeddings",
+            f.key,
+            workspace.layout.embedding_path(f.key),
+            f.output_stamp,
+            str(f.stamp),
         )
         for f in status.files
         if f.verdict.done and f.output_stamp
@@ -146,8 +146,8 @@ def _outputs(workspace: Workspace, status: SubredditStatus) -> Iterator[_Output]
     if status.cluster is not None and status.cluster.verdict.done:
         path = workspace.layout.cluster_path(status.cluster_key)
         with suppress(FileNotFoundError):
-            outputs.append(_Output("clusters", status.cluster_key, path, stamp_of(path.stat())))
-    yield from (output for output in outputs if output.changed_at < horizon)
+            outputs.append(_Output("clusters", status.cluster_key, path, Stamp.of(path.stat())))
+    yield from (output for output in outputs if output.stamp.changed_at < horizon)
 
 
 def _compare(workspace: Workspace, sink: InstanceSink, batch: list[_Output], *, quick: bool) -> int:
@@ -164,7 +164,7 @@ def _compare(workspace: Workspace, sink: InstanceSink, batch: list[_Output], *, 
         known = records.latest_versions(sink.instance, key, keys)
         times = records.latest_times(sink.instance, key, keys) if quick else {}
         for output in group:
-            if times.get(output.key, 0.0) > output.changed_at:
+            if times.get(output.key, 0.0) > output.stamp.changed_at:
                 _KNOWN[output.key] = output.stamp
                 continue
             try:

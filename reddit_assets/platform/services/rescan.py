@@ -11,7 +11,7 @@ from pathlib import Path
 from dagster import DagsterInstance
 
 from reddit_assets.corpus.layout import CLUSTERED_NAME
-from reddit_assets.corpus.scan import SubredditStatus, Verdict
+from reddit_assets.corpus.scan import Reason, SubredditStatus, Verdict
 from reddit_assets.errors import BadFileError
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.planner import ScanReport, queue_wanted
@@ -70,8 +70,9 @@ def rescan(
     """
     report_inputs(instance, workspace.settings, workspace.layout)
     statuses: list[SubredditStatus] = []
-    report = queue_wanted(workspace.scanner(deep=True), workspace.queues, observe=statuses)
-    found = Rescan(report, statuses)
+    scanner = workspace.scanner(deep=True)
+    report = queue_wanted(scanner, workspace.queues, observe=statuses)
+    found = Rescan(report, statuses, temporary=scanner.temporary())
     files, clusters = report.files, report.clusters
     tell(f"{report.subreddits} subreddits scanned in {report.seconds:.1f} s.")
     tell(f"Embedding files: {_counted(files)}. Clusters: {_counted(clusters)}.")
@@ -107,8 +108,8 @@ def _find_corrupt(workspace: Workspace, found: Rescan) -> None:
 
     for status in found.statuses:
         for file in status.files:
-            if file.verdict is Verdict.STALE and "not a whole parquet file" in file.reason:
-                found.corrupt[file.key] = file.reason
+            if file.reason is Reason.DAMAGED:
+                found.corrupt[file.key] = file.detail
         path = workspace.layout.cluster_path(status.cluster_key)
         cluster = status.cluster
         if cluster is not None and cluster.verdict is Verdict.STALE:
@@ -138,7 +139,7 @@ def _orphans(workspace: Workspace, found: Rescan, tell: Tell) -> None:
 
 
 def _temporary(found: Rescan, tell: Tell) -> None:
-    found.temporary = [path for status in found.statuses for path in status.temporary]
+    found.temporary += [path for status in found.statuses for path in status.temporary]
     if not found.temporary:
         return
     horizon = time.time() - _TEMPORARY_SECONDS

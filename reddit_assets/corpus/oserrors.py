@@ -1,0 +1,108 @@
+"""What the operating system says of a file, as a sentence, and whether the host is at fault."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from types import TracebackType
+
+from reddit_assets.errors import UnreadableFileError, WriteError, first_line
+
+__all__ = ["host_fault", "unreadable", "writing"]
+
+_ROOM = "Make room; the job is tried again by itself."
+_MOUNT = "Check the storage and how it is mounted; the job is tried again by itself."
+_USER = "Let the worker's user read and write there."
+_SAYS = {
+    errno.ENOSPC: ("the disk is full", _ROOM),
+    errno.EDQUOT: ("the quota is used up", _ROOM),
+    errno.EROFS: ("the file system is read-only", "Mount it for writing."),
+    errno.EIO: ("the device reports an error", _MOUNT),
+    errno.ESTALE: ("the share was exported again under it", _MOUNT),
+    errno.ENOTCONN: ("the share is not connected", _MOUNT),
+    errno.ETIMEDOUT: ("the share does not answer", _MOUNT),
+    errno.EHOSTDOWN: ("the share's server is down", _MOUNT),
+    errno.EHOSTUNREACH: ("the share's server cannot be reached", _MOUNT),
+    errno.ENOLINK: ("the link to the share is cut", _MOUNT),
+    errno.EREMOTEIO: ("the share's server reports an error", _MOUNT),
+    errno.ENODEV: ("the device is gone", _MOUNT),
+    errno.ENXIO: ("the device is gone", _MOUNT),
+    errno.EMFILE: ("this process has too many open files", "Raise the limit (ulimit -n)."),
+    errno.ENFILE: ("the host has too many open files", "Raise the limit (fs.file-max)."),
+    errno.ENOMEM: ("the host is out of memory", "Give it more, or start fewer workers."),
+    errno.EACCES: ("permission is denied", _USER),
+    errno.EPERM: ("the operation is not permitted", _USER),
+    errno.ENOENT: ("it or its folder has vanished", "Check that the storage is mounted."),
+    errno.ENOTDIR: ("a part of its path is a file", "Move that file away."),
+    errno.EISDIR: ("a folder has its name", "Move that folder away."),
+    errno.EFBIG: ("the file is larger than allowed", "Raise the limit or split the file."),
+    errno.ENAMETOOLONG: ("its name is too long", "Shorten the chain file's name."),
+    errno.EINVAL: ("the file system refuses its name", "Rename the chain file."),
+}
+_HOST = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EIO,
+        errno.ESTALE,
+        errno.ENOTCONN,
+        errno.ETIMEDOUT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENOLINK,
+        errno.EREMOTEIO,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+    }
+)
+
+
+def host_fault(error: BaseException) -> bool:
+    """Whether the host or its storage is at fault, and not the file."""
+    return isinstance(error, OSError) and error.errno in _HOST
+
+
+def _says(error: OSError) -> tuple[str, str]:
+    if error.errno in _SAYS:
+        return _SAYS[error.errno]
+    return (error.strerror or first_line(error)).rstrip("."), "Check the storage."
+
+
+def unreadable(path: Path | str, error: OSError) -> UnreadableFileError:
+    """The error of a file that the operating system does not let us read."""
+    reason, hint = _says(error)
+    return UnreadableFileError(
+        f"{path} cannot be read: {reason}.", hint=hint, host_fault=host_fault(error)
+    )
+
+
+class writing:
+    """Turn the operating system's refusals to write ``path`` into a sentence about the target.
+
+    Raises:
+        WriteError: any ``OSError`` of the block; ``host_fault`` says whether the host is at fault.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError):
+            reason, hint = _says(error)
+            raise WriteError(
+                f"{self._path} cannot be written: {reason}.",
+                hint=hint,
+                host_fault=host_fault(error),
+            ) from error
