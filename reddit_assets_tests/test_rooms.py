@@ -17,7 +17,7 @@ ROOMS: dict[str, set[str]] = {
     "engines.host": set(),
     "engines.vectors": set(),
     "engines.embedding": {"engines.host", "engines.vectors"},
-    "engines.clustering": {"engines.host", "engines.vectors", "tasks.inputs"},
+    "engines.clustering": {"engines.host", "engines.vectors"},
     "workspace": {"corpus", "ledger", "engines.clustering.params"},
     "tasks": {"workspace", "corpus", "engines", "ledger.job"},
     "ledger": {"corpus"},

@@ -16,13 +16,34 @@ import pyarrow.parquet as pq
 from reddit_assets.corpus.output import sync_file, writing
 from reddit_assets.corpus.provenance import PROVENANCE_KEY, ClusterProvenance, is_embedding_column
 from reddit_assets.engines.clustering.clusterer import Clustering
-from reddit_assets.engines.clustering.meaning import SCHEMA_FIELDS
 from reddit_assets.tasks.inputs import ADDED_COLUMNS, Inputs
 
 __all__ = ["added_fields", "write_clustered", "write_clusters", "write_page"]
 
 #: Rows of a row group.
 GROUP_ROWS = 65_536
+#: Columns of ``clusters.parquet``, beside ``centroid``.
+SCHEMA_FIELDS = [
+    pa.field("cluster_id", pa.int32()),
+    pa.field("theme_id", pa.int32()),
+    pa.field("name", pa.string()),
+    pa.field("size", pa.int64()),
+    pa.field("share", pa.float64()),
+    pa.field("keywords", pa.list_(pa.string())),
+    pa.field("keyword_weights", pa.list_(pa.float64())),
+    pa.field("representative_ids", pa.list_(pa.string())),
+    pa.field("representative_texts", pa.list_(pa.string())),
+    pa.field("score_median", pa.float64()),
+    pa.field("score_mean", pa.float64()),
+    pa.field("score_max", pa.float64()),
+    pa.field("first_date", pa.timestamp("s", tz="UTC")),
+    pa.field("last_date", pa.timestamp("s", tz="UTC")),
+    pa.field("probability_mean", pa.float64()),
+    pa.field("x", pa.float32()),
+    pa.field("y", pa.float32()),
+    pa.field("fate", pa.string()),
+    pa.field("parents", pa.list_(pa.int32())),
+]
 _TYPES = (pa.int32(), pa.float32(), pa.float32(), pa.float32(), pa.float32(), pa.int32())
 
 

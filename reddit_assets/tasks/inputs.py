@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from reddit_assets.corpus.chainfile import TEXT_COLUMNS
 from reddit_assets.corpus.provenance import EmbeddingProvenance, OutputFile, is_embedding_column
 from reddit_assets.engines.vectors import bad_rows
 from reddit_assets.errors import BadFileError, ClusteringError, first_line
+from reddit_assets.tasks.columns import common_type, fit, plain_type
 
 __all__ = ["ADDED_COLUMNS", "Inputs", "open_inputs"]
 
@@ -34,17 +34,19 @@ class Inputs:
         rows: rows of each file.
         schema: the input columns, without ``emb_…``; types that fit all files.
         names: ``emb_…`` columns in order.
-        text_column: the first of the text columns that is there, or ``None``.
-        adopted: how many files the original made.
+        adopted: how many files the earlier system made.
+        sources: names in the files of columns that are renamed here.
+        remarks: what was done to a column to unite the files, a sentence by its name.
     """
 
-    keys: tuple[str, ...]
-    paths: tuple[Path, ...]
-    rows: tuple[int, ...]
-    schema: pa.Schema
-    names: tuple[str, ...]
-    text_column: str | None
-    adopted: int
+    keys: tuple[str, ...] = ()
+    paths: tuple[Path, ...] = ()
+    rows: tuple[int, ...] = ()
+    schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    names: tuple[str, ...] = ()
+    adopted: int = 0
+    sources: Mapping[str, str] = field(default_factory=dict)
+    remarks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -62,7 +64,7 @@ class Inputs:
         at = 0
         for path in self.paths:
             start = at
-            for batch in _batches(path, list(self.names)):
+            for batch in _batches(path, self.names):
                 block = np.empty((len(self.names), batch.num_rows), dtype=np.float32)
                 for index, column in enumerate(batch.columns):
                     block[index] = column.to_numpy(zero_copy_only=False)
@@ -77,49 +79,73 @@ class Inputs:
                 )
         return result
 
-    def columns(self, names: Sequence[str]) -> pa.Table:
-        """Some input columns of all rows, in file order, with the common types."""
-        wanted = pa.schema([self.schema.field(name) for name in names])
-        parts = []
-        for path in self.paths:
-            for batch in _batches(path, list(names)):
-                parts.append(_cast(batch, wanted, path))
-        return pa.Table.from_batches(parts, schema=wanted)
+    def read(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Some input columns of all rows, in file order, with the common types.
 
-    def texts(self, name: str, rows: NDArray[np.int64]) -> list[str]:
-        """The texts of some rows of a column, nulls as empty strings; files are streamed.
+        A column that a file lacks is null there.
+        """
+        return self._read(pa.schema([self.schema.field(name) for name in names]))
+
+    def take(self, names: Sequence[str], rows: NDArray[np.int64]) -> pa.Table:
+        """Some input columns of some rows; files are streamed.
 
         Args:
             rows: row numbers, ascending.
         """
-        wanted = pa.schema([pa.field(name, pa.large_string())])
-        found: list[str] = []
+        wanted = pa.schema([self.schema.field(name) for name in names])
+        parts = []
         at = taken = 0
-        for path in self.paths:
-            for batch in _batches(path, [name]):
-                stop = int(np.searchsorted(rows, at + batch.num_rows))
-                if stop > taken:
-                    column = _cast(batch, wanted, path).column(0).take(rows[taken:stop] - at)
-                    found += [value or "" for value in column.to_pylist()]
-                at, taken = at + batch.num_rows, stop
-        return found
+        for batch in self._read(wanted):
+            stop = int(np.searchsorted(rows, at + batch.num_rows))
+            if stop > taken:
+                parts.append(batch.take(pa.array(rows[taken:stop] - at)))
+            at, taken = at + batch.num_rows, stop
+        return pa.Table.from_batches(parts, schema=wanted)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows: input columns with the common types, then ``emb_…`` as float32."""
         vectors = [pa.field(name, pa.float32(), nullable=False) for name in self.names]
-        wanted = pa.schema([*self.schema, *vectors])
-        for path in self.paths:
-            for batch in _batches(path, wanted.names):
-                yield _cast(batch, wanted, path)
+        return self._read(pa.schema([*self.schema, *vectors]))
+
+    def _read(self, wanted: pa.Schema) -> Iterator[pa.RecordBatch]:
+        sources = [self.sources.get(name, name) for name in wanted.names]
+        for path, rows in zip(self.paths, self.rows, strict=True):
+            there = set(pq.read_schema(path).names) & set(sources)
+            if not there:
+                for start in range(0, rows, BATCH_ROWS):
+                    yield _fitted({}, min(BATCH_ROWS, rows - start), sources, wanted, path)
+                continue
+            for batch in _batches(path, sorted(there)):
+                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+                yield _fitted(columns, batch.num_rows, sources, wanted, path)
 
 
-def _batches(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
-    if not names:
-        return
+def _fitted(
+    columns: Mapping[str, pa.Array],
+    rows: int,
+    sources: Sequence[str],
+    wanted: pa.Schema,
+    path: Path,
+) -> pa.RecordBatch:
+    """A batch with the wanted columns and types; what is missing is null."""
+    try:
+        arrays = [
+            fit(columns[source], field.type) if source in columns else pa.nulls(rows, field.type)
+            for source, field in zip(sources, wanted, strict=True)
+        ]
+    except pa.ArrowException as error:
+        raise ClusteringError(
+            f"{path} has a value that does not fit the other files: {first_line(error)}.",
+            hint="Give the chain files of one subreddit the same column types.",
+        ) from None
+    return pa.RecordBatch.from_arrays(arrays, schema=wanted)
+
+
+def _batches(path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):
-                yield batch.select(names)
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(names)):
+                yield batch.select(list(names))
     except (pa.ArrowException, OSError) as error:
         raise BadFileError(
             f"{path} cannot be read to its end: {first_line(error)}.",
@@ -127,35 +153,43 @@ def _batches(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
         ) from None
 
 
-def _cast(batch: pa.RecordBatch, wanted: pa.Schema, path: Path) -> pa.RecordBatch:
-    try:
-        columns = [
-            batch.column(field.name)
-            if batch.column(field.name).type == field.type
-            else batch.column(field.name).cast(field.type)
-            for field in wanted
-        ]
-    except pa.ArrowException as error:
-        raise ClusteringError(
-            f"{path} has a value that does not fit the other files: {first_line(error)}.",
-            hint="Give the chain files of one subreddit the same column types.",
-        ) from None
-    return pa.RecordBatch.from_arrays(columns, schema=wanted)
+def open_inputs(files: Sequence[OutputFile], keys: Sequence[str]) -> Inputs:
+    """Check that embedding files fit together, and unite their columns.
+
+    A column that a file lacks is null there; an all-null column takes the type that it has
+    elsewhere, text in any encoding counts as text, numbers widen, and what has no other common
+    type becomes text. An input column named like one that clustering appends gets another name.
+    Vectors must have one dimension and come from one model, as far as the files say.
+
+    Args:
+        files: as ``corpus.provenance.cluster_inputs`` returns them for ``keys``.
+        keys: their partition keys, in the same order.
+
+    Raises:
+        ClusteringError: dimension or model differ; the file is named.
+        BadFileError: a file is damaged; it is named.
+    """
+    if not files:
+        return Inputs()
+    order = sorted(range(len(keys)), key=lambda at: keys[at])
+    files, keys = [files[at] for at in order], [keys[at] for at in order]
+    schemas = [_schema(file.path) for file in files]
+    names = _vector_names(files, schemas)
+    _one_model(files)
+    schema, remarks = _united(files, schemas)
+    inputs = Inputs(
+        keys=tuple(keys),
+        paths=tuple(file.path for file in files),
+        rows=tuple(file.rows for file in files),
+        schema=schema,
+        names=names,
+        adopted=sum(file.adopted for file in files),
+        remarks=remarks,
+    )
+    return _renamed(inputs)
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """A type as it is written: text in all its forms is one type."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_string(kind) or pa.types.is_string_view(kind):
-        return pa.large_string()
-    if pa.types.is_binary(kind) or pa.types.is_binary_view(kind):
-        return pa.large_binary()
-    return kind
-
-
-def _input_fields(path: Path) -> tuple[list[pa.Field], list[str]]:
-    """Input columns and ``emb_…`` columns of a file."""
+def _schema(path: Path) -> pa.Schema:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
@@ -163,83 +197,102 @@ def _input_fields(path: Path) -> tuple[list[pa.Field], list[str]]:
             f"{path} is not a whole parquet file: {first_line(error)}.",
             hint="Delete the file; the next scan embeds it again.",
         ) from None
-    vectors = sorted(name for name in schema.names if is_embedding_column(name))
-    inputs = [
-        pa.field(field.name, _plain(field.type))
-        for field in schema
-        if not is_embedding_column(field.name)
-    ]
-    taken = [field.name for field in inputs if field.name in ADDED_COLUMNS]
-    if taken:
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
         raise ClusteringError(
-            f"{path} already has a column {taken[0]!r}, which clustering appends.",
-            hint="Rename the column in the chain file.",
+            f"{path} has the column {twice[0]!r} twice.",
+            hint="Rename one in the chain file, and embed it again.",
         )
-    return inputs, vectors
+    return schema
 
 
-def open_inputs(files: Sequence[OutputFile], keys: Sequence[str]) -> Inputs:
-    """Check that embedding files fit together.
-
-    The files must have the same column names; the order may differ. An all-null column takes the
-    type that it has elsewhere, text in any encoding counts as text, numbers widen. Vectors must
-    have one dimension and come from one model, as far as the files say; float64 vectors of
-    adopted files are cast.
-
-    Args:
-        files: as ``corpus.provenance.cluster_inputs`` returns them for ``keys``.
-        keys: their partition keys, in the same order.
-
-    Raises:
-        ClusteringError: columns, dimension or model differ; the file is named.
-    """
-    if not files:
-        return Inputs((), (), (), pa.schema([]), (), None, 0)
-    order = sorted(range(len(keys)), key=lambda at: keys[at])
-    files, keys = [files[at] for at in order], [keys[at] for at in order]
-    fields, names = _input_fields(files[0].path)
-    common = pa.schema(fields)
-    model: tuple[str, str, Path] | None = None
-    for file in files:
-        mine, vectors = _input_fields(file.path)
-        if vectors != names or not vectors:
+def _vector_names(files: Sequence[OutputFile], schemas: Sequence[pa.Schema]) -> tuple[str, ...]:
+    found = [sorted(filter(is_embedding_column, schema.names)) for schema in schemas]
+    for file, names in zip(files, found, strict=True):
+        if names != found[0] or not names:
             raise ClusteringError(
-                f"{file.path} has {len(vectors)} vector columns, {files[0].path} {len(names)}.",
+                f"{file.path} has {len(names)} vector columns, {files[0].path} {len(found[0])}.",
                 hint="They were made by different models: embed the subreddit with one.",
             )
-        there, here = {field.name for field in common}, {field.name for field in mine}
-        if there != here:
-            missing, extra = sorted(there - here), sorted(here - there)
+    return tuple(found[0])
+
+
+def _one_model(files: Sequence[OutputFile]) -> None:
+    """Refuse files that say that different models made them."""
+    known: tuple[str, str, Path] | None = None
+    for file in files:
+        if not isinstance(file.provenance, EmbeddingProvenance):
+            continue
+        model = file.provenance.model
+        if known is not None and model.fingerprint != known[0]:
             raise ClusteringError(
-                f"{file.path} has other columns than {files[0].path}: "
-                f"missing {missing or 'none'}, extra {extra or 'none'}.",
-                hint="Give the chain files of one subreddit the same columns.",
+                f"{file.path} was embedded with {model.name} ({model.fingerprint[:8]}), "
+                f"{known[2]} with {known[1]} ({known[0][:8]}).",
+                hint="Run `reddit-assets scan` to embed the files of the unwanted model again.",
             )
-        try:
-            common = pa.unify_schemas([common, pa.schema(mine)], promote_options="permissive")
-        except pa.ArrowException as error:
-            raise ClusteringError(
-                f"{file.path} has a column of another type than {files[0].path}: "
-                f"{first_line(error)}.",
-                hint="Give the chain files of one subreddit the same column types.",
-            ) from None
-        if isinstance(file.provenance, EmbeddingProvenance):
-            said = (file.provenance.model.fingerprint, file.provenance.model.name, file.path)
-            if model is not None and said[0] != model[0]:
-                raise ClusteringError(
-                    f"{file.path} was embedded with {said[1]} ({said[0][:8]}), "
-                    f"{model[2]} with {model[1]} ({model[0][:8]}).",
-                    hint="Run `reddit-assets scan` to embed the files of the unwanted model again.",
-                )
-            model = model or said
-    common = pa.schema([common.field(field.name) for field in fields])
-    text = next((name for name in TEXT_COLUMNS if name in common.names), None)
-    return Inputs(
-        keys=tuple(keys),
-        paths=tuple(file.path for file in files),
-        rows=tuple(file.rows for file in files),
-        schema=common,
-        names=tuple(names),
-        text_column=text,
-        adopted=sum(file.adopted for file in files),
-    )
+        known = known or (model.fingerprint, model.name, file.path)
+
+
+def _united(
+    files: Sequence[OutputFile], schemas: Sequence[pa.Schema]
+) -> tuple[pa.Schema, dict[str, str]]:
+    """The input columns of all files with types that fit, and what was done to which."""
+    every = dict.fromkeys(name for schema in schemas for name in schema.names)
+    fields, remarks = [], {}
+    for name in every:
+        if is_embedding_column(name):
+            continue
+        kinds = {
+            file.path: plain_type(schema.field(name).type)
+            for file, schema in zip(files, schemas, strict=True)
+            if name in schema.names
+        }
+        kind, remark = _one_type(name, kinds)
+        if len(kinds) < len(files):
+            remark.append(f"null in {len(files) - len(kinds)} of {len(files)} files, which lack it")
+        if remark:
+            remarks[name] = "; ".join(remark)
+        fields.append(pa.field(name, kind))
+    return pa.schema(fields), remarks
+
+
+def _one_type(name: str, kinds: Mapping[Path, pa.DataType]) -> tuple[pa.DataType, list[str]]:
+    """The type of a column in all files, and what was done to have one."""
+    different = list(dict.fromkeys(kind for kind in kinds.values() if not pa.types.is_null(kind)))
+    if len(different) < 2:
+        return (different or [pa.null()])[0], []
+    common: pa.DataType | None = different[0]
+    for kind in different[1:]:
+        common = common_type(common, kind) if common is not None else None
+    if common is None or not _fits([path for path in kinds if kinds[path] != common], name, common):
+        common = pa.large_string()
+    return common, [f"{', '.join(map(str, different))} became {common}"]
+
+
+def _fits(paths: Sequence[Path], name: str, kind: pa.DataType) -> bool:
+    """Whether all values of a column that differs between files can be had in its common type."""
+    try:
+        for path in paths:
+            for batch in _batches(path, [name]):
+                fit(batch.column(0), kind)
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def _renamed(inputs: Inputs) -> Inputs:
+    """The same with other names for input columns named like those that clustering appends."""
+    sources, remarks = {}, dict(inputs.remarks)
+    taken = {*inputs.schema.names, *inputs.names, *ADDED_COLUMNS}
+    names = []
+    for name in inputs.schema.names:
+        given = name
+        while given in ADDED_COLUMNS or (given != name and given in taken):
+            given += "_input"
+        if given != name:
+            sources[given] = name
+            taken.add(given)
+            remarks[given] = f"was {name!r}, which is a name that clustering appends"
+        names.append(given)
+    fields = [pa.field(name, entry.type) for name, entry in zip(names, inputs.schema, strict=True)]
+    return replace(inputs, schema=pa.schema(fields), sources=sources, remarks=remarks)

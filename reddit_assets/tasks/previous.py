@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,19 +14,18 @@ from numpy.typing import NDArray
 from reddit_assets.corpus.provenance import PROVENANCE_KEY, is_embedding_column
 from reddit_assets.engines.clustering.canonical import row_hashes
 from reddit_assets.engines.clustering.identity import Previous
+from reddit_assets.tasks.columns import to_text
 from reddit_assets.tasks.inputs import Inputs
+from reddit_assets.tasks.posts import ID_COLUMNS
 
-__all__ = ["ID_COLUMNS", "read_previous", "shared_ids"]
-
-#: The first of these that both nights have tells which rows are the same.
-ID_COLUMNS = ("id", "name", "permalink")
+__all__ = ["read_previous", "shared_ids"]
 
 
 def read_previous(clusters_file: Path) -> Previous | None:
     """Ids and centroids of a ``clusters.parquet``; ``None`` if there is none to build on.
 
-    A file that is damaged or made by something else counts as none: identities then start anew,
-    which the metadata show as births.
+    A file that is damaged or made by something else counts as none: all clusters then get
+    new ids, which the metadata show as births.
     """
     try:
         table = pq.read_table(clusters_file, columns=["cluster_id", "centroid"])
@@ -63,22 +61,26 @@ def shared_ids(
         file cannot be used.
     """
     try:
-        schema = pq.read_schema(clustered_file)
-        if "cluster_id" not in schema.names:
-            return None
         before = pq.read_table(clustered_file, columns=["cluster_id"])["cluster_id"].to_numpy()
-        name = next((n for n in ID_COLUMNS if n in schema.names and n in inputs.schema.names), None)
-        place: Any
-        if name is not None:
-            theirs = pq.read_table(clustered_file, columns=[name])[name].cast(pa.large_string())
-            mine = inputs.columns([name])[name].cast(pa.large_string())
-            place = pc.index_in(mine, value_set=theirs, skip_nulls=True)
-        else:
-            names = sorted(n for n in schema.names if is_embedding_column(n))
-            place = pc.index_in(
-                pa.array(row_hashes(vectors)), value_set=pa.array(_hashes(clustered_file, names))
-            )
-        at = place.fill_null(-1).to_numpy()
-    except (OSError, pa.ArrowException):
+        place = _places(clustered_file, inputs, vectors)
+    except (OSError, KeyError, pa.ArrowException):
         return None
-    return np.where(at >= 0, np.append(before, -1)[at], -2).astype(np.int32)
+    return np.where(place >= 0, np.append(before, -1)[place], -2).astype(np.int32)
+
+
+def _places(
+    clustered_file: Path, inputs: Inputs, vectors: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """For each of tonight's rows its row number of last night, −1 if it was not there."""
+    names = pq.read_schema(clustered_file).names
+    for name in ID_COLUMNS:
+        if name in names and name in inputs.schema.names:
+            theirs = to_text(pq.read_table(clustered_file, columns=[name])[name])
+            mine = pa.concat_arrays([to_text(batch.column(0)) for batch in inputs.read([name])])
+            if mine.null_count < len(mine) and theirs.null_count < len(theirs):
+                break
+    else:
+        theirs = pa.array(_hashes(clustered_file, sorted(filter(is_embedding_column, names))))
+        mine = pa.array(row_hashes(vectors))
+    place = pc.index_in(mine, value_set=theirs, skip_nulls=True)
+    return place.fill_null(-1).to_numpy().astype(np.int64)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from reddit_assets.corpus.fingerprints import cluster_version, set_hash
 from reddit_assets.corpus.keys import subreddit_of
-from reddit_assets.corpus.layout import CLUSTER_FILES, Layout
+from reddit_assets.corpus.layout import CLUSTER_FILES, CLUSTERED_NAME, Layout
 from reddit_assets.corpus.output import temporary_path
-from reddit_assets.corpus.provenance import ClusterProvenance, cluster_inputs
+from reddit_assets.corpus.provenance import ClusterProvenance, OutputFile, cluster_inputs
 from reddit_assets.engines.clustering.clusterer import Clustering, cluster
 from reddit_assets.engines.clustering.identity import Changes, keep_identities
 from reddit_assets.engines.clustering.map import map_page, map_png, map_rows
@@ -25,6 +25,7 @@ from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.errors import ClusteringError
 from reddit_assets.tasks.clustered import write_clustered, write_clusters, write_page
 from reddit_assets.tasks.inputs import Inputs, open_inputs
+from reddit_assets.tasks.posts import FilePosts
 from reddit_assets.tasks.previous import read_previous, shared_ids
 
 __all__ = ["PICTURE_ROWS", "ClusterResult", "cluster_subreddit"]
@@ -33,6 +34,15 @@ __all__ = ["PICTURE_ROWS", "ClusterResult", "cluster_subreddit"]
 PICTURE_ROWS = 200
 #: Clusters in the table for people.
 TABLE_ROWS = 50
+#: Of how it was clustered, what people are shown.
+SHOWN_FACTS = (
+    "clusters",
+    "themes",
+    "reduction",
+    "min_cluster_size",
+    "min_samples",
+    "selection",
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,37 @@ class ClusterResult:
     metadata: dict[str, Any]
     table: list[dict[str, Any]] = field(default_factory=list)
     png: bytes | None = None
+
+
+@dataclass(frozen=True)
+class _Clustered:
+    """A clustered subreddit before it is written."""
+
+    key: str
+    inputs: Inputs
+    posts: FilePosts
+    clustering: Clustering
+    changes: Changes
+    ids: NDArray[np.int32]
+    """Persistent id of each row, −1 noise."""
+    clusters: list[dict[str, Any]]
+    """Rows of ``clusters.parquet``."""
+
+    @property
+    def themes(self) -> dict[int, str]:
+        """Names of the themes."""
+        return theme_names(self.clusters)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """How it was clustered, what became of the clusters, what was done to columns."""
+        return {
+            **self.clustering.info,
+            "changes": self.changes.summary(),
+            "adopted_files": self.inputs.adopted,
+            "united_columns": dict(self.inputs.remarks),
+            "unreadable_columns": dict(self.posts.unreadable),
+        }
 
 
 def cluster_subreddit(
@@ -97,71 +138,105 @@ def cluster_subreddit(
             f"{cluster_key} has no embedding files.", hint="Embed its chain files first."
         )
     say("reading")
-    found = cluster_inputs(layout, keys)
-    inputs = open_inputs(found, sorted(keys))
-    versions = {key: file.data_version for key, file in zip(inputs.keys, found, strict=True)}
-    stamps = {key: file.stamp for key, file in zip(inputs.keys, found, strict=True)}
-    inputs_hash = set_hash(versions)
-    version = cluster_version(inputs_hash, params.fingerprint)
+    files = cluster_inputs(layout, keys)
+    made = _clustered(layout, cluster_key, open_inputs(files, sorted(keys)), params, say)
+    provenance = _provenance(
+        made,
+        files,
+        params,
+        excluded=sorted(excluded),
+        writer=writer or {},
+        seconds=round(time.monotonic() - start, 3),
+        job_id=job_id,
+    )
+    say("writing")
+    written, png = _write(layout, made, provenance, params.seed, token)
+    seconds = time.monotonic() - start
+    size = next(path for path, final in written if final.name == CLUSTERED_NAME).stat().st_size
+    return ClusterResult(
+        files=written,
+        data_version=provenance.data_version,
+        rows=made.inputs.total,
+        seconds=seconds,
+        metadata=_metadata(made, size, seconds, excluded),
+        table=[_table_row(row, made.themes) for row in made.clusters[:TABLE_ROWS]],
+        png=png,
+    )
+
+
+def _clustered(
+    layout: Layout,
+    cluster_key: str,
+    inputs: Inputs,
+    params: ClusterParams,
+    say: Callable[[str], None],
+) -> _Clustered:
+    """The clustering of all rows, the ids of its clusters and what they are about."""
+    posts = FilePosts(inputs)
     vectors = inputs.vectors()
     clustering = cluster(vectors, params, say)
     say("identities")
     changes, ids = _identities(layout, cluster_key, inputs, vectors, clustering)
     say("meaning")
-    rows = cluster_rows(inputs, vectors, clustering, changes)
-    names = theme_names(rows)
-    del vectors
-    summary = {**clustering.info, "changes": changes.summary(), "adopted_files": inputs.adopted}
-    provenance = ClusterProvenance(
-        key=cluster_key,
-        data_version=version,
+    rows = cluster_rows(posts, vectors, clustering, changes)
+    return _Clustered(cluster_key, inputs, posts, clustering, changes, ids, rows)
+
+
+def _provenance(
+    made: _Clustered, files: Sequence[OutputFile], params: ClusterParams, **facts: Any
+) -> ClusterProvenance:
+    versions = {key: file.data_version for key, file in zip(made.inputs.keys, files, strict=True)}
+    stamps = {key: file.stamp for key, file in zip(made.inputs.keys, files, strict=True)}
+    inputs_hash = set_hash(versions)
+    return ClusterProvenance(
+        key=made.key,
+        data_version=cluster_version(inputs_hash, params.fingerprint),
         inputs=versions,
         inputs_hash=inputs_hash,
         inputs_stamp=set_hash(stamps),
-        excluded=sorted(excluded),
         settings_fingerprint=params.fingerprint,
         settings={name: value for name, value in asdict(params).items() if name != "threads"},
-        summary=summary,
-        writer=writer or {},
-        seconds=round(time.monotonic() - start, 3),
-        job_id=job_id,
+        summary=made.summary,
         written_at=time.time(),
+        **facts,
     )
-    finals = [layout.cluster_dir(cluster_key) / name for name in CLUSTER_FILES]
+
+
+def _write(
+    layout: Layout, made: _Clustered, provenance: ClusterProvenance, seed: int, token: str
+) -> tuple[tuple[tuple[Path, Path], ...], bytes | None]:
+    """All files under temporary names, with their final ones; and the picture of the map."""
+    finals = [layout.cluster_dir(made.key) / name for name in CLUSTER_FILES]
     temporaries = [temporary_path(final, token) for final in finals]
     by_name = dict(zip(CLUSTER_FILES, temporaries, strict=True))
     try:
-        say("writing")
-        facts = {
-            "key": cluster_key,
-            "data_version": version,
-            "next_id": changes.next_id,
-            "dimension": len(inputs.names),
-            "rows": inputs.total,
-            "themes": {str(number): name for number, name in names.items()},
-            "summary": summary,
-        }
-        middles = clustering.centroids
-        full = [{**row, "centroid": middles[at].tolist()} for at, row in enumerate(rows)]
-        write_clusters(by_name["clusters.parquet"], full, facts)
-        page, png = _map(cluster_key, inputs, clustering, ids, rows, names, params.seed)
+        _write_clusters(by_name["clusters.parquet"], made, provenance.data_version)
+        page, png = _map(made, seed)
         write_page(by_name["map.html"], page)
-        size = write_clustered(by_name["clustered.parquet"], inputs, clustering, ids, provenance)
+        write_clustered(
+            by_name["clustered.parquet"], made.inputs, made.clustering, made.ids, provenance
+        )
     except BaseException:
         for path in temporaries:
             with suppress(FileNotFoundError):
                 path.unlink()
         raise
-    seconds = time.monotonic() - start
-    return ClusterResult(
-        files=tuple(zip(temporaries, finals, strict=True)),
-        data_version=version,
-        rows=inputs.total,
-        seconds=seconds,
-        metadata=_metadata(inputs, clustering, changes, size, seconds, excluded),
-        table=[_table_row(row, names) for row in rows[:TABLE_ROWS]],
-        png=png,
-    )
+    return tuple(zip(temporaries, finals, strict=True)), png
+
+
+def _write_clusters(path: Path, made: _Clustered, data_version: str) -> None:
+    facts = {
+        "key": made.key,
+        "data_version": data_version,
+        "next_id": made.changes.next_id,
+        "dimension": len(made.inputs.names),
+        "rows": made.inputs.total,
+        "themes": {str(number): name for number, name in made.themes.items()},
+        "summary": made.summary,
+    }
+    middles = made.clustering.centroids
+    rows = [{**row, "centroid": middles[at].tolist()} for at, row in enumerate(made.clusters)]
+    write_clusters(path, rows, facts)
 
 
 def _identities(
@@ -188,61 +263,39 @@ def _identities(
     return changes, np.append(changes.ids, np.int32(-1))[clustering.labels].astype(np.int32)
 
 
-def _map(
-    cluster_key: str,
-    inputs: Inputs,
-    clustering: Clustering,
-    ids: NDArray[np.int32],
-    rows: list[dict[str, Any]],
-    names: dict[int, str],
-    seed: int,
-) -> tuple[str, bytes | None]:
-    chosen = map_rows(inputs.total, clustering.labels, seed)
-    column = "title" if "title" in inputs.schema.names else inputs.text_column
-    texts = [excerpt(text, 160) for text in inputs.texts(column, chosen)] if column else []
-    texts += [""] * (len(chosen) - len(texts))
-    name = subreddit_of(cluster_key)
+def _map(made: _Clustered, seed: int) -> tuple[str, bytes | None]:
+    """The page, and the picture where there are enough rows for one."""
+    clustering, rows = made.clustering, made.inputs.total
+    chosen = map_rows(rows, clustering.labels, seed)
+    texts = [excerpt(title or body, 160) for title, body in made.posts.texts(chosen)]
+    name = subreddit_of(made.key)
     x, y = clustering.x[chosen], clustering.y[chosen]
-    page = map_page(name, x, y, ids[chosen], texts, rows, names, inputs.total)
-    if inputs.total < PICTURE_ROWS:
+    page = map_page(name, x, y, made.ids[chosen], texts, made.clusters, made.themes, rows)
+    if rows < PICTURE_ROWS:
         return page, None
-    return page, map_png(name, x, y, clustering.themes[chosen], rows)
+    return page, map_png(name, x, y, clustering.themes[chosen], made.clusters)
 
 
 def _metadata(
-    inputs: Inputs,
-    clustering: Clustering,
-    changes: Changes,
-    size: int,
-    seconds: float,
-    excluded: Sequence[str],
+    made: _Clustered, size: int, seconds: float, excluded: Sequence[str]
 ) -> dict[str, Any]:
-    info = clustering.info
-    kept = {
-        name: info[name]
-        for name in (
-            "clusters",
-            "themes",
-            "reduction",
-            "min_cluster_size",
-            "min_samples",
-            "selection",
-        )
-    }
+    info, rows, changes = made.clustering.info, made.inputs.total, made.changes
     moved = changes.moved_share
     return {
-        "rows": inputs.total,
-        "files": len(inputs.keys),
-        "adopted_files": inputs.adopted,
+        "rows": rows,
+        "files": len(made.inputs.keys),
+        "adopted_files": made.inputs.adopted,
         "excluded_files": list(excluded),
-        **kept,
+        **{name: info[name] for name in SHOWN_FACTS},
         "noise_share": round(info["noise_share"], 4),
         "assigned_share": round(info["assigned_share"], 4),
         **{f"clusters_{name}": count for name, count in changes.counts.items()},
         "rows_moved_share": None if moved is None else round(moved, 4),
+        "united_columns": [f"{name}: {why}" for name, why in made.inputs.remarks.items()],
+        "unreadable_columns": [f"{name}: {why}" for name, why in made.posts.unreadable.items()],
         "bytes": size,
         "seconds": round(seconds, 3),
-        "rows_per_second": round(inputs.total / seconds, 1) if seconds > 0 else 0.0,
+        "rows_per_second": round(rows / seconds, 1) if seconds > 0 else 0.0,
     }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reddit_assets.engines.clustering.blocks import run_blocks, tile_product
+from reddit_assets.engines.clustering.grouping import rows_by_label
 
 __all__ = ["InvertedLists", "build_inverted_lists"]
 
@@ -120,12 +121,9 @@ def build_inverted_lists(
     centres = vectors[np.sort(rng.choice(train, size=count, replace=False))].copy()
     for _ in range(ROUNDS):
         labels = _assign(vectors, train, centres, threads)
-        order = np.argsort(labels, kind="stable")
-        bounds = np.searchsorted(labels[order], np.arange(count + 1))
-        for number in range(count):
-            inside = train[order[bounds[number] : bounds[number + 1]]]
+        for number, inside in enumerate(rows_by_label(labels, count)):
             if len(inside):
-                total = vectors[inside].sum(axis=0, dtype=np.float64)
+                total = vectors[train[inside]].sum(axis=0, dtype=np.float64)
                 norm = np.linalg.norm(total)
                 if norm > 0:
                     centres[number] = total / norm

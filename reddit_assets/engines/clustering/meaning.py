@@ -4,51 +4,39 @@ from __future__ import annotations
 
 import html
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from reddit_assets.engines.clustering.clusterer import Clustering
+from reddit_assets.engines.clustering.grouping import rows_by_label
 from reddit_assets.engines.clustering.identity import Changes
-from reddit_assets.engines.clustering.keywords import class_keywords, cluster_name
+from reddit_assets.engines.clustering.keywords import Keyword, class_keywords, cluster_name
 from reddit_assets.engines.clustering.representatives import representatives
-from reddit_assets.tasks.inputs import Inputs
 
-__all__ = ["SCHEMA_FIELDS", "cluster_rows", "excerpt", "theme_names"]
+__all__ = ["Posts", "cluster_rows", "excerpt", "theme_names"]
 
 #: Texts per cluster and in all that keywords are counted on: the most probable members.
 KEYWORD_TEXTS, KEYWORD_TOTAL = 500, 100_000
 #: Characters of a representative post that are kept.
 EXCERPT = 300
-SCORE_COLUMNS = ("ups", "score")
-DATE_COLUMNS = ("created_utc", "created")
-TITLE_COLUMNS = ("title",)
-ID_COLUMNS = ("id", "name", "permalink")
 
-SCHEMA_FIELDS = [
-    pa.field("cluster_id", pa.int32()),
-    pa.field("theme_id", pa.int32()),
-    pa.field("name", pa.string()),
-    pa.field("size", pa.int64()),
-    pa.field("share", pa.float64()),
-    pa.field("keywords", pa.list_(pa.string())),
-    pa.field("keyword_weights", pa.list_(pa.float64())),
-    pa.field("representative_ids", pa.list_(pa.string())),
-    pa.field("representative_texts", pa.list_(pa.string())),
-    pa.field("score_median", pa.float64()),
-    pa.field("score_mean", pa.float64()),
-    pa.field("score_max", pa.float64()),
-    pa.field("first_date", pa.timestamp("s", tz="UTC")),
-    pa.field("last_date", pa.timestamp("s", tz="UTC")),
-    pa.field("probability_mean", pa.float64()),
-    pa.field("x", pa.float32()),
-    pa.field("y", pa.float32()),
-    pa.field("fate", pa.string()),
-    pa.field("parents", pa.list_(pa.int32())),
-]
+
+class Posts(Protocol):
+    """What is known of the rows beside their vectors. Row numbers are ascending, int64."""
+
+    def texts(self, rows: NDArray[np.int64]) -> list[tuple[str, str]]:
+        """Title and body of some rows; empty where there is none."""
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """The post id of some rows; empty where there is none."""
+
+    def scores(self) -> NDArray[np.float64] | None:
+        """The score of every row, NaN where there is none; ``None`` if no row has one."""
+
+    def dates(self) -> NDArray[np.float64] | None:
+        """Seconds since 1970 of every row, likewise."""
 
 
 def excerpt(text: str, limit: int = EXCERPT) -> str:
@@ -60,50 +48,13 @@ def excerpt(text: str, limit: int = EXCERPT) -> str:
     return (cut if len(cut) > limit // 2 else line[:limit]) + "…"
 
 
-def _first(inputs: Inputs, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in inputs.schema.names), None)
-
-
-def _numbers(inputs: Inputs, names: tuple[str, ...]) -> NDArray[np.float64] | None:
-    """A numeric or time column as float64 (seconds for times), NaN where it says nothing."""
-    name = _first(inputs, names)
-    if name is None:
-        return None
-    column = inputs.columns([name])[name]
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("s")).cast(pa.int64())
-    elif pa.types.is_large_string(column.type):
-        # Some exports hold numbers as text; what is no number says nothing.
-        numeric = pc.match_substring_regex(column, r"^-?\d+(\.\d+)?$")
-        column = pc.if_else(numeric, column, pa.scalar(None, column.type))
-    elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        return None
-    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
-
-
-def _keyword_rows(clustering: Clustering, clusters: int) -> NDArray[np.int64]:
-    """Row numbers, ascending, of the most probable members of each cluster."""
-    each = max(20, min(KEYWORD_TEXTS, KEYWORD_TOTAL // max(1, clusters)))
-    order = np.lexsort((-clustering.probabilities, clustering.labels))
-    labels = clustering.labels[order]
-    starts = np.searchsorted(labels, np.arange(clusters))
-    rank = np.arange(len(order)) - starts[np.maximum(labels, 0)] if clusters else labels
-    return np.sort(order[(labels >= 0) & (rank < each)]) if clusters else order[:0]
-
-
-def _date(seconds: float) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(int(seconds), UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
 def cluster_rows(
-    inputs: Inputs, vectors: NDArray[np.float32], clustering: Clustering, changes: Changes
+    posts: Posts, vectors: NDArray[np.float32], clustering: Clustering, changes: Changes
 ) -> list[dict[str, Any]]:
-    """One dict per cluster with the columns of :data:`SCHEMA_FIELDS`, largest first.
+    """One dict per cluster, largest first.
 
     Args:
+        posts: of the rows.
         vectors: float32 (rows, d).
         clustering: of these rows, its labels being cluster numbers from 0.
         changes: the persistent ids of those numbers.
@@ -111,58 +62,78 @@ def cluster_rows(
     clusters = len(clustering.centroids)
     if clusters == 0:
         return []
-    keywords: list[list[tuple[str, float]]] = [[] for _ in range(clusters)]
+    keywords = _keywords(posts, clustering)
     chosen = representatives(vectors, clustering.labels, clustering.centroids)
-    title, text = _first(inputs, TITLE_COLUMNS), inputs.text_column
-    shown: dict[int, str] = {}
-    if text or title:
-        rows = _keyword_rows(clustering, clusters)
-        parts = [inputs.texts(name, rows) for name in (title, text) if name]
-        joined = ("\n".join(pair) for pair in zip(*parts, strict=True))
-        labels = clustering.labels[rows].tolist()
-        keywords = class_keywords(zip(labels, joined, strict=True), clusters)
-        wanted = np.unique(np.concatenate(chosen))
-        parts = [inputs.texts(name, wanted) for name in (title, text) if name]
-        for at, *said in zip(wanted.tolist(), *parts, strict=True):
-            shown[at] = excerpt(" — ".join(piece for piece in said if piece))
-    id_name = _first(inputs, ID_COLUMNS)
-    ids: dict[int, str] = {}
-    if id_name:
-        wanted = np.unique(np.concatenate(chosen))
-        ids = dict(zip(wanted.tolist(), inputs.texts(id_name, wanted), strict=True))
-    scores, dates = _numbers(inputs, SCORE_COLUMNS), _numbers(inputs, DATE_COLUMNS)
-    order = np.argsort(clustering.labels, kind="stable")
-    bounds = np.searchsorted(clustering.labels[order], np.arange(clusters + 1))
+    shown = _shown(posts, np.unique(np.concatenate(chosen)))
+    scores, dates = posts.scores(), posts.dates()
     result = []
-    for number in range(clusters):
-        members = order[bounds[number] : bounds[number + 1]]
-        row: dict[str, Any] = {
-            "cluster_id": int(changes.ids[number]),
-            "theme_id": int(clustering.cluster_themes[number]),
-            "name": cluster_name(keywords[number], f"cluster {int(changes.ids[number])}"),
-            "size": len(members),
-            "share": len(members) / len(clustering.labels),
-            "keywords": [term for term, _ in keywords[number]],
-            "keyword_weights": [weight for _, weight in keywords[number]],
-            "representative_ids": [ids.get(int(place), "") for place in chosen[number]],
-            "representative_texts": [shown.get(int(place), "") for place in chosen[number]],
-            "probability_mean": float(clustering.probabilities[members].mean()),
-            "x": float(np.median(clustering.x[members])),
-            "y": float(np.median(clustering.y[members])),
-            "fate": changes.fates[number],
-            "parents": list(changes.parents[number]),
-        }
-        row |= {"score_median": None, "score_mean": None, "score_max": None}
-        row |= {"first_date": None, "last_date": None}
-        if scores is not None and np.isfinite(scores[members]).any():
-            mine = scores[members][np.isfinite(scores[members])]
-            row["score_median"] = float(np.median(mine))
-            row["score_mean"], row["score_max"] = float(mine.mean()), float(mine.max())
-        if dates is not None and np.isfinite(dates[members]).any():
-            mine = dates[members][np.isfinite(dates[members])]
-            row["first_date"], row["last_date"] = _date(mine.min()), _date(mine.max())
-        result.append(row)
+    for number, members in enumerate(rows_by_label(clustering.labels, clusters)):
+        standing = [shown[int(row)] for row in chosen[number]]
+        result.append(
+            {
+                "cluster_id": int(changes.ids[number]),
+                "theme_id": int(clustering.cluster_themes[number]),
+                "name": cluster_name(keywords[number], f"cluster {int(changes.ids[number])}"),
+                "size": len(members),
+                "share": len(members) / len(clustering.labels),
+                "keywords": [term for term, _ in keywords[number]],
+                "keyword_weights": [weight for _, weight in keywords[number]],
+                "representative_ids": [name for name, _ in standing],
+                "representative_texts": [text for _, text in standing],
+                **_scores(_finite(scores, members)),
+                **_dates(_finite(dates, members)),
+                "probability_mean": float(clustering.probabilities[members].mean()),
+                "x": float(np.median(clustering.x[members])),
+                "y": float(np.median(clustering.y[members])),
+                "fate": changes.fates[number],
+                "parents": list(changes.parents[number]),
+            }
+        )
     return result
+
+
+def _keywords(posts: Posts, clustering: Clustering) -> list[list[Keyword]]:
+    """The keywords of each cluster, from the texts of its most probable members."""
+    clusters = len(clustering.centroids)
+    each = max(20, min(KEYWORD_TEXTS, KEYWORD_TOTAL // clusters))
+    order = np.lexsort((-clustering.probabilities, clustering.labels))
+    labels = clustering.labels[order]
+    rank = np.arange(len(order)) - np.searchsorted(labels, np.arange(clusters))[labels]
+    rows = np.sort(order[(labels >= 0) & (rank < each)])
+    texts = ("\n".join(said) for said in posts.texts(rows))
+    return class_keywords(zip(clustering.labels[rows].tolist(), texts, strict=True), clusters)
+
+
+def _shown(posts: Posts, rows: NDArray[np.int64]) -> dict[int, tuple[str, str]]:
+    """Id and excerpt of each of the rows."""
+    excerpts = [excerpt(" — ".join(filter(None, said))) for said in posts.texts(rows)]
+    said = zip(posts.ids(rows), excerpts, strict=True)
+    return dict(zip(rows.tolist(), said, strict=True))
+
+
+def _finite(
+    values: NDArray[np.float64] | None, members: NDArray[np.int64]
+) -> NDArray[np.float64] | None:
+    if values is None:
+        return None
+    mine = values[members]
+    mine = mine[np.isfinite(mine)]
+    return mine if len(mine) else None
+
+
+def _scores(mine: NDArray[np.float64] | None) -> dict[str, float | None]:
+    return {
+        "score_median": None if mine is None else float(np.median(mine)),
+        "score_mean": None if mine is None else float(mine.mean()),
+        "score_max": None if mine is None else float(mine.max()),
+    }
+
+
+def _dates(mine: NDArray[np.float64] | None) -> dict[str, datetime | None]:
+    return {
+        "first_date": None if mine is None else datetime.fromtimestamp(int(mine.min()), UTC),
+        "last_date": None if mine is None else datetime.fromtimestamp(int(mine.max()), UTC),
+    }
 
 
 def theme_names(rows: list[dict[str, Any]]) -> dict[int, str]:

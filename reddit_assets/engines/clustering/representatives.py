@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from reddit_assets.engines.clustering.grouping import rows_by_label
+
 __all__ = ["representatives"]
 
 #: Rows nearest to the medoid among which distinct ones are looked for.
@@ -28,25 +30,11 @@ def representatives(
         labels: int32 (n,), −1 is noise.
         centroids: float32 (clusters, d).
     """
-    order = np.argsort(labels, kind="stable")
-    bounds = np.searchsorted(labels[order], np.arange(len(centroids) + 1))
     result = []
-    for cluster, middle in enumerate(centroids):
-        rows = order[bounds[cluster] : bounds[cluster + 1]]
-        # Sums of single rows, not a product of all: the same for every order of the rows.
-        closeness = np.concatenate(
-            [
-                np.einsum("ij,j->i", vectors[rows[at : at + 65_536]], middle)
-                for at in range(0, len(rows), 65_536)
-            ]
-        )
+    for rows, middle in zip(rows_by_label(labels, len(centroids)), centroids, strict=True):
+        closeness = _products(vectors, rows, middle)
         medoid = rows[closeness.argmax()]
-        near = np.concatenate(
-            [
-                np.einsum("ij,j->i", vectors[rows[at : at + 65_536]], vectors[medoid])
-                for at in range(0, len(rows), 65_536)
-            ]
-        )
+        near = _products(vectors, rows, vectors[medoid])
         nearest = rows[np.argsort(-near, kind="stable")[: CANDIDATES * limit]]
         chosen: list[int] = []
         for row in nearest:
@@ -56,3 +44,15 @@ def representatives(
                     break
         result.append(np.array(chosen, dtype=np.int64))
     return result
+
+
+def _products(
+    vectors: NDArray[np.float32], rows: NDArray[np.int64], direction: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Cosine of each row to a direction; sums of single rows: the same for every order of them."""
+    return np.concatenate(
+        [
+            np.einsum("ij,j->i", vectors[rows[at : at + 65_536]], direction)
+            for at in range(0, len(rows), 65_536)
+        ]
+    )

@@ -13,6 +13,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from reddit_assets.engines.clustering.grouping import rows_by_label
+
 __all__ = ["centroids", "cluster_themes", "theme_target"]
 
 
@@ -64,11 +66,8 @@ def centroids(
     vectors: NDArray[np.float32], labels: NDArray[np.int32], clusters: int
 ) -> NDArray[np.float32]:
     """Unit mean vectors of the clusters, float32 (clusters, d)."""
-    order = np.argsort(labels, kind="stable")
-    bounds = np.searchsorted(labels[order], np.arange(clusters + 1))
     result = np.zeros((clusters, vectors.shape[1]), dtype=np.float32)
-    for cluster in range(clusters):
-        rows = order[bounds[cluster] : bounds[cluster + 1]]
+    for cluster, rows in enumerate(rows_by_label(labels, clusters)):
         total = np.zeros(vectors.shape[1], dtype=np.float64)
         for start in range(0, len(rows), 65_536):
             total += vectors[rows[start : start + 65_536]].sum(axis=0, dtype=np.float64)
