@@ -204,11 +204,6 @@ class Settings(BaseSettings):
     fresh_hours: float = Field(
         24.0, gt=0, description="A file that waits longer for its embedding fails corpus_fresh."
     )
-    verify_seconds: float = Field(
-        120.0,
-        gt=0,
-        description="The check embeddings_conformant waits this long for a worker's answer.",
-    )
     run_lease_seconds: float = Field(
         60.0, gt=0, description="A Dagster run not heard of for this long counts as dead."
     )

@@ -61,7 +61,6 @@ class Stack:
                 "discovery_seconds": 3,
                 "settle_seconds": 1.0,
                 "run_lease_seconds": 8.0,
-                "verify_seconds": 5.0,
                 **settings,
             },
         )

@@ -58,7 +58,6 @@ class FakeWorker(threading.Thread):
 
     Attributes:
         hold: jobs wait while it is set.
-        cosine: what it answers when it is asked to compute a file again.
     """
 
     def __init__(self, settings: Settings, layout: Layout, delay: float = 0.0) -> None:
@@ -69,7 +68,6 @@ class FakeWorker(threading.Thread):
         self.ended = threading.Event()
         self.hold = threading.Event()
         self.done: list[tuple[Kind, str]] = []
-        self.cosine = 1.0
 
     def stop(self) -> None:
         self.ended.set()
@@ -88,9 +86,6 @@ class FakeWorker(threading.Thread):
 
     def work(self, queue: JobQueue, claim: Claim) -> None:
         time.sleep(self.delay)
-        if claim.verify:
-            queue.acknowledge(claim, self.verify(claim))
-            return
         try:
             result, files = self.embed(claim) if queue.kind is Kind.EMBED else self.cluster(claim)
         except BadFileError as error:
@@ -107,22 +102,6 @@ class FakeWorker(threading.Thread):
             set_wanted_model(self.layout, MODEL)
             return MODEL
         return wanted
-
-    def verify(self, claim: Claim) -> Result:
-        answer = {
-            "rows": 3,
-            "min_cosine": self.cosine,
-            "bound": 0.9998,
-            "conformant": self.cosine >= 0.9998,
-            "reference": "fake",
-        }
-        return Result(
-            job=claim.id,
-            asset="embeddings",
-            partition=claim.key,
-            outcome="verified",
-            metadata=answer,
-        )
 
     def embed(self, claim: Claim) -> tuple[Result, list[tuple[Path, Path]]]:
         model = self.model()

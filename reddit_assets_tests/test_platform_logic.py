@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import PROVENANCE_KEY
 from reddit_assets.ledger.job import Job, Kind, Result
 from reddit_assets.ledger.outbox import Outbox
-from reddit_assets.ledger.waiters import expired_runs, withdraw
+from reddit_assets.ledger.waiters import expired_runs
 from reddit_assets.platform import quality, run_logic
 from reddit_assets.platform.jobs import make_steering_jobs
 from reddit_assets.platform.reporting import records
@@ -37,7 +38,6 @@ from reddit_assets.platform.services import reconcile as reconciling
 from reddit_assets.platform.services import watchdog
 from reddit_assets.platform.services.watchdog import bury_dead_runs
 from reddit_assets.platform.telling import TickError
-from reddit_assets.platform.verification import verify_sample
 from reddit_assets.settings import Settings
 from reddit_assets.workspace import Workspace
 from reddit_assets_tests.platform_stack import wait_for
@@ -358,65 +358,29 @@ def test_the_check_of_embeddings_sees_what_is_wrong(
     assert bool(found.problems) == bool(told)
 
 
-def test_workers_compute_a_sample_again_for_the_check(
+def test_the_check_of_conformance_judges_by_provenance(
     workspace: Workspace, worker: FakeWorker
 ) -> None:
-    # Given outputs, one of them also queued to be made anew, and a worker that finds a deviation:
+    # Given files of a conformant backend, of a nonconformant one, and of the earlier system:
     queue = workspace.queues[Kind.EMBED]
-    for key in TEA:
+    for key in TEA[:2]:
         write_chain(workspace.layout, key)
-    queue.enqueue([Job(Kind.EMBED, key, "s") for key in TEA], workspace.layout)
-    for claim in queue.claim("fake", 3, 60.0) or []:
+    queue.enqueue([Job(Kind.EMBED, key, "s") for key in TEA[:2]], workspace.layout)
+    for claim in queue.claim("fake", 2, 60.0) or []:
         worker.work(queue, claim)
-    worker.cosine = 0.99
-    worker.start()
-    # If a run has a sample of two verified:
-    lease = Lease(queue, "run1", 60)
-    with lease.held():
-        found = verify_sample(workspace, lease, TEA, patience=20, files=2)
-    # Then the deviating files are named with what was measured, and nothing else has happened.
-    assert len(found.results) == 2
-    assert found.unanswered == {}
-    assert (found.rows, found.min_cosine) == (6, 0.99)
-    told = quality.check_conformance(workspace.layout, TEA, found)
-    assert set(told.problems) == set(found.results)
-    assert "0.990000" in next(iter(told.problems.values()))
-    counts = queue.counts()
-    assert (counts.queued, counts.leased, counts.runs) == (0, 0, 0)
-    assert [e.result.outcome for e in Outbox(queue, "r").take(10)] == ["made"] * 3
-
-
-def test_a_check_without_workers_says_that_nothing_was_computed_again(
-    workspace: Workspace, worker: FakeWorker
-) -> None:
-    queue = workspace.queues[Kind.EMBED]
-    write_chain(workspace.layout, TEA[0])
-    queue.enqueue([Job(Kind.EMBED, TEA[0], "s")], workspace.layout)
-    lease = Lease(queue, "run1", 60)
-
-    def verify() -> quality.Findings:
-        with lease.held():
-            found = verify_sample(workspace, lease, TEA[:1], patience=0.5)
-        return quality.check_conformance(workspace.layout, TEA[:1], found)
-
-    # Without any worker, with one that does not answer, and while the queue is paused:
-    assert "No embedding worker" in verify().warnings[TEA[0]]
-    for claim in queue.claim("fake", 1, 60.0) or []:
-        worker.work(queue, claim)
-    assert "No worker has answered" in verify().warnings[TEA[0]]
-    queue.pause()
-    assert "paused" in verify().warnings[TEA[0]]
-    # Then no job is left, and an answer that comes too late is not taken for a materialization.
-    queue.resume()
-    assert queue.counts().queued == 0
-    queue.enqueue([Job(Kind.EMBED, TEA[0], "", verify=4)], workspace.layout, run="gone")
-    (claim,) = queue.claim("fake", 1, 60.0) or []
-    withdraw(queue, "gone")
-    worker.work(queue, claim)
-    late = Result("j", "embeddings", f"verify:{TEA[0]}", outcome="verified")
-    Outbox(queue, "r").put([late])  # as when the run withdrew between the answer and its reading
-    assert [entry.result.partition for entry in Outbox(queue, "r").take(10)] == [TEA[0]]
-    assert len(Outbox(queue, "r")) == 1
+    path = workspace.layout.embedding_path(TEA[1])
+    table = pq.read_table(path)
+    text = (pq.read_metadata(path).metadata or {})[PROVENANCE_KEY]
+    record = {**json.loads(text), "conformant": False, "writer": {"backend": "quick"}}
+    table = table.replace_schema_metadata({PROVENANCE_KEY: json.dumps(record)})
+    pq.write_table(table, path)
+    pq.write_table(pa.table({"emb_000": [1.0]}), workspace.layout.embedding_path(TEA[2]))
+    # Then the second is a problem and the third a warning.
+    found = quality.check_conformance(workspace.layout, TEA)
+    assert found.looked_at == 3
+    assert set(found.problems) == {TEA[1]}
+    assert "nonconformant backend quick" in found.problems[TEA[1]]
+    assert set(found.warnings) == {TEA[2]}
 
 
 # --- definitions -------------------------------------------------------------------------

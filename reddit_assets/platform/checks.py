@@ -25,7 +25,6 @@ from dagster import (
 from reddit_assets.platform.names import CORPUS, AssetSet
 
 if TYPE_CHECKING:
-    from reddit_assets.platform.run_logic import Lease
     from reddit_assets.workspace import Workspace
 
 __all__ = ["check_specs", "corpus_check", "evaluate", "evaluate_corpus"]
@@ -46,13 +45,13 @@ def check_specs(assets: AssetSet, name: str) -> list[AssetCheckSpec]:
         dead = AssetCheckSpec(
             "no_dead_letters",
             asset=key,
-            description="No job of the partition has failed for good.",
+            description="No job of the partition is a dead letter.",
             partitions_def=assets.files if embeddings else assets.subreddits,
         )
     if not embeddings:
         what = "Rows equal to the inputs', clusters found, not nearly all noise."
         return [AssetCheckSpec("clusters_healthy", asset=key, description=what), dead]
-    what = "Footers name conformant backends; workers compute a sample again and compare."
+    what = "Every file was written by a backend that passed the conformance test."
     return [
         AssetCheckSpec("embeddings_valid", asset=key, description="Schema, rows, norms, no NaN."),
         AssetCheckSpec("embeddings_conformant", asset=key, description=what),
@@ -68,19 +67,16 @@ def corpus_check() -> AssetCheckSpec:
 
 
 def evaluate(
-    context: AssetExecutionContext, assets: AssetSet, workspace: Workspace, lease: Lease
+    context: AssetExecutionContext, assets: AssetSet, workspace: Workspace
 ) -> Iterator[AssetCheckResult]:
     """Results of the selected checks.
-
-    Args:
-        lease: of the run, held by the caller.
 
     Raises:
         RedditAssetsError: settings, trees or Redis are not there.
     """
     bodies: dict[str, Callable[[], AssetCheckResult]] = {
         "embeddings_valid": lambda: _valid(context, assets, workspace),
-        "embeddings_conformant": lambda: _conformant(context, assets, workspace, lease),
+        "embeddings_conformant": lambda: _conformant(context, assets, workspace),
         "clusters_healthy": lambda: _clusters(context, assets, workspace),
     }
     for key in sorted(context.selected_asset_check_keys, key=lambda key: key.name):
@@ -141,26 +137,11 @@ def _valid(
 
 
 def _conformant(
-    context: AssetExecutionContext, assets: AssetSet, workspace: Workspace, lease: Lease
+    context: AssetExecutionContext, assets: AssetSet, workspace: Workspace
 ) -> AssetCheckResult:
     from reddit_assets.platform.quality import check_conformance
-    from reddit_assets.platform.verification import verify_sample
 
-    keys = _sample(context, assets, workspace)
-    there = [key for key in keys if workspace.layout.embedding_path(key).exists()]
-    verified = verify_sample(workspace, lease, there, patience=workspace.settings.verify_seconds)
-    for why in sorted(set(verified.unanswered.values())):
-        context.log.warning(f"Some files were not computed again: {why}")
-    result = _result(check_conformance(workspace.layout, keys, verified))
-    metadata = dict(result.metadata or {})
-    metadata["files computed again"] = MetadataValue.int(len(verified.results))
-    metadata["rows computed again"] = MetadataValue.int(verified.rows)
-    if verified.min_cosine is not None:
-        metadata["smallest cosine"] = MetadataValue.float(verified.min_cosine)
-    references = sorted({str(found.get("reference", "")) for found in verified.results.values()})
-    if any(references):
-        metadata["reference"] = MetadataValue.text(", ".join(filter(None, references)))
-    return result._replace(metadata=metadata)
+    return _result(check_conformance(workspace.layout, _sample(context, assets, workspace)))
 
 
 def _clusters(

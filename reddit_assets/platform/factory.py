@@ -116,7 +116,7 @@ def _jobs_body(assets: AssetSet, kind: str) -> Body:
                 # Checks can be run without their asset.
                 if context.selected_asset_keys:
                     have_made(context, assets, Kind[kind], workspace, lease)
-                yield from evaluate(context, assets, workspace, lease)
+                yield from evaluate(context, assets, workspace)
         except RedditAssetsError as error:
             raise as_failure(error) from None
 

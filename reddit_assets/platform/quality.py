@@ -6,7 +6,6 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import (
@@ -19,7 +18,6 @@ from reddit_assets.corpus.provenance import (
 from reddit_assets.corpus.scan import Scanner
 from reddit_assets.engines.vectors import NORM_TOLERANCE
 from reddit_assets.errors import BadFileError
-from reddit_assets.platform.verification import Verified
 
 __all__ = ["Findings", "check_clusters", "check_conformance", "check_embeddings", "sample_keys"]
 
@@ -124,12 +122,8 @@ def _embedding_problem(layout: Layout, key: str) -> tuple[str, int]:
     return "", output.rows
 
 
-def check_conformance(layout: Layout, keys: Sequence[str], verified: Verified) -> Findings:
-    """Whether the files hold the reference's vectors: by their footers, and a sample by itself.
-
-    Args:
-        verified: what workers found when they computed a sample again.
-    """
+def check_conformance(layout: Layout, keys: Sequence[str]) -> Findings:
+    """Whether the files were written by conformant backends, by their provenance."""
     found = Findings()
     for key in keys:
         try:
@@ -139,29 +133,14 @@ def check_conformance(layout: Layout, keys: Sequence[str], verified: Verified) -
         found.looked_at += 1
         found.rows += output.rows
         provenance = output.provenance
-        if isinstance(provenance, EmbeddingProvenance):
-            if not provenance.conformant:
-                writer: dict[str, Any] = provenance.writer
-                found.problems[key] = (
-                    f"Made by the nonconformant backend {writer.get('backend')} "
-                    f"({writer.get('precision')})."
-                )
-        else:
-            found.warnings[key] = "Made by the original: how is not known."
-    for key, answer in verified.results.items():
-        if answer.get("vanished"):
-            continue
-        if problem := answer.get("problem"):
-            found.problems[key] = str(problem)
-        elif not answer.get("conformant"):
-            text = (
-                f"Computed again with {answer.get('reference')}, the smallest cosine is "
-                f"{answer.get('min_cosine'):.6f}, under the bound of {answer.get('bound')}."
+        if not isinstance(provenance, EmbeddingProvenance):
+            found.warnings[key] = "Made by the earlier system: how is not known."
+        elif not provenance.conformant:
+            writer = provenance.writer
+            found.problems[key] = (
+                f"Made by the nonconformant backend {writer.get('backend')} "
+                f"({writer.get('precision')})."
             )
-            adopted = key in found.warnings
-            (found.warnings if adopted else found.problems)[key] = text
-    for key, why in verified.unanswered.items():
-        found.warnings.setdefault(key, f"Not computed again: {why}")
     return found
 
 
