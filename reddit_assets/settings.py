@@ -144,6 +144,11 @@ class Settings(BaseSettings):
         description="Rows clustered at the most; above, a sample is clustered and the other rows "
         "are assigned to its clusters.",
     )
+    placeholders: str = Field(
+        "[deleted],[removed]",
+        description="Comma-separated texts that stand for no text: like empty texts, their rows "
+        "are in no cluster and have no influence on clusters.",
+    )
     cluster_memory_mb: int = Field(
         6_000, ge=100, description="Memory a clustering may use before it works on a sample."
     )

@@ -17,11 +17,12 @@ def norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def bad_rows(vectors: NDArray[np.float32]) -> tuple[int, int]:
-    """How many rows are not finite, and how many finite ones are not of unit length."""
+    """How many rows are not finite, and how many finite ones are of another length than 1 or 0."""
     infinite = wrong = 0
     for start in range(0, len(vectors), 65_536):
         lengths = norms(vectors[start : start + 65_536])
         finite = np.isfinite(lengths)
         infinite += int((~finite).sum())
-        wrong += int((np.abs(lengths[finite] - 1.0) > NORM_TOLERANCE).sum())
+        known = lengths[finite]
+        wrong += int(((np.abs(known - 1.0) > NORM_TOLERANCE) & (known > 0)).sum())
     return infinite, wrong

@@ -55,11 +55,19 @@ class FilePosts:
         columns = [strings(column) for column in table.columns]
         empty = [""] * len(rows)
         titles = columns[0] if self._title else empty
-        bodies = columns[len(self._title) :]
-        return [
-            (title, next(filter(None, said), ""))
-            for title, *said in zip(titles, *(bodies or [empty]), strict=True)
-        ]
+        bodies = _first_said(columns[len(self._title) :] or [empty])
+        return list(zip(titles, bodies, strict=True))
+
+    def placeholders(self, words: Sequence[str]) -> NDArray[np.bool_]:
+        """Which rows have no text, or one of ``words`` (in lower case) instead; bool (rows,)."""
+        nothing = {"", *words}
+        parts = [np.zeros(0, dtype=bool)]
+        if not self._body:
+            return np.zeros(self._inputs.total, dtype=bool)
+        for batch in self._inputs.read(self._body):
+            said = _first_said([strings(column) for column in batch.columns])
+            parts.append(np.array([text.strip().casefold() in nothing for text in said], bool))
+        return np.concatenate(parts)
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """As of the protocol."""
@@ -105,3 +113,8 @@ class FilePosts:
             if np.isfinite(found).any():
                 return found
         return None
+
+
+def _first_said(columns: Sequence[list[str]]) -> list[str]:
+    """For each row the first column that says something."""
+    return [next(filter(None, said), "") for said in zip(*columns, strict=True)]

@@ -174,7 +174,7 @@ def _clustered(
     """The clustering of all rows, the ids of its clusters and what they are about."""
     posts = FilePosts(inputs)
     vectors = inputs.vectors()
-    clustering = cluster(vectors, params, say)
+    clustering = cluster(vectors, params, say, excluded=posts.placeholders(params.placeholders))
     say("identities")
     changes, ids = _identities(layout, cluster_key, inputs, vectors, clustering)
     say("meaning")
@@ -288,6 +288,7 @@ def _metadata(
         "excluded_files": list(excluded),
         **{name: info[name] for name in SHOWN_FACTS},
         "noise_share": round(info["noise_share"], 4),
+        "placeholder_rows": info["noise_rows"]["placeholder"],
         "assigned_share": round(info["assigned_share"], 4),
         **{f"clusters_{name}": count for name, count in changes.counts.items()},
         "rows_moved_share": None if moved is None else round(moved, 4),

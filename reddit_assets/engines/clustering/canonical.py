@@ -44,7 +44,7 @@ class Canonical:
 
     Attributes:
         kept: int64 (m,), row numbers in canonical order, at most ``cap`` copies of each vector.
-        group: int64 (n,), for each row the number of its distinct vector.
+        group: int64 (n,), for each row that counts the number of its distinct vector.
         kept_group: int64 (m,), the same for the kept rows.
         kept_hashes: uint64 (m,), their hashes, ascending.
         distinct: how many distinct vectors there are.
@@ -57,7 +57,9 @@ class Canonical:
     distinct: int
 
 
-def canonical_order(vectors: NDArray[np.float32], cap: int) -> Canonical:
+def canonical_order(
+    vectors: NDArray[np.float32], cap: int, rows: NDArray[np.int64] | None = None
+) -> Canonical:
     """Order rows by content hash and keep at most ``cap`` copies of each distinct vector.
 
     HDBSCAN needs no more than ``min_cluster_size`` copies to see a clump of equal rows as a
@@ -66,9 +68,11 @@ def canonical_order(vectors: NDArray[np.float32], cap: int) -> Canonical:
     Args:
         vectors: float32 (n, d).
         cap: copies kept of each distinct vector, at least 1.
+        rows: int64 (m,), the rows that count; all if not given.
     """
-    n = vectors.shape[0]
-    hashes = row_hashes(vectors)
+    rows = np.arange(len(vectors)) if rows is None else rows
+    n = len(rows)
+    hashes = row_hashes(vectors)[rows]
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
     new = np.ones(n, dtype=bool)
@@ -77,7 +81,8 @@ def canonical_order(vectors: NDArray[np.float32], cap: int) -> Canonical:
     pairs = np.flatnonzero(same)
     for start in range(0, len(pairs), 65536):
         part = pairs[start : start + 65536]
-        equal = (vectors[order[part]] == vectors[order[part + 1]]).all(axis=1)
+        left, right = rows[order[part]], rows[order[part + 1]]
+        equal = (vectors[left] == vectors[right]).all(axis=1)
         same[part] = equal
     new[1:] = ~same
     group_sorted = np.cumsum(new) - 1
@@ -87,7 +92,7 @@ def canonical_order(vectors: NDArray[np.float32], cap: int) -> Canonical:
     group = np.empty(n, dtype=np.int64)
     group[order] = group_sorted
     return Canonical(
-        kept=order[keep].astype(np.int64),
+        kept=rows[order[keep]].astype(np.int64),
         group=group,
         kept_group=group_sorted[keep].astype(np.int64),
         kept_hashes=ordered[keep],

@@ -26,7 +26,7 @@ from reddit_assets.engines.clustering.reduction import (
     plane,
     umap_reduction,
 )
-from reddit_assets.engines.clustering.sample import assign, sample_rows
+from reddit_assets.engines.clustering.sample import Assigned, assign, sample_rows
 from reddit_assets.engines.clustering.spanning import spanning_tree
 from reddit_assets.engines.clustering.themes import centroids, cluster_themes
 from reddit_assets.engines.vectors import bad_rows
@@ -141,85 +141,158 @@ def cluster(
     vectors: NDArray[np.float32],
     params: ClusterParams | None = None,
     progress: Progress | None = None,
+    *,
+    excluded: NDArray[np.bool_] | None = None,
 ) -> Clustering:
     """Cluster unit vectors. The labels depend on the set of rows, not on order or threads.
+
+    Rows of length zero have no direction and hence no neighbours: they are noise.
 
     Args:
         vectors: float32 (n, d), unit rows, n ≥ 0.
         params: what is wanted; unset values adapt to n.
         progress: called with the name of each stage as it begins.
+        excluded: bool (n,), rows that are noise whatever their vectors, and that have no influence
+            on the others; they get a place on the map near what is like them.
 
     Raises:
         ClusteringError: the vectors are not float32, not finite or not of unit length.
     """
     _check(vectors)
-    n = len(vectors)
     asked = params or ClusterParams()
     say = progress or (lambda stage: None)
-    with compute_threads(asked.threads, n), threadpool_limits(limits=1, user_api="blas"):
-        return _cluster(vectors, asked, say)
+    threads = compute_threads(asked.threads, len(vectors))
+    with threads, threadpool_limits(limits=1, user_api="blas"):
+        return _cluster(vectors, _Rows.of(vectors, excluded), asked, say)
 
 
-def _cluster(vectors: NDArray[np.float32], asked: ClusterParams, say: Progress) -> Clustering:
+@dataclass(frozen=True)
+class _Rows:
+    """Which rows are clustered and which are noise from the start; int64, ascending."""
+
+    counted: NDArray[np.int64]
+    excluded: NDArray[np.int64]
+    zero: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, vectors: NDArray[np.float32], excluded: NDArray[np.bool_] | None) -> _Rows:
+        out = np.zeros(len(vectors), dtype=bool) if excluded is None else excluded
+        zero = ~out & ~vectors.any(axis=1)
+        return cls(np.flatnonzero(~out & ~zero), np.flatnonzero(out), np.flatnonzero(zero))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found of the rows that were clustered, in canonical order.
+
+    Attributes:
+        vectors: float32 (kept, d).
+        labels: int32 (kept,), equal for equal vectors; numbers without a gap.
+        count: how many clusters there are.
+        density: probabilities, scores and the tree.
+        xy: float32 (kept, 2), places on the map.
+    """
+
+    vectors: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    count: int
+    density: Density
+    xy: NDArray[np.float32]
+
+    def assign(self, queries: NDArray[np.float32], params: ClusterParams, **how: int) -> Assigned:
+        """What these rows say of others."""
+        return assign(
+            queries,
+            self.vectors,
+            self.labels,
+            self.density.probabilities,
+            self.density.outlier_scores,
+            self.xy,
+            seed=params.seed,
+            threads=params.threads,
+            **how,
+        )
+
+
+@dataclass(frozen=True)
+class _Result:
+    """Arrays of all n rows, filled in bit by bit; a row is noise at the origin until then."""
+
+    labels: NDArray[np.int32]
+    probabilities: NDArray[np.float32]
+    outliers: NDArray[np.float32]
+    places: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, n: int) -> _Result:
+        flat = np.zeros((2, n), dtype=np.float32)
+        places = np.zeros((n, 2), dtype=np.float32)
+        return cls(np.full(n, -1, dtype=np.int32), flat[0], flat[1], places)
+
+    def fill(self, rows: NDArray[np.int64], given: Assigned) -> None:
+        self.labels[rows], self.probabilities[rows] = given.labels, given.probabilities
+        self.outliers[rows], self.places[rows] = given.outlier_scores, given.xy
+
+
+def _cluster(
+    vectors: NDArray[np.float32], rows: _Rows, asked: ClusterParams, say: Progress
+) -> Clustering:
     n, dimensions = vectors.shape
-    limit = sample_rows(n, dimensions, asked.max_rows, asked.memory_mb)
-    params = asked.for_sample(n, limit)
+    counted = len(rows.counted)
+    limit = min(counted, sample_rows(n, dimensions, asked.max_rows, asked.memory_mb))
+    params = asked.for_sample(counted, limit)
     size = params.min_cluster_size or 5
     say("order")
     # As many copies as make a cluster, and fill each other's neighbour lists.
     cap = max(size, params.n_neighbors + 1, (params.min_samples or 5) + 1)
-    canonical = canonical_order(vectors, cap=cap)
+    canonical = canonical_order(vectors, cap, rows.counted)
     kept = min(len(canonical.kept), limit)
-    chosen = vectors[canonical.kept[:kept]]
-    if kept < max(2 * size, 4) or canonical.distinct < 2:
-        density, xy = no_clusters(kept), np.zeros((kept, 2), dtype=np.float32)
-    else:
-        density, xy = _coordinates(chosen, canonical.kept_hashes[:kept], params, say)
-    kept_labels, count = density.labels, int(density.labels.max(initial=-1)) + 1
-    best = _best_copies(canonical, kept, kept_labels, density.probabilities)
+    found, best = _found(vectors, canonical, kept, params, say)
+    result = _Result.of(n)
     spokesman = best[canonical.group]
     known = spokesman >= 0
-    labels = np.where(known, kept_labels[spokesman], -1).astype(np.int32)
-    probabilities = np.where(known, density.probabilities[spokesman], 0).astype(np.float32)
-    outliers = np.where(known, density.outlier_scores[spokesman], 0).astype(np.float32)
-    places = np.where(known[:, None], xy[spokesman], 0).astype(np.float32)
-    rest = np.flatnonzero(~known)
+    spokesman, speaking = spokesman[known], rows.counted[known]
+    said = Assigned(
+        found.labels[spokesman],
+        found.density.probabilities[spokesman],
+        found.density.outlier_scores[spokesman],
+        found.xy[spokesman],
+    )
+    result.fill(speaking, said)
+    rest = rows.counted[~known]
     if len(rest):
         say("assignment")
-        for start in range(0, len(rest), ASSIGN_CHUNK):
-            rows = rest[start : start + ASSIGN_CHUNK]
-            given = assign(
-                vectors[rows],
-                chosen,
-                kept_labels,
-                density.probabilities,
-                density.outlier_scores,
-                xy,
-                seed=params.seed,
-                threads=params.threads,
-            )
-            labels[rows], probabilities[rows] = given.labels, given.probabilities
-            outliers[rows], places[rows] = given.outlier_scores, given.xy
+    for start in range(0, len(rest), ASSIGN_CHUNK):
+        part = rest[start : start + ASSIGN_CHUNK]
+        result.fill(part, found.assign(vectors[part], params))
+    if kept:
+        _place(result, vectors, rows.excluded, found, params)
     say("themes")
-    rank = _rank(labels, canonical.group, count)
-    labels, kept_labels = rank[labels], rank[kept_labels]
-    middles = centroids(chosen, kept_labels, count)
-    sizes = np.bincount(labels[labels >= 0], minlength=count)
-    themes = cluster_themes(density.linkage, kept_labels, sizes, middles, size)
+    rank = _rank(result.labels[rows.counted], canonical.group, found.count)
+    labels, kept_labels = rank[result.labels], rank[found.labels]
+    middles = centroids(found.vectors, kept_labels, found.count)
+    sizes = np.bincount(labels[labels >= 0], minlength=found.count)
+    themes = cluster_themes(found.density.linkage, kept_labels, sizes, middles, size)
+    noise = int((labels[rows.counted] < 0).sum())
     return Clustering(
         labels=labels,
-        probabilities=probabilities,
-        outlier_scores=outliers,
+        probabilities=result.probabilities,
+        outlier_scores=result.outliers,
         themes=np.append(themes, np.int32(-1))[labels].astype(np.int32),
-        x=np.ascontiguousarray(places[:, 0]),
-        y=np.ascontiguousarray(places[:, 1]),
+        x=np.ascontiguousarray(result.places[:, 0]),
+        y=np.ascontiguousarray(result.places[:, 1]),
         cluster_themes=themes,
         centroids=middles,
         info={
             "rows": n,
-            "clusters": count,
+            "clusters": found.count,
             "themes": int(themes.max(initial=-1)) + 1,
-            "noise_share": float((labels < 0).mean()) if n else 0.0,
+            "noise_share": noise / counted if counted else 0.0,
+            "noise_rows": {
+                "in no cluster": noise,
+                "placeholder": len(rows.excluded),
+                "zero vector": len(rows.zero),
+            },
             "distinct_vectors": canonical.distinct,
             "clustered_rows": kept,
             "assigned_share": len(rest) / n if n else 0.0,
@@ -230,3 +303,39 @@ def _cluster(vectors: NDArray[np.float32], asked: ClusterParams, say: Progress) 
             "fingerprint": asked.fingerprint,
         },
     )
+
+
+def _found(
+    vectors: NDArray[np.float32],
+    canonical: Canonical,
+    kept: int,
+    params: ClusterParams,
+    say: Progress,
+) -> tuple[_Found, NDArray[np.int64]]:
+    """The clusters of the kept rows, and which of them speaks for each distinct vector."""
+    chosen = vectors[canonical.kept[:kept]]
+    if kept < max(2 * (params.min_cluster_size or 5), 4) or canonical.distinct < 2:
+        density, xy = no_clusters(kept), np.zeros((kept, 2), dtype=np.float32)
+    else:
+        density, xy = _coordinates(chosen, canonical.kept_hashes[:kept], params, say)
+    best = _best_copies(canonical, kept, density.labels, density.probabilities)
+    # Copies of a vector have one label: that may empty a cluster, whose number is given again.
+    labels = density.labels[best[canonical.kept_group[:kept]]]
+    numbers = np.unique(labels[labels >= 0])
+    labels = np.where(labels >= 0, np.searchsorted(numbers, labels), -1).astype(np.int32)
+    return _Found(chosen, labels, len(numbers), density, xy), best
+
+
+def _place(
+    result: _Result,
+    vectors: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    found: _Found,
+    params: ClusterParams,
+) -> None:
+    """Places on the map for rows that are noise from the start: where what is like them lies."""
+    if not len(rows):
+        return
+    canonical = canonical_order(vectors, 1, rows)
+    places = found.assign(vectors[canonical.kept], params, exact_rows=len(found.vectors)).xy
+    result.places[rows] = places[canonical.group]

@@ -34,6 +34,7 @@ class ClusterParams:
         noise_level: evoc's node-embedding noise level, 0 (cluster more) to 1 (drop more).
         seed: seed of everything random.
         max_rows: rows clustered at the most; above, a sample is clustered, the rest assigned.
+        placeholders: texts in lower case that stand for no text: their rows are noise.
         memory_mb: memory a clustering may use before it works on a sample, MiB.
         threads: compute threads; not part of the fingerprint, since labels do not depend on it.
     """
@@ -47,6 +48,7 @@ class ClusterParams:
     noise_level: float = 0.1
     seed: int = 42
     max_rows: int = 50_000
+    placeholders: tuple[str, ...] = ("[deleted]", "[removed]")
     memory_mb: int = 6_000
     threads: int | None = None
 
@@ -62,6 +64,7 @@ class ClusterParams:
             selection=settings.selection_method,
             seed=settings.seed,
             max_rows=settings.cluster_rows,
+            placeholders=_words(settings.placeholders),
             memory_mb=settings.cluster_memory_mb,
             threads=settings.threads,
         )
@@ -111,3 +114,8 @@ class ClusterParams:
         del fields["threads"], fields["memory_mb"]
         text = json.dumps({"format": FORMAT, **fields}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _words(listed: str) -> tuple[str, ...]:
+    """A comma-separated list, as texts are compared: trimmed, in lower case, in order."""
+    return tuple(sorted({word.strip().casefold() for word in listed.split(",")} - {""}))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reddit_assets.engines.clustering.neighbors import nearest
+from reddit_assets.engines.clustering.neighbors import EXACT_ROWS, nearest
 
 __all__ = ["Assigned", "assign", "sample_rows"]
 
@@ -58,6 +58,7 @@ def assign(
     *,
     seed: int,
     threads: int | None,
+    exact_rows: int = EXACT_ROWS,
 ) -> Assigned:
     """Label query rows by a vote of their nearest sampled rows, weighted by similarity.
 
@@ -65,9 +66,10 @@ def assign(
         queries: float32 (q, d), unit rows.
         base: float32 (n, d), unit rows that have labels.
         labels, probabilities, outlier_scores, xy: of the base rows.
+        exact_rows: base rows up to which all of them are looked at.
     """
     k = min(VOTERS, len(base))
-    indices, sims = nearest(queries, base, k, seed=seed, threads=threads)
+    indices, sims = nearest(queries, base, k, seed=seed, threads=threads, exact_rows=exact_rows)
     found = indices >= 0
     indices = np.where(found, indices, 0)
     weights = np.where(found, np.clip(sims, 1e-6, None), 0.0).astype(np.float32)
