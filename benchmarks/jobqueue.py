@@ -20,6 +20,7 @@ import psutil
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.engines.host import cpu_name
 from reddit_assets.ledger.connection import connect
+from reddit_assets.ledger.intake import Intake, line_of_job
 from reddit_assets.ledger.job import Job, Kind, Result
 from reddit_assets.ledger.outbox import Outbox
 from reddit_assets.ledger.queue import JobQueue
@@ -40,7 +41,8 @@ def measure(url: str, count: int) -> list[dict[str, object]]:
     client = connect(Settings(redis_url=url))
     queue = JobQueue(client, Kind.EMBED)
     jobs = [Job(Kind.EMBED, f"{n % 256:02x}/Sub{n % 5000}/c_{n}", "100-1") for n in range(count)]
-    payloads = [job.payload(LAYOUT, "0123456789abcdef") for job in jobs]
+    payloads = [line_of_job(LAYOUT, job.kind, job.key, "0123456789abcdef") for job in jobs]
+    intake = Intake(queue, LAYOUT)
 
     def push() -> None:
         for start in range(0, count, 1000):
@@ -54,7 +56,7 @@ def measure(url: str, count: int) -> list[dict[str, object]]:
             pass
 
     def work(per_claim: int) -> None:
-        while claims := queue.claim("bench", per_claim, 60):
+        while claims := intake.claim("bench", per_claim, 60, alone=True).claims:
             for claim in claims:
                 result = Result(claim.id, "embeddings", claim.key, data_version="v")
                 assert queue.acknowledge(claim, result, rows=1)

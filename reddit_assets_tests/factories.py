@@ -17,6 +17,9 @@ from reddit_assets.corpus.provenance import (
     ModelIdentity,
     SourceIdentity,
 )
+from reddit_assets.ledger.intake import Intake
+from reddit_assets.ledger.job import Claim
+from reddit_assets.ledger.queue import JobQueue
 
 MODEL = ModelIdentity(
     name="test-model", fingerprint="feed", dimension=4, max_tokens=256, pooling="mean"
@@ -74,3 +77,13 @@ def write_embedding(layout: Layout, key: str, *, model: ModelIdentity = MODEL) -
     }
     pq.write_table(table.replace_schema_metadata(metadata), path)
     return path
+
+
+def claim_jobs(
+    queue: JobQueue, worker: str, count: int, lease_seconds: float, *, alone: bool = True
+) -> list[Claim] | None:
+    """Claims as a worker gets them, its trees being below /data; ``None`` while paused."""
+    claimed = Intake(queue, Layout.of(Path("/data"))).claim(
+        worker, count, lease_seconds, alone=alone
+    )
+    return None if claimed.paused else claimed.claims

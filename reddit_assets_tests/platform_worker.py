@@ -33,6 +33,7 @@ from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Claim, Kind, Result
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
+from reddit_assets_tests.factories import claim_jobs
 
 MODEL = ModelIdentity(name="tiny", fingerprint="m1", dimension=2, max_tokens=256, pooling="mean")
 
@@ -78,7 +79,7 @@ class FakeWorker(threading.Thread):
             worked = False
             if not self.hold.is_set():
                 for queue in self.queues:
-                    for claim in queue.claim("fake", 1, 60.0) or []:
+                    for claim in claim_jobs(queue, "fake", 1, 60.0) or []:
                         self.work(queue, claim)
                         worked = True
             if not worked:
@@ -149,8 +150,7 @@ class FakeWorker(threading.Thread):
 
     def cluster(self, claim: Claim) -> tuple[Result, list[tuple[Path, Path]]]:
         scanner = Scanner(self.layout, ScanOptions(settle_seconds=0))
-        excluded = set(claim.job.get("excluded", []))
-        keys = [f.key for f in scanner.subreddit(claim.key).files if f.key not in excluded]
+        keys = [f.key for f in scanner.subreddit(claim.key).files]
         try:
             inputs = dict(zip(keys, cluster_inputs(self.layout, keys), strict=True))
         except FileNotFoundError as error:
@@ -171,7 +171,6 @@ class FakeWorker(threading.Thread):
             inputs=versions,
             inputs_hash=set_hash(versions),
             inputs_stamp=set_hash({key: file.stamp for key, file in inputs.items()}),
-            excluded=sorted(excluded),
             settings_fingerprint=fingerprint,
             summary=summary,
             job_id=claim.id,

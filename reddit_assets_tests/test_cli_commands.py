@@ -19,6 +19,7 @@ from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings, load_settings
+from reddit_assets_tests.factories import claim_jobs
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def queue_of(kind: Kind) -> JobQueue:
 def bury(key: str) -> None:
     """Makes the claimed job of ``key`` a dead letter."""
     queue = queue_of(Kind.EMBED)
-    for claim in queue.claim("tester", 10, 60.0) or []:
+    for claim in claim_jobs(queue, "tester", 10, 60.0) or []:
         if claim.key == key:
             failure = Failure("The file is torn.", "Write it anew.", "BadFileError", True)
             assert queue.fail(claim, failure, max_attempts=3, retry_seconds=1.0) == "dead"
@@ -195,8 +196,8 @@ def test_pause_holds_the_kinds_that_are_named(root: Path, capsys: pytest.Capture
     run(["scan"])
     assert run(["pause", "--kind", "embed"]) == 0
     # Then nothing is claimed there, and the queue says so
-    assert queue_of(Kind.EMBED).claim("tester", 1, 10.0) is None
-    assert queue_of(Kind.CLUSTER).claim("tester", 1, 10.0) == []
+    assert claim_jobs(queue_of(Kind.EMBED), "tester", 1, 10.0) is None
+    assert claim_jobs(queue_of(Kind.CLUSTER), "tester", 1, 10.0) == []
     capsys.readouterr()
     assert run(["queue", "--json"]) == 0
     counts = json.loads(capsys.readouterr().out)
@@ -204,7 +205,7 @@ def test_pause_holds_the_kinds_that_are_named(root: Path, capsys: pytest.Capture
     assert counts["embed"]["queued"] == 3
     # If it is resumed, Then claiming goes on
     assert run(["resume"]) == 0
-    assert len(queue_of(Kind.EMBED).claim("tester", 1, 10.0) or []) == 1
+    assert len(claim_jobs(queue_of(Kind.EMBED), "tester", 1, 10.0) or []) == 1
 
 
 def test_model_show_and_set(root: Path, capsys: pytest.CaptureFixture[str]):

@@ -26,6 +26,7 @@ from reddit_assets.ledger.outbox import Outbox
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.servers import ValkeyServer
 from reddit_assets.settings import Settings
+from reddit_assets_tests.factories import claim_jobs
 
 LAYOUT = Layout.of(Path("/data"))
 KEYS = [f"as/A/{number}" for number in range(4)]
@@ -94,7 +95,7 @@ class QueueMachine(RuleBasedStateMachine):
     # --- workers -------------------------------------------------------------------------
     @rule(target=claims, count=st.integers(1, 3))
     def claim(self, count: int):
-        return multiple(*(self.queue.claim("w", count, 3600) or []))
+        return multiple(*(claim_jobs(self.queue, "w", count, 3600) or []))
 
     @rule(claim=claims, started=st.booleans())
     def renew(self, claim: Claim, started: bool) -> None:
@@ -128,12 +129,12 @@ class QueueMachine(RuleBasedStateMachine):
     def lease_expires(self, claim: Claim) -> None:
         """The worker is silent for too long; it may wake up later: the claim stays in hand."""
         self.queue.renew("w", [(claim, True)], 0)
-        self.queue.reap(max_recoveries=3)
+        self.queue.reap(retry_seconds=0)
         self.done_tokens.add(claim.token)
 
     @rule()
     def reap(self) -> None:
-        self.queue.reap(max_recoveries=3)
+        self.queue.reap(retry_seconds=0)
 
     # --- operators and faults ------------------------------------------------------------
     @rule()
@@ -194,7 +195,7 @@ class QueueMachine(RuleBasedStateMachine):
         for key in self.client.zrange(f"{p}queued", 0, -1):
             lane, job_id = self.client.hmget(f"{p}job:{key}", "lane", "id")
             name = "phase4_todo_queue" if lane == "public" else f"{p}lane:{lane}"
-            copies = [c for c in self.client.lrange(name, 0, -1) if f'"id": "{job_id}"' in c]
+            copies = [c for c in self.client.lrange(name, 0, -1) if job_id in c]
             assert len(copies) == 1, f"{key} has {len(copies)} copies in {lane}"
             if lane != "public":
                 assert self.client.zscore(f"{p}lanes", lane) is not None, "nobody looks there"

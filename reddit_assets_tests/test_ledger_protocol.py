@@ -12,12 +12,18 @@ from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import Failure
 from reddit_assets.ledger import waiters as runs
 from reddit_assets.ledger.connection import connect
+from reddit_assets.ledger.intake import Intake, repush, unlisted
 from reddit_assets.ledger.job import Claim, Job, Kind, Lane, Result
 from reddit_assets.ledger.outbox import Outbox
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
+from reddit_assets_tests.factories import claim_jobs
 
 LAYOUT = Layout.of(Path("/data"))
+PATHS = {
+    "input_path": "/data/chains/as/A/1.parquet",
+    "output_path": "/data/embeddings/as/A/1.parquet",
+}
 
 
 @pytest.fixture
@@ -30,7 +36,7 @@ def jobs(*names: str, stamp: str = "1-1", force: bool = False) -> list[Job]:
 
 
 def claim_one(queue: JobQueue, worker: str = "w", lease: float = 30) -> Claim:
-    claims = queue.claim(worker, 1, lease)
+    claims = claim_jobs(queue, worker, 1, lease)
     assert claims, "nothing to claim"
     return claims[0]
 
@@ -57,20 +63,21 @@ def test_a_job_is_queued_once_and_plain_consumers_can_read_it(queue: JobQueue) -
 def test_names_that_are_not_utf8_pass_through_the_queue(queue: JobQueue) -> None:
     # Given a foreign job whose path is not UTF-8, and an error that names it:
     queue.client.rpush("phase4_todo_queue", b'{"input_path": "/data/chains/a/\xff/c.parquet"}')
-    claim = claim_one(queue)
-    assert claim.job["input_path"] == "/data/chains/a/\udcff/c.parquet"
-    failure = Failure.of(OSError(f"cannot open {claim.job['input_path']}"))
-    queue.fail(claim, failure, max_attempts=1, retry_seconds=0)
-    # Then the dead letter tells it in text that everybody can store.
-    (letter,) = queue.dead_letters()
-    assert "cannot open /data/chains/a/\\udcff/c.parquet" in letter.error
-    letter.error.encode()
+    assert claim_jobs(queue, "w", 1, 30) == []
+    queue.enqueue(jobs("1"), LAYOUT)
+    failure = Failure.of(OSError("cannot open /data/chains/a/\udcff/c.parquet"))
+    queue.fail(claim_one(queue), failure, max_attempts=1, retry_seconds=0)
+    # Then the dead letters tell it in text that everybody can store.
+    refused, failed = queue.dead_letters()
+    assert "/data/chains/a/\\udcff/c.parquet" in refused.error
+    assert "cannot open /data/chains/a/\\udcff/c.parquet" in failed.error
+    (refused.error + failed.error).encode()
     assert Result.from_json(Result("j", "a", "p", error="\udcff").to_json()).error == "\udcff"
 
 
 def test_jobs_are_taken_in_the_order_they_were_queued(queue: JobQueue) -> None:
     queue.enqueue(jobs("1", "2", "3"), LAYOUT)
-    claims = queue.claim("w", 2, 30)
+    claims = claim_jobs(queue, "w", 2, 30)
     assert [claim.key for claim in claims or []] == ["as/A/1", "as/A/2"]
     assert queue.counts().leased == 2
     assert queue.counts().queued == 1
@@ -80,6 +87,8 @@ def test_acknowledging_reports_once_and_empties_the_ledger(queue: JobQueue) -> N
     queue.enqueue(jobs("1"), LAYOUT)
     claim = claim_one(queue)
     assert queue.acknowledge(claim, result_of(claim), rows=5, tokens=50, seconds=1.5)
+    assert queue.acknowledge(claim, result_of(claim)), "sent again: the same answer"
+    assert claim_jobs(queue, "w", 1, 30) == []
     assert not queue.acknowledge(claim, result_of(claim)), "a token ends with its job"
     counts = queue.counts()
     assert (counts.leased, counts.queued, counts.outbox) == (0, 0, 1)
@@ -110,10 +119,10 @@ def test_a_frozen_worker_loses_its_job_to_another(queue: JobQueue) -> None:
     frozen = claim_one(queue, "frozen", lease=0.05)
     queue.renew("frozen", [(frozen, True)], 0.05)
     time.sleep(0.1)
-    (reaped,) = queue.reap(max_recoveries=3)
-    assert (reaped.key, reaped.worker, reaped.dead) == ("as/A/1", "frozen", False)
+    (reaped,) = queue.reap(retry_seconds=0)
+    assert (reaped.key, reaped.worker, reaped.outcome) == ("as/A/1", "frozen", "suspect")
     other = claim_one(queue, "other")
-    assert other.recoveries == 1
+    assert (other.evictions, other.crashes) == (1, 0)
     assert other.tombs == (frozen.token,)
     assert queue.renew("frozen", [(frozen, True)], 30) == {frozen.token}
     assert not queue.acknowledge(frozen, result_of(frozen))
@@ -121,31 +130,116 @@ def test_a_frozen_worker_loses_its_job_to_another(queue: JobQueue) -> None:
     assert queue.counts().outbox == 1
 
 
-def test_a_death_before_computing_is_no_recovery(queue: JobQueue) -> None:
+def test_a_death_before_computing_counts_for_nothing(queue: JobQueue) -> None:
     queue.enqueue(jobs("1"), LAYOUT)
     claim_one(queue, lease=0.02)
     time.sleep(0.05)
-    queue.reap(max_recoveries=1)
-    assert claim_one(queue).recoveries == 0
+    queue.reap(retry_seconds=0)
+    again = claim_one(queue)
+    assert (again.evictions, again.crashes, again.suspect) == (0, 0, False)
 
 
-def test_a_job_that_kills_its_workers_becomes_a_dead_letter(queue: JobQueue) -> None:
+def crash(queue: JobQueue, *started: Claim, limit: int = 2) -> list[str]:
+    failure = Failure("The process died.")
+    outcomes = queue.crashed([(claim, True) for claim in started], failure, max_crashes=limit)
+    return [outcomes[claim.token] for claim in started]
+
+
+def test_a_job_that_kills_its_process_alone_becomes_a_dead_letter(queue: JobQueue) -> None:
     queue.enqueue(jobs("1"), LAYOUT)
-    for _ in range(2):
-        claim = claim_one(queue, lease=0.02)
-        queue.renew("w", [(claim, True)], 0.02)
-        time.sleep(0.05)
-        queue.reap(max_recoveries=2)
+    assert crash(queue, claim_one(queue)) == ["suspect"]
+    again = claim_one(queue)
+    assert (again.crashes, again.suspect) == (1, True)
+    assert crash(queue, again) == ["dead"]
     (letter,) = queue.dead_letters()
-    assert letter.recoveries == 2
-    assert "died or hung" in letter.error
+    assert (letter.crashes, letter.error) == (2, "The process died.")
+
+
+def test_of_several_that_were_computed_none_is_blamed_and_each_runs_alone(queue: JobQueue) -> None:
+    # Given a process with two jobs in work and one that waits, and one job more in the queue:
+    queue.enqueue(jobs("1", "2", "waits", "queued"), LAYOUT)
+    claims = claim_jobs(queue, "w", 3, 30) or []
+    started = [(claim, claim.key != "as/A/waits") for claim in claims]
+    # If the process dies, again and again:
+    outcomes = queue.crashed(started, Failure("The process died."), max_crashes=1)
+    # Then nobody is dead, and whoever was in work waits until a worker has nothing else:
+    assert [outcomes[claim.token] for claim in claims] == ["suspect", "suspect", "queued"]
+    busy = Intake(queue, LAYOUT).claim("w", 5, 30, alone=False)
+    assert [claim.key for claim in busy.claims] == ["as/A/waits", "as/A/queued"]
+    assert busy.suspects
+    for _ in range(2):
+        (claim,) = claim_jobs(queue, "w", 5, 30) or []
+        assert (claim.suspect, claim.crashes) == (True, 0)
+    assert not Intake(queue, LAYOUT).claim("w", 5, 30, alone=True).suspects
+
+
+def evict(queue: JobQueue, retry_seconds: float) -> str:
+    claim = claim_one(queue)
+    queue.renew("w", [(claim, True)], 0)
+    (reaped,) = queue.reap(retry_seconds=retry_seconds)
+    return reaped.outcome
+
+
+def test_a_worker_that_vanishes_again_and_again_makes_no_dead_letter(queue: JobQueue) -> None:
+    queue.enqueue(jobs("1"), LAYOUT)
+    assert [evict(queue, 0.05) for _ in range(3)] == ["suspect", "suspect", "delayed"]
+    assert claim_jobs(queue, "w", 1, 30) == [], "it waits"
+    time.sleep(0.06)
+    queue.reap(retry_seconds=0.05)
+    assert evict(queue, 3600) == "delayed"
+    assert queue.counts().dead == 0
+    (due,) = dict(queue.client.zrange(f"{queue.prefix}delayed", 0, -1, withscores=True)).values()
+    assert 3500 < due / 1000 - time.time() <= 3600, "an hour at the most"
+
+
+def test_a_crash_loop_ends_though_the_job_is_wanted_again_each_time(queue: JobQueue) -> None:
+    # Given a job that kills its process, and a source that changes while it is computed:
+    runs.open_run(queue, "first", 30)
+    runs.open_run(queue, "second", 30)
+    queue.enqueue(jobs("1"), LAYOUT, run="first")
+    outcomes = []
+    for number in range(2):
+        claim = claim_one(queue)
+        again = jobs("1", stamp=f"new-{number}", force=True)
+        assert queue.enqueue(again, LAYOUT, run="second").anew == 1
+        outcomes += crash(queue, claim)
+    # Then it ends as a dead letter of the newest source, and both runs know.
+    assert outcomes == ["suspect", "dead"]
+    (letter,) = queue.dead_letters()
+    assert letter.stamp == "new-1"
+    for run in ("first", "second"):
+        ((_, result),) = runs.collect(queue, run, block_seconds=0)
+        assert (result.ok, result.error) == (False, "The process died.")
+
+
+def test_attempts_are_kept_when_the_same_input_is_wanted_again(queue: JobQueue) -> None:
+    runs.open_run(queue, "r", 30)
+    queue.enqueue(jobs("1"), LAYOUT)
+    claim = claim_one(queue)
+    queue.enqueue(jobs("1", force=True), LAYOUT, run="r")
+    assert fail(queue, claim) == "queued"
+    claim = claim_one(queue)
+    assert claim.attempts == 1
+    queue.enqueue(jobs("1", stamp="other"), LAYOUT)
+    assert fail(queue, claim) == "queued"
+    assert claim_one(queue).attempts == 0, "another input"
+
+
+def test_a_success_forgives_crashes(queue: JobQueue) -> None:
+    queue.enqueue(jobs("1"), LAYOUT)
+    crash(queue, claim_one(queue))
+    claim = claim_one(queue)
+    queue.enqueue(jobs("1", stamp="2-2"), LAYOUT)
+    assert queue.acknowledge(claim, result_of(claim))
+    again = claim_one(queue)
+    assert (again.crashes, again.suspect) == (0, False)
 
 
 def test_failures_wait_longer_each_time_and_end_as_a_dead_letter(queue: JobQueue) -> None:
     queue.enqueue(jobs("1"), LAYOUT)
     assert fail(queue, claim_one(queue), attempts=2) == "delayed"
-    assert queue.claim("w", 1, 30) == []
-    queue.reap(max_recoveries=3)
+    assert claim_jobs(queue, "w", 1, 30) == []
+    queue.reap(retry_seconds=0)
     again = claim_one(queue)
     assert again.attempts == 1
     assert fail(queue, again, attempts=2) == "dead"
@@ -156,7 +250,7 @@ def test_failures_wait_longer_each_time_and_end_as_a_dead_letter(queue: JobQueue
 
 def test_retry_and_purge(queue: JobQueue) -> None:
     queue.enqueue(jobs("1", "2"), LAYOUT)
-    for claim in queue.claim("w", 2, 30) or []:
+    for claim in claim_jobs(queue, "w", 2, 30) or []:
         assert fail(queue, claim, permanent=True) == "dead"
     assert queue.retry(["as/A/1", "as/A/unknown"]) == 1
     assert queue.purge(["as/A/2"]) == 1
@@ -172,7 +266,7 @@ def test_two_runs_and_a_scan_share_one_computation(queue: JobQueue) -> None:
         assert queue.enqueue(jobs("1", force=True), LAYOUT, run=run).superseded == 1
     claim = claim_one(queue)
     assert claim.force
-    assert queue.claim("w", 5, 30) == [], "superseded copies are discarded"
+    assert claim_jobs(queue, "w", 5, 30) == [], "superseded copies are discarded"
     queue.acknowledge(claim, result_of(claim))
     for run in ("a", "b"):
         ((entry, result),) = runs.collect(queue, run, block_seconds=0)
@@ -204,7 +298,7 @@ def test_cancelling_a_run_leaves_the_others_served(queue: JobQueue) -> None:
     queue.enqueue(jobs("both"), LAYOUT, run="b")
     withdrawn = runs.withdraw(queue, "a")
     assert (withdrawn.withdrawn, withdrawn.kept) == (1, 2)
-    claims = queue.claim("w", 5, 30) or []
+    claims = claim_jobs(queue, "w", 5, 30) or []
     assert sorted(claim.key for claim in claims) == ["as/A/both", "as/A/scanned"]
     for claim in claims:
         queue.acknowledge(claim, result_of(claim))
@@ -239,7 +333,7 @@ def test_a_backfill_does_not_starve_other_work(queue: JobQueue) -> None:
     queue.enqueue(jobs(*(f"big{i}" for i in range(50))), LAYOUT, run="big")
     queue.enqueue(jobs(*(f"small{i}" for i in range(5))), LAYOUT)
     queue.enqueue(jobs("now"), LAYOUT, urgent=True)
-    order = [claim.key.removeprefix("as/A/") for claim in queue.claim("w", 11, 30) or []]
+    order = [claim.key.removeprefix("as/A/") for claim in claim_jobs(queue, "w", 11, 30) or []]
     assert order[0] == "now"
     assert sum(name.startswith("small") for name in order) == 5
 
@@ -249,14 +343,14 @@ def test_release_gives_back_to_the_head_without_counting(queue: JobQueue) -> Non
     first = claim_one(queue)
     assert queue.release([first]) == 1
     again = claim_one(queue)
-    assert (again.key, again.attempts, again.recoveries) == ("as/A/1", 0, 0)
+    assert (again.key, again.attempts, again.crashes) == ("as/A/1", 0, 0)
     assert again.tombs == (first.token,)
 
 
 def test_nothing_is_claimed_while_paused(queue: JobQueue) -> None:
     queue.enqueue(jobs("1"), LAYOUT)
     queue.pause()
-    assert queue.claim("w", 1, 30) is None
+    assert claim_jobs(queue, "w", 1, 30) is None
     queue.resume()
     assert claim_one(queue)
 
@@ -272,7 +366,7 @@ def test_nothing_is_claimed_while_paused(queue: JobQueue) -> None:
 )
 def test_what_is_no_job_dies_at_once(queue: JobQueue, payload: str, why: str) -> None:
     queue.client.rpush("phase4_todo_queue", payload)
-    assert queue.claim("w", 1, 30) == []
+    assert claim_jobs(queue, "w", 1, 30) == []
     (letter,) = queue.dead_letters()
     assert why in letter.error
     assert len(letter.payload) <= 2000
@@ -285,40 +379,36 @@ def test_a_foreign_job_takes_over_the_queued_one(queue: JobQueue) -> None:
         "phase4_todo_queue",
         json.dumps(
             {
-                "input_path": "/data/chains/as/A/1.parquet",
-                "output_path": "/data/embeddings/as/A/1.parquet",
+                **PATHS,
                 "note": "unknown keys are ignored",
             }
         ),
     )
-    foreign = claim_one(queue)
-    assert foreign.foreign
-    claim = queue.adopt(foreign, LAYOUT.embed_key_of_job(foreign.job), "1-1")
-    assert claim is not None
+    claim = claim_one(queue)
     assert claim.key == "as/A/1"
-    assert queue.claim("w", 5, 30) == [], "our own copy is superseded"
+    assert claim_jobs(queue, "w", 5, 30) == [], "our own copy is superseded"
     assert queue.acknowledge(claim, result_of(claim))
     assert queue.client.keys("*job:*") == []
 
 
 def test_a_foreign_copy_of_a_job_in_work_is_dropped(queue: JobQueue) -> None:
     queue.enqueue(jobs("1"), LAYOUT)
-    mine = claim_one(queue)
-    queue.client.rpush("phase4_todo_queue", '{"input_path": "x", "output_path": "y"}')
-    foreign = claim_one(queue)
-    assert queue.adopt(foreign, mine.key, "1-1") is None
-    assert queue.counts().leased == 1
+    assert claim_one(queue).key == "as/A/1"
+    queue.client.rpush("phase4_todo_queue", json.dumps(PATHS))
+    assert claim_jobs(queue, "w", 1, 30) == []
+    counts = queue.counts()
+    assert (counts.leased, counts.dead, counts.totals["discarded"]) == (1, 0, 1)
 
 
 def test_what_a_plain_consumer_lost_is_found_and_pushed_again(queue: JobQueue) -> None:
     queue.enqueue(jobs("made", "lost", "listed"), LAYOUT)
     for _ in range(2):
         queue.client.blpop("phase4_todo_queue", timeout=1)
-    found = queue.unlisted(0)
+    found = unlisted(queue, 0)
     assert set(found) == {"as/A/made", "as/A/lost"}
     assert queue.close({"as/A/made": found["as/A/made"]}) == 1
-    assert queue.repush({"as/A/lost": found["as/A/lost"]}) == 1
-    claims = queue.claim("w", 5, 30) or []
+    assert repush(queue, {"as/A/lost": found["as/A/lost"]}) == 1
+    claims = claim_jobs(queue, "w", 5, 30) or []
     assert sorted(claim.key for claim in claims) == ["as/A/listed", "as/A/lost"]
 
 
@@ -338,7 +428,7 @@ def test_one_worker_leads_the_reaping(queue: JobQueue) -> None:
 
 def test_a_worker_can_be_seen_until_it_leaves(queue: JobQueue) -> None:
     queue.announce("w", {"host": "h", "backend": "onnx"}, 30)
-    queue.claim("w", 1, 30)
+    claim_jobs(queue, "w", 1, 30)
     assert queue.workers() == {"w": {"host": "h", "backend": "onnx"}}
     queue.leave("w")
     assert queue.workers() == {}

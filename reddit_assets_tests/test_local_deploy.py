@@ -18,6 +18,7 @@ import yaml
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import Failure, QueueUnavailableError
 from reddit_assets.ledger.connection import connect
+from reddit_assets.ledger.intake import unlisted
 from reddit_assets.ledger.job import Job, Kind, Lane, Result
 from reddit_assets.ledger.outbox import Outbox
 from reddit_assets.ledger.queue import JobQueue
@@ -25,6 +26,7 @@ from reddit_assets.ledger.waiters import collect, expired_runs, open_run, record
 from reddit_assets.local.instance import Page
 from reddit_assets.local.servers import ValkeyServer, free_port
 from reddit_assets.settings import load_settings
+from reddit_assets_tests.factories import claim_jobs
 from reddit_assets_tests.platform_stack import wait_for
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -55,7 +57,7 @@ def test_the_documented_account_can_do_all_work(protected: ValkeyServer, tmp_pat
     queue.enqueue([Job(Kind.EMBED, "as/sub/c_9", "1-1")], layout, lane=Lane.STALE)
     queue.announce("w1", {"host": "h"}, 60.0)
     assert queue.lead("w1", 10.0)
-    claims = queue.claim("w1", 5, 60.0)
+    claims = claim_jobs(queue, "w1", 5, 60.0)
     assert claims is not None
     assert len(claims) == 5
     queue.renew("w1", [(claim, True) for claim in claims], 60.0)
@@ -65,14 +67,14 @@ def test_the_documented_account_can_do_all_work(protected: ValkeyServer, tmp_pat
     failure = Failure("torn", "", "BadFileError", True)
     assert queue.fail(claims[2], failure, max_attempts=1, retry_seconds=1.0) == "dead"
     queue.release(claims[3:4])
-    queue.reap(max_recoveries=3)
+    queue.reap(retry_seconds=0)
     queue.counts()
     queue.workers()
     assert len(queue.dead_letters()) == 1
     queue.retry(queue.dead_keys())
     queue.pause()
     queue.resume()
-    queue.close(queue.unlisted(0))
+    queue.close(unlisted(queue, 0))
     found = collect(queue, "run-1", block_seconds=0.01)
     recorded(queue, "run-1", [entry for entry, _ in found])
     withdraw(queue, "run-1")

@@ -24,6 +24,7 @@ from reddit_assets.local.state import StateDir, default_state_dir
 from reddit_assets.local.supervisor import Supervisor, end_together
 from reddit_assets.settings import Settings, load_settings
 from reddit_assets.workspace import Workspace
+from reddit_assets_tests.factories import claim_jobs
 
 NAP = "import time; time.sleep(300)"
 
@@ -267,7 +268,7 @@ def test_done_needs_the_disk_the_queue_and_dagster(tmp_path: Path, valkey_url: s
     assert not state.settled
     assert queues[Kind.EMBED].counts().queued == 1
     # If the job dies, Then nothing more will change by itself, and the letter is named
-    (claim,) = queues[Kind.EMBED].claim("w", 1, 60.0) or []
+    (claim,) = claim_jobs(queues[Kind.EMBED], "w", 1, 60.0) or []
     failure = Failure("torn", "", "BadFileError", True)
     queues[Kind.EMBED].fail(claim, failure, max_attempts=1, retry_seconds=1.0)
     queues[Kind.EMBED].client.delete("{phase4_todo_queue}:outbox")

@@ -40,6 +40,7 @@ from reddit_assets.platform.services.watchdog import bury_dead_runs
 from reddit_assets.platform.telling import TickError
 from reddit_assets.settings import Settings
 from reddit_assets.workspace import Workspace
+from reddit_assets_tests.factories import claim_jobs
 from reddit_assets_tests.platform_stack import wait_for
 from reddit_assets_tests.platform_worker import FakeWorker, age, write_chain
 
@@ -131,7 +132,7 @@ def test_an_interrupted_run_leaves_no_job_and_loses_no_result(
 
     def one() -> None:
         wait_for(lambda: queue.counts().queued == 3, 10, "queued")
-        for claim in queue.claim("fake", 1, 60.0) or []:
+        for claim in claim_jobs(queue, "fake", 1, 60.0) or []:
             worker.work(queue, claim)
 
     threading.Thread(target=one, daemon=True).start()
@@ -255,7 +256,7 @@ def test_a_worker_with_other_settings_does_not_send_clusters_in_circles(
     for kind, key in ((Kind.EMBED, TEA[0]), (Kind.CLUSTER, "as/Tea")):
         queue = workspace.queues[kind]
         queue.enqueue([Job(kind, key, "s")], workspace.layout)
-        for claim in queue.claim("fake", 1, 60.0) or []:
+        for claim in claim_jobs(queue, "fake", 1, 60.0) or []:
             worker.work(queue, claim)
     other = Workspace.load(workspace.settings.model_copy(update={"seed": 7}))
     # If the settings are wanted since then, then it is queued;
@@ -263,7 +264,7 @@ def test_a_worker_with_other_settings_does_not_send_clusters_in_circles(
     assert "Jobs: 1 queued." in told
     # if that worker makes it once more, then it is not queued again, and the tick says why.
     queue = workspace.queues[Kind.CLUSTER]
-    for claim in queue.claim("fake", 1, 60.0) or []:
+    for claim in claim_jobs(queue, "fake", 1, 60.0) or []:
         worker.work(queue, claim)
     told, _ = discovery.make_ready(other, instance, discovery.Cursor())
     assert any("give it the same settings" in sentence for sentence in told)
@@ -292,7 +293,7 @@ def test_reconciliation_reports_what_dagster_lacks_once(
     for key in TEA:
         write_chain(workspace.layout, key)
     queue.enqueue([Job(Kind.EMBED, key, "s") for key in TEA[:2]], workspace.layout)
-    for claim in queue.claim("fake", 2, 60.0) or []:
+    for claim in claim_jobs(queue, "fake", 2, 60.0) or []:
         worker.work(queue, claim)
     adopted = workspace.layout.embedding_path(TEA[2])
     pq.write_table(pa.table({"body": ["a"], "emb_000": [0.6], "emb_001": [0.8]}), adopted)
@@ -320,9 +321,9 @@ def test_pause_and_resume_are_jobs(
     monkeypatch.setenv("REDIS_URL", workspace.settings.require_redis_url())
     pause, resume, _ = make_steering_jobs()
     assert pause.execute_in_process(instance=instance).success
-    assert all(queue.claim("fake", 1, 1.0) is None for queue in workspace.queues.values())
+    assert all(claim_jobs(queue, "fake", 1, 1.0) is None for queue in workspace.queues.values())
     assert resume.execute_in_process(instance=instance).success
-    assert all(queue.claim("fake", 1, 1.0) is not None for queue in workspace.queues.values())
+    assert all(claim_jobs(queue, "fake", 1, 1.0) is not None for queue in workspace.queues.values())
 
 
 # --- checks ------------------------------------------------------------------------------
@@ -342,7 +343,7 @@ def test_the_check_of_embeddings_sees_what_is_wrong(
     write_chain(workspace.layout, TEA[0])
     queue = workspace.queues[Kind.EMBED]
     queue.enqueue([Job(Kind.EMBED, TEA[0], "s")], workspace.layout)
-    for claim in queue.claim("fake", 1, 60.0) or []:
+    for claim in claim_jobs(queue, "fake", 1, 60.0) or []:
         worker.work(queue, claim)
     path = workspace.layout.embedding_path(TEA[0])
     table = pq.read_table(path)
@@ -366,7 +367,7 @@ def test_the_check_of_conformance_judges_by_provenance(
     for key in TEA[:2]:
         write_chain(workspace.layout, key)
     queue.enqueue([Job(Kind.EMBED, key, "s") for key in TEA[:2]], workspace.layout)
-    for claim in queue.claim("fake", 2, 60.0) or []:
+    for claim in claim_jobs(queue, "fake", 2, 60.0) or []:
         worker.work(queue, claim)
     path = workspace.layout.embedding_path(TEA[1])
     table = pq.read_table(path)

@@ -19,6 +19,7 @@ from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.platform.reporting.assets import asset_path
 from reddit_assets.platform.reporting.rest import RestReporter, RestSink
 from reddit_assets.settings import Settings
+from reddit_assets_tests.factories import claim_jobs
 
 FILES = [f"as/A/c_{number:02}" for number in range(50)]
 
@@ -39,7 +40,7 @@ def finish(stack: Stack, keys: list[str]) -> None:
     """Let a worker finish files without a run."""
     queue = stack.queues[Kind.EMBED]
     queue.enqueue([Job(Kind.EMBED, key, "1-1") for key in keys], stack.layout)
-    while claims := queue.claim("w", 20, 60):
+    while claims := claim_jobs(queue, "w", 20, 60):
         for claim in claims:
             result = Result(
                 claim.id,

@@ -11,6 +11,7 @@ import pytest
 from reddit_assets.corpus.wanted import set_wanted_model
 from reddit_assets.ledger.job import Kind
 from reddit_assets.local.servers import PostgresServer
+from reddit_assets_tests.factories import claim_jobs
 from reddit_assets_tests.platform_stack import Live, Stack, running, wait_for
 from reddit_assets_tests.platform_worker import MODEL, age, write_chain
 
@@ -171,7 +172,7 @@ def test_cancelling_withdraws_what_is_queued(live: Live) -> None:
     queue = stack.queues[Kind.EMBED]
     backfill = stack.backfill(["embeddings"], LOT)
     wait_for(lambda: queue.counts().queued == 50, 40, "the jobs are queued")
-    (claim,) = queue.claim("fake", 1, 60.0) or []
+    (claim,) = claim_jobs(queue, "fake", 1, 60.0) or []
     before = {key: len(stack.events("embeddings", key)) for key in LOT[::7]}
     before[claim.key] = len(stack.events("embeddings", claim.key))
     # If it is cancelled:
@@ -208,7 +209,7 @@ def test_a_backfill_survives_the_death_of_dagster(
     before = len(stack.events("embeddings", JAM[0]))
     backfill = stack.backfill(["embeddings"], JAM)
     wait_for(lambda: queue.counts().queued == 3, 30, "the jobs are queued")
-    for claim in queue.claim("fake", 1, 60.0) or []:
+    for claim in claim_jobs(queue, "fake", 1, 60.0) or []:
         worker.work(queue, claim)
     wait_for(lambda: len(stack.events("embeddings", JAM[0])) == before + 1, 20, "one recorded")
     # If webserver and daemon, or everything of Dagster's, are killed and started again:
@@ -285,7 +286,7 @@ def test_the_nightly_rescan_finds_one_fault_of_each_kind(live: Live) -> None:
     assert stack.check("embeddings", "embeddings_conformant")["status"] == "SUCCEEDED"
     assert stack.counts("embeddings")[1] == partitions - 1
     queue = stack.queues[Kind.EMBED]
-    held = list(queue.claim("fake", 10, 60.0) or [])
+    held = list(claim_jobs(queue, "fake", 10, 60.0) or [])
     assert sorted(claim.key for claim in held) == [TEA[0], BOOKS[0]]
     queue.release(held)
     worker.hold.clear()

@@ -18,6 +18,7 @@ from reddit_assets.ledger.job import Job, Kind, Result
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.servers import ValkeyServer
 from reddit_assets.settings import Settings, load_settings
+from reddit_assets_tests.factories import claim_jobs
 
 LAYOUT = Layout.of(Path("/data"))
 
@@ -33,7 +34,7 @@ def test_a_full_server_refuses_new_jobs_whole_and_lets_work_end(own_valkey) -> N
         queue.enqueue(jobs(100_000), LAYOUT)
     counts = queue.counts()
     assert counts.queued == counts.public > 0, "a chunk is in the queue whole or not at all"
-    (claim,) = queue.claim("w", 1, 30) or []
+    (claim,) = claim_jobs(queue, "w", 1, 30) or []
     assert queue.acknowledge(claim, Result(claim.id, "embeddings", claim.key))
     assert queue.counts().outbox == 1
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from factories import write_chain, write_embedding
@@ -21,7 +20,6 @@ from reddit_assets.corpus.provenance import read_output
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Job, Kind
 from reddit_assets.ledger.queue import JobQueue
-from reddit_assets.ledger.waiters import collect, open_run
 from reddit_assets.settings import Settings
 
 SENTENCES = [
@@ -107,47 +105,6 @@ def test_onnx_and_torch_workers_share_a_queue_and_agree(tmp_path: Path, valkey_u
         assert read_output(layout.embedding_path(key)).provenance is not None
     first, second = (vectors(layout.embedding_path(twin + name)) for name in ("a", "b"))
     assert (first * second).sum(axis=1).min() >= 0.9998
-
-
-@pytest.mark.slow
-def test_a_worker_computes_a_sample_again_with_the_exact_backend(
-    tmp_path: Path, valkey_url: str
-) -> None:
-    # Given two files made by a worker, and one vector of the second replaced:
-    layout = Layout.of(tmp_path)
-    keys = ["as/A/c_0", "as/A/c_1"]
-    queue = JobQueue(connect(Settings(redis_url=valkey_url)), Kind.EMBED)
-    for key in keys:
-        write_chain(layout, key, SENTENCES)
-    queue.enqueue([Job(Kind.EMBED, key, "s") for key in keys], layout)
-    worker = start(valkey_url, tmp_path, "--backend", "onnx")
-    log = worker.communicate(timeout=200)[1]
-    assert worker.returncode == 0, log
-    path = layout.embedding_path(keys[1])
-    table = pq.read_table(path)
-    column = table["emb_007"].to_numpy().copy()
-    column[2] += 0.1
-    table = table.set_column(table.column_names.index("emb_007"), "emb_007", pa.array(column))
-    pq.write_table(table, path)
-    # If a run has them verified:
-    wanted = [Job(Kind.EMBED, key, "", verify=16) for key in [*keys, "as/A/gone"]]
-    open_run(queue, "run1", 600)
-    queue.enqueue(wanted, layout, run="run1")
-    worker = start(valkey_url, tmp_path, "--backend", "onnx")
-    log = worker.communicate(timeout=200)[1]
-    assert worker.returncode == 0, log
-    # Then the run learns how near the vectors are to the exact ones, file by file,
-    answers = {r.partition: r.metadata for _, r in collect(queue, "run1", block_seconds=1)}
-    fine, bad, gone = (answers[f"verify:{key}"] for key in [*keys, "as/A/gone"])
-    assert fine["conformant"] is True
-    assert fine["rows"] == len(SENTENCES)
-    assert fine["min_cosine"] >= fine["bound"] == 0.99999
-    assert " fp32 on cpu" in fine["reference"]
-    assert bad["conformant"] is False
-    assert 0.9 < bad["min_cosine"] < 0.999
-    assert gone["vanished"] is True
-    # and no file was made again.
-    assert queue.counts().outbox == 2
 
 
 @pytest.mark.slow

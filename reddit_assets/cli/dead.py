@@ -60,7 +60,7 @@ def list_(
     if not letters:
         typer.echo("No dead letters.")
     for letter in letters:
-        typer.echo(f"{letter.kind.word} {letter.key}: {letter.error} ({_fate(letter)})")
+        typer.echo(f"{letter.kind.value} {letter.key}: {letter.error} ({_fate(letter)})")
 
 
 def show(
@@ -81,7 +81,7 @@ def show(
     for letter in letters:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.died_at))
         lines = (
-            f"{letter.kind.word} {letter.key}",
+            f"{letter.kind.value} {letter.key}",
             f"  reason     {letter.error_type}: {letter.error}",
             f"  what to do {letter.hint}" if letter.hint else "",
             f"  died       {when} ({_fate(letter)})",
@@ -161,8 +161,8 @@ def _require(keys: Sequence[str], found: set[str]) -> None:
 
 def _fate(letter: DeadLetter) -> str:
     parts = [f"attempts {letter.attempts}"]
-    if letter.recoveries:
-        parts.append(f"crashes {letter.recoveries}")
+    if letter.crashes:
+        parts.append(f"crashes {letter.crashes}")
     if letter.host:
         parts.append(f"on {letter.host}")
     return ", ".join(parts)

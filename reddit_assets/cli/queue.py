@@ -46,7 +46,7 @@ def show(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = False)
     counts = {kind: queue.counts() for kind, queue in queues.items()}
     workers = {name: facts for queue in queues.values() for name, facts in queue.workers().items()}
     if as_json:
-        found = {kind.word: asdict(count) for kind, count in counts.items()}
+        found = {kind.value: asdict(count) for kind, count in counts.items()}
         print_json({**found, "workers": workers})
         return
     from rich.table import Table
@@ -54,7 +54,7 @@ def show(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = False)
     from reddit_assets.cli.progress import printer
 
     table = Table()
-    for heading in ("", *(kind.word for kind in queues)):
+    for heading in ("", *(kind.value for kind in queues)):
         table.add_column(heading, justify="right" if heading else "left")
     rows = {
         "waiting": "queued",

@@ -62,7 +62,7 @@ def scan(
     """
     from reddit_assets.cli.beside import load_beside_up
     from reddit_assets.ledger.job import Kind
-    from reddit_assets.ledger.planner import measured_rate, queue_wanted, sweep
+    from reddit_assets.ledger.planner import queue_wanted, sweep
     from reddit_assets.workspace import Workspace
 
     kinds = chosen_kinds(kind)
@@ -76,8 +76,8 @@ def scan(
         for each in kinds:
             found = sweep(scanner, queues[each], lost_seconds=settings.foreign_lost_seconds)
             recovered += len(found.repushed)
-    rate = measured_rate(queues[Kind.EMBED]) if queues else None
-    workers = queues[Kind.EMBED].counts().workers if queues else 0
+    counts = queues[Kind.EMBED].counts() if queues else None
+    rate, workers = (counts.rows_per_second, counts.workers) if counts else (None, 0)
     if as_json:
         print_json(
             {

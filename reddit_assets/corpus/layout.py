@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from reddit_assets.corpus.keys import check_key, join_key
-from reddit_assets.errors import BadJobError, BadKeyError, SettingsError
+from reddit_assets.errors import BadKeyError, SettingsError
 from reddit_assets.settings import Settings
 
 __all__ = ["CLUSTERED_NAME", "CLUSTER_FILES", "SUFFIX", "Layout"]
@@ -119,80 +117,3 @@ class Layout:
                     raise BadKeyError(f"{path} is not a subreddit's folder below {root}.")
                 return join_key(parts, path=path)
         raise BadKeyError(f"{path} lies in neither {self.embeddings} nor {self.clusters}.")
-
-    # --- jobs of the wire format ---------------------------------------------------------
-    def embed_key_of_job(self, job: Mapping[str, object]) -> str:
-        """The key that an embedding job means, checked against this host's roots.
-
-        A ``key`` counts; without one (the original's producers send none) the two paths do.
-
-        Raises:
-            BadJobError: keys missing, wrong types, or paths outside the roots (also through
-                ``..`` or a symbolic link).
-        """
-        key = job.get("key")
-        if key is not None:
-            return self._checked(key, (2, 3), self.chains, SUFFIX)
-        source = self._own_path(job.get("input_path"), "input_path", self.chains)
-        output = self._own_path(job.get("output_path"), "output_path", self.embeddings)
-        try:
-            found, target = self.key_of(source), self.key_of(output)
-        except BadKeyError as error:
-            raise BadJobError(error.message, hint=error.hint) from None
-        if found != target:
-            raise BadJobError(
-                f"The job's input_path is {found} and its output_path {target}.",
-                hint="An embedding file has the name of its chain file.",
-            )
-        return self._checked(found, (2, 3), self.chains, SUFFIX)
-
-    def cluster_key_of_job(self, job: Mapping[str, object]) -> str:
-        """The cluster key that a cluster job means; as :meth:`embed_key_of_job`."""
-        key = job.get("key")
-        if key is None:
-            path = self._own_path(job.get("subreddit_path"), "subreddit_path", self.embeddings)
-            try:
-                key = self.cluster_key_of_path(path)
-            except BadKeyError as error:
-                raise BadJobError(error.message, hint=error.hint) from None
-        return self._checked(key, (1, 2), self.embeddings, "")
-
-    def _checked(self, key: object, parts: tuple[int, ...], root: Path, suffix: str) -> str:
-        if not isinstance(key, str):
-            raise BadJobError(
-                f"The job's key is {type(key).__name__}, not text.", hint="Purge the job."
-            )
-        try:
-            check_key(key, parts=parts)
-        except BadKeyError as error:
-            raise BadJobError(error.message, hint=error.hint) from None
-        for tree in {root, self.embeddings}:
-            resolved = os.path.realpath(tree / (key + suffix))
-            if not _inside(resolved, os.path.realpath(tree)):
-                raise BadJobError(
-                    f"The job {key} leads outside {tree} through a symbolic link.",
-                    hint="Replace the link by the file or folder itself.",
-                )
-        return key
-
-    def _own_path(self, value: object, name: str, root: Path) -> Path:
-        if value is None:
-            raise BadJobError(f"The job has no {name}.", hint="See docs/wire-format.md.")
-        if not isinstance(value, str):
-            raise BadJobError(
-                f"The job's {name} is {type(value).__name__}, not text.",
-                hint="See docs/wire-format.md.",
-            )
-        if "\0" in value or not os.path.isabs(value):
-            raise BadJobError(f"The job's {name} {value!r} is not an absolute path.")
-        normal = os.path.normpath(value)
-        if ".." in Path(value).parts or not _inside(normal, str(root)):
-            raise BadJobError(
-                f"The job's {name} {value!r} lies outside {root}.",
-                hint="Start the worker with the root that the producer uses.",
-            )
-        return Path(normal)
-
-
-def _inside(path: str, root: str) -> bool:
-    return path.startswith(root.rstrip(os.sep) + os.sep)

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from reddit_assets.ledger.connection import Client, redis_errors
+from reddit_assets.ledger.intake import PUBLIC_LISTS
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.scripts import Scripts
 
-__all__ = ["QueueBase", "chunks"]
-
-# Jobs per script call: long enough to spare round trips, short enough not to hold Redis.
-_CHUNK = 1_000
-
-_T = TypeVar("_T")
-
-
-def chunks(items: Iterable[_T], size: int = _CHUNK) -> Iterator[list[_T]]:
-    """Lists of at most ``size`` items."""
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+__all__ = ["QueueBase"]
 
 
 class QueueBase:
@@ -31,13 +18,18 @@ class QueueBase:
     Args:
         client: a connection made by :func:`~reddit_assets.ledger.connection.connect`.
         kind: which queue.
+
+    Attributes:
+        public: the list that plain consumers read.
+        prefix: what all other keys of the queue begin with.
     """
 
     def __init__(self, client: Client, kind: Kind) -> None:
         self.client = client
         self.kind = kind
-        self.prefix = f"{{{kind.value}}}:"
-        self._scripts = Scripts(client, kind.value)
+        self.public = PUBLIC_LISTS[kind]
+        self.prefix = f"{{{self.public}}}:"
+        self._scripts = Scripts(client, self.prefix, self.public)
 
     def run_script(self, name: str, *arguments: Any) -> Any:
         """Run a script of ``lua/`` with this queue's keys."""

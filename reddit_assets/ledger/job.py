@@ -1,20 +1,19 @@
-"""Jobs, claims, results and failures, and their wire format."""
+"""The records of a job's way: what is wanted, what is leased, how it ended."""
 
 from __future__ import annotations
 
 import json
+import math
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from reddit_assets.corpus.keys import check_key
-from reddit_assets.corpus.layout import CLUSTER_FILES, SUFFIX, Layout
-from reddit_assets.errors import printable
+from reddit_assets.corpus.layout import CLUSTER_FILES, Layout
+from reddit_assets.errors import BadJobError, first_line, printable
 
 __all__ = [
-    "VERIFY",
     "Claim",
     "DeadLetter",
     "Job",
@@ -24,49 +23,37 @@ __all__ = [
     "new_token",
     "outputs_of",
     "partition_of",
+    "read_object",
 ]
 
-VERIFY = "verify:"
-"""Before the key of a job that recomputes a sample of an output instead of making it."""
-
-_NO_PARTITION = ("malformed:", "foreign:", VERIFY)
+_NO_PARTITION = ("malformed:", "foreign:")
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def _json(record: dict[str, Any]) -> str:
-    """A record as JSON that can be sent; bytes that were not UTF-8 are surrogates, and escaped."""
-    return printable(_encode(record))
-
-
 class Kind(StrEnum):
-    """What a queue's jobs make. The value is the public list that plain consumers read."""
+    """What a queue's jobs make."""
 
-    EMBED = "phase4_todo_queue"
-    CLUSTER = "phase4_cluster_queue"
+    EMBED = "embed"
+    CLUSTER = "cluster"
 
     @property
     def asset(self) -> str:
         """The Dagster asset whose partitions the jobs make."""
         return "embeddings" if self is Kind.EMBED else "clusters"
 
-    @property
-    def word(self) -> str:
-        """``embed`` or ``cluster``, as on the command line."""
-        return "embed" if self is Kind.EMBED else "cluster"
-
 
 class Lane(StrEnum):
     """Lists that a job can wait in, beside one ``run:<id>`` per Dagster run."""
 
-    PUBLIC = "public"  # the original's list: output absent, no run waiting
-    STALE = "stale"  # the output exists and must be made anew: plain consumers would skip it
+    PUBLIC = "public"  # the list that plain consumers read: output absent, no run waiting
+    STALE = "stale"  # the output exists and must be made again: plain consumers would skip it
     URGENT = "urgent"  # before all others
-    RETRY = "retry"  # dead letters that someone retries
+    ALONE = "alone"  # suspects: a process died while it computed them
 
 
 def partition_of(key: str) -> str | None:
-    """The partition that a job of this key makes; ``None`` if it makes none."""
+    """The partition that a job of this key makes; ``None`` for a dead letter that is no job."""
     return None if key.startswith(_NO_PARTITION) else key
 
 
@@ -93,41 +80,12 @@ class Job:
         key: partition key of the file, or cluster key of the subreddit.
         stamp: what its input looked like: size and time of the chain file, or the set hash.
         force: make it even if it is fresh.
-        excluded: files left out of a cluster.
-        verify: rows of the embedding file to compute again and compare, instead of making it.
-            Such a job is queued under a key of its own, and only for a run.
     """
 
     kind: Kind
     key: str
     stamp: str
     force: bool = False
-    excluded: tuple[str, ...] = ()
-    verify: int = 0
-
-    @property
-    def queue_key(self) -> str:
-        """What the ledger knows the job by."""
-        return f"{VERIFY}{self.key}" if self.verify else self.key
-
-    def payload(self, layout: Layout, job_id: str) -> str:
-        """The job as JSON: the original's keys first, then ours, which it ignores."""
-        job: dict[str, Any]
-        if self.verify:
-            job = {"verify": self.verify}
-        elif self.kind is Kind.EMBED:
-            job = {
-                # Not through Path: a scan builds a million of these.
-                "input_path": f"{layout.chains}/{check_key(self.key)}{SUFFIX}",
-                "output_path": f"{layout.embeddings}/{self.key}{SUFFIX}",
-            }
-        else:
-            job = {"subreddit_path": str(layout.subreddit_path(self.key))}
-            if self.excluded:
-                job["excluded"] = list(self.excluded)
-        job["id"] = job_id
-        job["key"] = self.queue_key
-        return _encode(job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +93,14 @@ class Claim:
     """A job leased to a worker.
 
     Attributes:
+        id: of the job.
         token: the fencing token; every later step must show it.
-        job: the decoded payload.
+        worker: who holds it.
+        stamp, force: as of :class:`Job`.
+        attempts: exceptions so far.
+        crashes: how often its process died while it was alone there.
+        evictions: how often its whole worker vanished.
+        suspect: it must be the only job in its process.
         tombs: tokens of dead leases, whose temporary files may be deleted.
     """
 
@@ -144,28 +108,14 @@ class Claim:
     key: str
     id: str
     token: str
-    job: dict[str, Any]
+    worker: str = ""
     stamp: str = ""
     force: bool = False
     attempts: int = 0
-    recoveries: int = 0
+    crashes: int = 0
+    evictions: int = 0
+    suspect: bool = False
     tombs: tuple[str, ...] = ()
-
-    @property
-    def foreign(self) -> bool:
-        """Whether a producer other than ours pushed it: its key is not known yet."""
-        return not self.id
-
-    @property
-    def verify(self) -> int:
-        """Rows to compute again and compare; 0 if the output is to be made."""
-        rows = self.job.get("verify") if self.key.startswith(VERIFY) else 0
-        return rows if isinstance(rows, int) else 0
-
-    @property
-    def partition(self) -> str:
-        """The key of the file or subreddit that the job is about."""
-        return self.key.removeprefix(VERIFY) if self.verify else self.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +125,11 @@ class Result:
     Attributes:
         job: the job's id.
         partition: the partition key.
-        outcome: ``made``, ``fresh`` when the output was there already, or ``verified``.
+        outcome: ``made``, or ``fresh`` when the output was there already.
         data_version: of the output.
         source_version: of the chain file (embeddings only).
         metadata: plain JSON values for Dagster.
-        error, hint, error_type, host, traceback: when it failed for good.
+        error, hint, error_type, host, traceback: when it became a dead letter.
     """
 
     job: str
@@ -198,16 +148,30 @@ class Result:
 
     def to_json(self) -> str:
         """The result as JSON, empty fields left out."""
-        fields = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
-        return _json({name: value for name, value in fields if value not in ("", {})})
+        record = ((one.name, getattr(self, one.name)) for one in fields(self))
+        # Bytes that were not UTF-8 are surrogates, which cannot be sent: they are escaped.
+        return printable(_encode({name: value for name, value in record if value not in ("", {})}))
 
     @classmethod
     def from_json(cls, text: str, asset: str = "") -> Result:
-        """From :meth:`to_json`; unknown fields are ignored, ``asset`` is the default."""
-        record = json.loads(text)
-        record.setdefault("asset", asset)
-        known = cls.__dataclass_fields__
-        return cls(**{name: value for name, value in record.items() if name in known})
+        """From :meth:`to_json`; unknown fields are ignored, ``asset`` is the default.
+
+        Raises:
+            BadJobError: it is no result.
+        """
+        record = {"asset": asset, **read_object(text)}
+        types = {"ok": bool, "metadata": dict}
+        known = {one.name: record[one.name] for one in fields(cls) if one.name in record}
+        for name, value in known.items():
+            wanted = types.get(name, str)
+            if not isinstance(value, wanted):
+                raise BadJobError(
+                    f"The result's {name} is {type(value).__name__}, not {wanted.__name__}."
+                )
+        missing = {"job", "partition"} - known.keys()
+        if missing:
+            raise BadJobError(f"The result has no {' and no '.join(sorted(missing))}.")
+        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +185,40 @@ class DeadLetter:
     error_type: str
     host: str
     attempts: int
-    recoveries: int
+    crashes: int
+    evictions: int
     died_at: float
     payload: str
     traceback: str = ""
     stamp: str = ""
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is too large")
+    return value
+
+
+_decode = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite).decode
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """A JSON object, read strictly. Of a key that is there twice, the last one counts.
+
+    Raises:
+        BadJobError: it is none, is nested too deeply, or holds a number that is too large.
+    """
+    try:
+        value = _decode(text)
+    except RecursionError:
+        raise BadJobError("The entry is nested too deeply.") from None
+    except ValueError as error:
+        raise BadJobError(f"The entry is not JSON: {first_line(error)}.") from None
+    if not isinstance(value, dict):
+        raise BadJobError("The entry is not a JSON object.")
+    return value

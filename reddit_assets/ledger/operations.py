@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from reddit_assets.ledger.base import QueueBase, chunks
+from reddit_assets.errors import BadJobError
+from reddit_assets.ledger.base import QueueBase
 from reddit_assets.ledger.connection import redis_errors
-from reddit_assets.ledger.job import DeadLetter
+from reddit_assets.ledger.job import DeadLetter, Kind, read_object
+from reddit_assets.ledger.scripts import chunks
 
 __all__ = ["Operations", "QueueCounts"]
 
@@ -24,6 +25,7 @@ class QueueCounts:
         public: length of the list that plain consumers read.
         queued, delayed, leased, dead: ledger entries by state.
         outbox: results that Dagster does not have yet.
+        rejected: entries set aside because they were no results (the last thousand).
         runs: Dagster runs that wait for results.
         workers: workers seen in the last minute.
         totals: counters since the queue was made.
@@ -35,6 +37,7 @@ class QueueCounts:
     leased: int
     dead: int
     outbox: int
+    rejected: int
     runs: int
     workers: int
     paused: bool
@@ -44,6 +47,12 @@ class QueueCounts:
     def unfinished(self) -> bool:
         """Whether something is queued, delayed or in work."""
         return bool(self.public or self.queued or self.delayed or self.leased)
+
+    @property
+    def rows_per_second(self) -> float | None:
+        """Rows per second and worker so far; ``None`` before the first job."""
+        milliseconds = self.totals.get("milliseconds", 0)
+        return 1000 * self.totals.get("rows", 0) / milliseconds if milliseconds else None
 
     @property
     def idle(self) -> bool:
@@ -76,16 +85,17 @@ class Operations(QueueBase):
         with redis_errors(self.client):
             seconds, _ = self.client.time()
             pipeline = self.client.pipeline(transaction=True)
-            pipeline.llen(self.kind.value)
+            pipeline.llen(self.public)
             for name in ("queued", "delayed", "leases", "dead"):
                 pipeline.zcard(p + name)
             pipeline.xlen(p + "outbox")
+            pipeline.xlen(p + "rejected")
             pipeline.zcard(p + "runs")
             pipeline.zcount(p + "workers", (seconds - 60) * 1000, "+inf")
             pipeline.exists(p + "paused")
             pipeline.hgetall(p + "counters")
             *numbers, paused, totals = pipeline.execute()
-        public, queued, delayed, leased, dead, outbox, runs, workers = numbers
+        public, queued, delayed, leased, dead, outbox, rejected, runs, workers = numbers
         return QueueCounts(
             public=public,
             queued=queued,
@@ -93,6 +103,7 @@ class Operations(QueueBase):
             leased=leased,
             dead=dead,
             outbox=outbox,
+            rejected=rejected,
             runs=runs,
             workers=workers,
             paused=bool(paused),
@@ -110,53 +121,50 @@ class Operations(QueueBase):
                 name: facts for name, facts in zip(names, pipeline.execute(), strict=True) if facts
             }
 
-    def dead_keys(self) -> set[str]:
-        """The keys of all dead letters."""
-        with redis_errors(self.client):
-            return set(self.client.zrange(f"{self.prefix}dead", 0, -1))
-
-    def dead_letters(self, keys: Iterable[str] | None = None) -> list[DeadLetter]:
-        """The dead letters, oldest first; only those of ``keys`` if given."""
-        letters = []
+    def dead_since(self) -> dict[str, float]:
+        """When each dead letter died (seconds since 1970), oldest first, by key."""
         with redis_errors(self.client):
             found = self.client.zrange(f"{self.prefix}dead", 0, -1, withscores=True)
-            wanted = None if keys is None else set(keys)
-            chosen = [(key, died) for key, died in found if wanted is None or key in wanted]
-            for chunk in chunks(chosen):
-                pipeline = self.client.pipeline(transaction=False)
-                for key, _ in chunk:
-                    pipeline.hgetall(f"{self.prefix}job:{key}")
-                for (key, died), entry in zip(chunk, pipeline.execute(), strict=True):
-                    error = json.loads(entry.get("error", "{}"))
-                    letters.append(
-                        DeadLetter(
-                            kind=self.kind,
-                            key=key,
-                            error=error.get("error", ""),
-                            hint=error.get("hint", ""),
-                            error_type=error.get("type", ""),
-                            host=error.get("host", ""),
-                            attempts=int(entry.get("attempts", 0)),
-                            recoveries=int(entry.get("recoveries", 0)),
-                            died_at=died / 1000,
-                            payload=entry.get("payload", ""),
-                            traceback=error.get("traceback", ""),
-                            stamp=entry.get("stamp", ""),
-                        )
-                    )
-        return letters
+        return {key: died / 1000 for key, died in found}
+
+    def dead_keys(self) -> set[str]:
+        """The keys of all dead letters."""
+        return set(self.dead_since())
+
+    def dead_letters(self, keys: Iterable[str] | None = None) -> list[DeadLetter]:
+        """The dead letters, oldest first; only those of ``keys`` if given.
+
+        Each holds its traceback: to look at many, ask :meth:`dead_since` and take some keys.
+        """
+        died = self.dead_since()
+        if keys is not None:
+            wanted = set(keys)
+            died = {key: at for key, at in died.items() if key in wanted}
+        found = self._entries(died)
+        return [_dead_letter(self.kind, key, died[key], entry) for key, entry in found]
 
     def unfinished(self, keys: Iterable[str]) -> set[str]:
         """Those of ``keys`` that are queued, delayed or in work."""
-        found: set[str] = set()
-        with redis_errors(self.client):
-            for chunk in chunks(keys):
+        return {key for key, (state,) in self.fields(keys, "state") if state in _UNFINISHED}
+
+    def fields(self, keys: Iterable[str], *names: str) -> Iterator[tuple[str, list[str | None]]]:
+        """Some fields of the ledger's entries, each ``None`` where it is missing."""
+        for chunk in chunks(keys):
+            with redis_errors(self.client):
                 pipeline = self.client.pipeline(transaction=False)
                 for key in chunk:
-                    pipeline.hget(f"{self.prefix}job:{key}", "state")
-                states = zip(chunk, pipeline.execute(), strict=True)
-                found.update(key for key, state in states if state in _UNFINISHED)
-        return found
+                    pipeline.hmget(f"{self.prefix}job:{key}", *names)
+                found = pipeline.execute()
+            yield from zip(chunk, found, strict=True)
+
+    def _entries(self, keys: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
+        for chunk in chunks(keys):
+            with redis_errors(self.client):
+                pipeline = self.client.pipeline(transaction=False)
+                for key in chunk:
+                    pipeline.hgetall(f"{self.prefix}job:{key}")
+                found = pipeline.execute()
+            yield from zip(chunk, found, strict=True)
 
     def retry(self, keys: Iterable[str]) -> int:
         """Queue dead letters again; the number queued."""
@@ -168,3 +176,25 @@ class Operations(QueueBase):
             int(self.run_script("close", "dead", *(part for key in chunk for part in (key, ""))))
             for chunk in chunks(keys)
         )
+
+
+def _dead_letter(kind: Kind, key: str, died: float, entry: Mapping[str, str]) -> DeadLetter:
+    try:
+        error = read_object(entry.get("error", "{}"))
+    except BadJobError as problem:
+        error = {"error": f"Its reason cannot be read: {problem.message}"}
+    return DeadLetter(
+        kind=kind,
+        key=key,
+        error=str(error.get("error", "")),
+        hint=str(error.get("hint", "")),
+        error_type=str(error.get("type", "")),
+        host=str(error.get("host", "")),
+        attempts=int(entry.get("attempts", 0)),
+        crashes=int(entry.get("crashes", 0)),
+        evictions=int(entry.get("evictions", 0)),
+        died_at=died,
+        payload=entry.get("payload", ""),
+        traceback=str(error.get("traceback", "")),
+        stamp=entry.get("stamp", ""),
+    )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import redis
 
 from reddit_assets.ledger.connection import redis_errors
+from reddit_assets.ledger.entries import Item, read_results
 from reddit_assets.ledger.job import Result
 from reddit_assets.ledger.queue import JobQueue
 
@@ -63,7 +64,7 @@ class Outbox:
             if entries or not items:
                 return entries
 
-    def _fetch(self, count: int) -> tuple[list[tuple[str, dict[str, str]]], bool]:
+    def _fetch(self, count: int) -> tuple[list[Item], bool]:
         """Entries, and whether an earlier attempt may have reported them."""
         client = self.queue.client
         with redis_errors(client):
@@ -76,8 +77,9 @@ class Outbox:
                         min_idle_time=self._takeover,
                         count=count,
                     )
-                    if claimed:
-                        return claimed, True
+                    # Redis 6.2 hands out entries that were deleted by hand as well: without fields.
+                    if there := [item for item in claimed if item[1]]:
+                        return there, True
                     fresh = client.xreadgroup(_GROUP, self.reporter, {self._name: ">"}, count=count)
                     break
                 except redis.exceptions.ResponseError as error:
@@ -116,19 +118,8 @@ class Outbox:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    def _entries(
-        self, items: list[tuple[str, dict[str, str]]], *, uncertain: bool
-    ) -> list[OutboxEntry]:
-        entries = [
-            OutboxEntry(
-                entry,
-                Result.from_json(fields["r"], self.queue.kind.asset),
-                uncertain or "uncertain" in fields,
-            )
-            for entry, fields in items
-            if fields
+    def _entries(self, items: list[Item], *, uncertain: bool) -> list[OutboxEntry]:
+        return [
+            OutboxEntry(entry, result, uncertain or "uncertain" in fields)
+            for entry, result, fields in read_results(self.queue, self._name, items, group=_GROUP)
         ]
-        # A check's answer that its run no longer waits for: nothing was made.
-        idle = [entry.entry for entry in entries if entry.result.outcome == "verified"]
-        self.done(idle)
-        return [entry for entry in entries if entry.entry not in idle]

@@ -18,15 +18,14 @@ from reddit_assets.corpus.keys import shard_of
 from reddit_assets.corpus.output import remove_temporary
 from reddit_assets.corpus.scan import Scanner, SubredditStatus, Verdict
 from reddit_assets.errors import RedditAssetsError
-from reddit_assets.ledger.job import VERIFY, Job, Kind, Lane, outputs_of, partition_of
+from reddit_assets.ledger.intake import repush, unlisted
+from reddit_assets.ledger.job import Job, Kind, Lane, outputs_of, partition_of
 from reddit_assets.ledger.queue import Enqueued, JobQueue
 
 __all__ = [
     "ScanReport",
     "Sweep",
-    "measured_rate",
     "queue_wanted",
-    "rows_of",
     "sweep",
     "wanted_jobs",
 ]
@@ -81,7 +80,7 @@ def wanted_jobs(status: SubredditStatus) -> Iterator[tuple[Job, Lane]]:
     cluster = status.cluster
     if cluster is not None and cluster.verdict.wanted:
         lane = Lane.PUBLIC if cluster.verdict is Verdict.MISSING else Lane.STALE
-        yield Job(Kind.CLUSTER, status.cluster_key, cluster.stamp, excluded=cluster.excluded), lane
+        yield Job(Kind.CLUSTER, status.cluster_key, cluster.stamp), lane
 
 
 class _Batches:
@@ -120,7 +119,7 @@ class _Batches:
         new = [job.key for job in jobs if job.key not in there]
         self.totals[kind] += Enqueued(queued=len(new), already=len(jobs) - len(new))
         if kind is Kind.EMBED:
-            self.rows += sum(rows_of(self._scanner, key) for key in new)
+            self.rows += sum(_rows(self._scanner, key) for key in new)
 
     def flush(self) -> None:
         for kind, lane in list(self._waiting):
@@ -183,7 +182,7 @@ def queue_wanted(
     return report
 
 
-def rows_of(scanner: Scanner, key: str) -> int:
+def _rows(scanner: Scanner, key: str) -> int:
     """Rows of a chain file by its footer; 0 if it cannot be read (its job will say why)."""
     try:
         return pq.read_metadata(scanner.layout.chain_path(key)).num_rows
@@ -230,38 +229,26 @@ def sweep(scanner: Scanner, queue: JobQueue, *, lost_seconds: float) -> Sweep:
                 continue  # cannot be judged now: it stays queued, and the next sweep looks again
         return found
 
-    taken = queue.unlisted(0)
+    taken = unlisted(queue, 0)
     done = settled(taken)
     tombs = queue.tombs(done)
     queue.close({key: taken[key] for key in done})
     for key, tokens in tombs.items():
         for output in outputs_of(scanner.layout, queue.kind, key):
             remove_temporary(output, tokens)
-    old = queue.unlisted(lost_seconds) if len(done) < len(taken) else {}
+    old = unlisted(queue, lost_seconds) if len(done) < len(taken) else {}
     lost = {key: old[key] for key in old if key in taken and key not in done}
-    queue.repush(lost)
+    repush(queue, lost)
     gone = [key for key in queue.dead_keys() if _vanished(scanner, queue.kind, key)]
     queue.purge(gone)
     return Sweep(tuple(sorted(done)), tuple(sorted(lost)), tuple(sorted(gone)))
 
 
 def _vanished(scanner: Scanner, kind: Kind, key: str) -> bool:
-    """Whether a dead letter's input is no longer there (entries that never had one stay).
-
-    A verify job is nobody's any more when it is dead: the check that asked was told.
-    """
-    if key.startswith(VERIFY):
-        return True
+    """Whether a dead letter's input is no longer there (entries that never had one stay)."""
     if partition_of(key) is None:
         return False
     layout = scanner.layout
     if kind is Kind.EMBED:
         return not layout.chain_path(key).exists()
     return not (layout.chains / key).exists()
-
-
-def measured_rate(queue: JobQueue) -> float | None:
-    """Rows per second and worker so far; ``None`` before the first job."""
-    totals = queue.counts().totals
-    milliseconds = totals.get("milliseconds", 0)
-    return 1000 * totals.get("rows", 0) / milliseconds if milliseconds else None

@@ -6,7 +6,6 @@ promises are in ``docs/reliability.md``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,15 +13,13 @@ from typing import Any
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import Failure
-from reddit_assets.ledger.base import chunks
 from reddit_assets.ledger.connection import redis_errors
+from reddit_assets.ledger.intake import LARGEST_LINE, Claimed, Line, line_of_job
 from reddit_assets.ledger.job import Claim, Job, Lane, Result, new_token
 from reddit_assets.ledger.operations import Operations, QueueCounts
+from reddit_assets.ledger.scripts import chunks, request_of
 
 __all__ = ["Enqueued", "JobQueue", "QueueCounts", "Reaped"]
-
-# A payload above this is not a job: it is refused before it is decoded.
-LARGEST_PAYLOAD = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -63,12 +60,16 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """A lease that expired."""
+    """A lease that expired.
+
+    Attributes:
+        outcome: ``queued`` if it was not started; ``suspect``, or ``delayed`` after several times.
+    """
 
     key: str
     token: str
     worker: str
-    dead: bool
+    outcome: str
 
 
 class JobQueue(Operations):
@@ -134,53 +135,80 @@ class JobQueue(Operations):
             pipeline.zrem(f"{self.prefix}workers", worker)
             pipeline.execute()
 
-    def claim(self, worker: str, count: int, lease_seconds: float) -> list[Claim] | None:
-        """Lease up to ``count`` jobs; ``None`` while the queue is paused."""
-        tokens = [new_token() for _ in range(count)]
+    def take(
+        self, worker: str, lease_seconds: float, tokens: Sequence[str], *, alone: bool
+    ) -> tuple[Claimed, list[Line]]:
+        """Lease up to one job per token, for :class:`~reddit_assets.ledger.intake.Intake`.
+
+        Returns:
+            Our own jobs, and the lines that still have to be read.
+        """
         answer = self.run_script(
-            "claim", worker, int(lease_seconds * 1000), LARGEST_PAYLOAD, *tokens
+            "claim",
+            worker,
+            request_of("claim", tokens),
+            int(lease_seconds * 1000),
+            LARGEST_LINE,
+            "1" if alone else "0",
+            *tokens,
         )
         if answer == "paused":
-            return None
-        claims = []
-        for start in range(0, len(answer), 9):
-            key, job_id, token, payload, stamp, force, attempts, recoveries, tombs = answer[
-                start : start + 9
-            ]
-            claims.append(
-                Claim(
-                    kind=self.kind,
-                    key=key,
-                    id=job_id,
-                    token=token,
-                    job=json.loads(payload),
-                    stamp=stamp,
-                    force=force == "1",
-                    attempts=int(attempts),
-                    recoveries=int(recoveries),
-                    tombs=tuple(tombs.split()),
-                )
-            )
-        return claims
+            return Claimed(paused=True), []
+        more, suspects, *rest = answer
+        claimed, lines = Claimed(more=bool(more), suspects=bool(suspects)), []
+        for key, token, text, size, *fields in zip(*[iter(rest)] * 12, strict=True):
+            if size >= 0:
+                lines.append(Line(key, token, text, size))
+            else:
+                claimed.claims.append(self._claim(worker, key, token, fields))
+        return claimed, lines
 
-    def adopt(self, claim: Claim, key: str, stamp: str) -> Claim | None:
-        """Give a foreign producer's job its key; ``None`` if another copy is in work or dead."""
-        job_id = new_token()
-        answer = self.run_script("adopt", claim.key, claim.token, key, job_id, stamp)
-        if answer is None:
-            return None
-        tombs, attempts, recoveries = answer
+    def _claim(self, worker: str, key: str, token: str, fields: Sequence[str]) -> Claim:
+        """From ``lease_fields`` of the scripts."""
+        job_id, stamp, force, attempts, crashes, evictions, suspect, tombs = fields
         return Claim(
             kind=self.kind,
             key=key,
             id=job_id,
-            token=claim.token,
-            job=claim.job,
+            token=token,
+            worker=worker,
             stamp=stamp,
+            force=force == "1",
             attempts=int(attempts),
-            recoveries=int(recoveries),
+            crashes=int(crashes),
+            evictions=int(evictions),
+            suspect=suspect == "1",
             tombs=tuple(tombs.split()),
         )
+
+    def adopt(
+        self,
+        worker: str,
+        line: Line,
+        *,
+        key: str,
+        copy: str,
+        job_id: str,
+        stamp: str,
+        payload: str | bytes,
+    ) -> Claim | None:
+        """Give a leased line its place in the ledger.
+
+        Args:
+            key: the job that it means.
+            copy: the id of our copy that it is; empty if another producer pushed it.
+            job_id, stamp, payload: of the new entry, if it makes one.
+
+        Returns:
+            ``None`` if the line is dropped: another copy is in work, dead, or a suspect.
+        """
+        fields = self.run_script("adopt", line.key, line.token, key, copy, job_id, stamp, payload)
+        return None if fields is None else self._claim(worker, key, line.token, fields)
+
+    def refuse(self, line: Line, failure: Failure) -> None:
+        """Make a leased line a dead letter: it is no job."""
+        dead = line.key.replace("foreign:", "malformed:", 1)
+        self.run_script("refuse", line.key, line.token, dead, failure.to_json())
 
     def renew(
         self, worker: str, claims: Sequence[tuple[Claim, bool]], lease_seconds: float
@@ -210,8 +238,9 @@ class JobQueue(Operations):
     ) -> bool:
         """End a job that succeeded; ``False`` if the token no longer holds it."""
         return bool(
-            self.run_script(
+            self._once(
                 "acknowledge",
+                [claim],
                 claim.key,
                 claim.token,
                 result.to_json(),
@@ -224,8 +253,58 @@ class JobQueue(Operations):
     def fail(
         self, claim: Claim, failure: Failure, *, max_attempts: int, retry_seconds: float
     ) -> str:
-        """Note a failed attempt; ``delayed``, ``dead``, ``queued`` (wanted anew) or ``lost``."""
-        result = Result(
+        """Note a failed attempt; ``delayed``, ``dead``, ``queued`` (wanted again) or ``lost``."""
+        return str(
+            self._once(
+                "fail",
+                [claim],
+                claim.key,
+                claim.token,
+                failure.to_json(),
+                "1" if failure.permanent else "0",
+                max_attempts,
+                int(retry_seconds * 1000),
+                self._failed(claim, failure),
+            )
+        )
+
+    def crashed(
+        self, claims: Sequence[tuple[Claim, bool]], failure: Failure, *, max_crashes: int
+    ) -> dict[str, str]:
+        """Note that the process that computed these jobs died.
+
+        Args:
+            claims: all that it had, each with whether it was being computed.
+            failure: told of a job that has crashed ``max_crashes`` times, each time alone.
+
+        Returns:
+            By token: ``queued`` (it was not started), ``suspect`` (it will run alone), ``dead``
+            or ``lost``.
+        """
+        arguments: list[Any] = []
+        for claim, started in claims:
+            result = self._failed(claim, failure)
+            arguments += (claim.key, claim.token, "1" if started else "0", result)
+        if not claims:
+            return {}
+        held = [claim for claim, _ in claims]
+        answers = self._once("crashed", held, max_crashes, failure.to_json(), *arguments)
+        return {claim.token: answer for claim, answer in zip(held, answers, strict=True)}
+
+    def release(self, claims: Iterable[Claim]) -> int:
+        """Give claimed jobs back to the head of their lanes; the number given back."""
+        held = list(claims)
+        arguments = [part for claim in held for part in (claim.key, claim.token)]
+        return int(self._once("release", held, *arguments)) if held else 0
+
+    def _once(self, name: str, claims: Sequence[Claim], *arguments: Any) -> Any:
+        """Run a script that does its work once, however often the call is sent."""
+        request = request_of(name, (claim.token for claim in claims))
+        return self.run_script(name, claims[0].worker, request, *arguments)
+
+    def _failed(self, claim: Claim, failure: Failure) -> str:
+        """What the waiting runs are told if the job dies."""
+        return Result(
             job=claim.id,
             asset=self.kind.asset,
             partition=claim.key,
@@ -235,35 +314,23 @@ class JobQueue(Operations):
             error_type=failure.type,
             host=failure.host,
             traceback=failure.traceback,
-        )
-        return str(
-            self.run_script(
-                "fail",
-                claim.key,
-                claim.token,
-                failure.to_json(),
-                "1" if failure.permanent else "0",
-                max_attempts,
-                int(retry_seconds * 1000),
-                result.to_json(),
-            )
-        )
+        ).to_json()
 
-    def release(self, claims: Iterable[Claim]) -> int:
-        """Give claimed jobs back to the head of their lanes; the number given back."""
-        arguments = [part for claim in claims for part in (claim.key, claim.token)]
-        return int(self.run_script("release", *arguments)) if arguments else 0
+    def reap(self, *, retry_seconds: float, limit: int = 500) -> list[Reaped]:
+        """Take back expired leases and queue the retries that are due.
 
-    def reap(self, *, max_recoveries: int, limit: int = 500) -> list[Reaped]:
-        """Take back expired leases and queue the retries that are due."""
-        answer = self.run_script("reap", max_recoveries, limit)
-        return [
-            Reaped(key, token, worker, outcome == "dead")
-            for key, token, worker, outcome in zip(*[iter(answer)] * 4, strict=True)
-        ]
+        Args:
+            retry_seconds: how long a job waits first that has outlived several workers.
+            limit: largest number of either per call.
+        """
+        answer = self.run_script("reap", int(retry_seconds * 1000), limit)
+        return [Reaped(*four) for four in zip(*[iter(answer)] * 4, strict=True)]
 
     def lead(self, worker: str, seconds: float) -> bool:
-        """Become or stay the one that reaps; it falls free after ``seconds`` without this call."""
+        """Become or stay the one that reaps; it falls free after ``seconds`` without this call.
+
+        Not ``redis.lock``: two that reap do no harm, and this needs no state between calls.
+        """
         name = f"{self.prefix}reaper"
         with redis_errors(self.client):
             if self.client.set(name, worker, nx=True, px=int(seconds * 1000)):
@@ -273,49 +340,21 @@ class JobQueue(Operations):
             return bool(self.client.pexpire(name, int(seconds * 1000)))
 
     # --- rescans -------------------------------------------------------------------------
-    def unlisted(self, older_than_seconds: float) -> dict[str, str]:
-        """Public jobs that a plain consumer has taken: queued, but no longer in the list.
-
-        Args:
-            older_than_seconds: only those queued at least so long ago.
-
-        Returns:
-            Their ids by key.
-        """
+    def queued_publicly(self, older_than_seconds: float) -> dict[str, str]:
+        """The ids by key of jobs that wait in the public list for at least this long."""
+        found: dict[str, str] = {}
         with redis_errors(self.client):
             seconds, microseconds = self.client.time()
             horizon = (seconds - older_than_seconds) * 1000 + microseconds // 1000
             keys = self.client.zrangebyscore(f"{self.prefix}queued", "-inf", horizon)
-            candidates: dict[str, str] = {}
-            for chunk in chunks(keys):
-                pipeline = self.client.pipeline(transaction=False)
-                for key in chunk:
-                    pipeline.hmget(f"{self.prefix}job:{key}", "state", "lane", "id")
-                for key, (state, lane, job_id) in zip(chunk, pipeline.execute(), strict=True):
-                    if state == "queued" and lane == Lane.PUBLIC:
-                        candidates[key] = job_id
-            if not candidates:
-                return {}
-            listed: set[str] = set()
-            start, step = 0, 10_000
-            while payloads := self.client.lrange(self.kind.value, start, start + step - 1):
-                listed.update(_id_of(payload) for payload in payloads)
-                # Consumers pop from the head while we read: overlap, so that none is skipped.
-                start += step // 2
-        return {key: job_id for key, job_id in candidates.items() if job_id not in listed}
+        for key, (state, lane, job_id) in self.fields(keys, "state", "lane", "id"):
+            if state == "queued" and lane == Lane.PUBLIC:
+                found[key] = job_id or ""
+        return found
 
     def tombs(self, keys: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The tokens of dead leases by key: their temporary files may still be there."""
-        found: dict[str, tuple[str, ...]] = {}
-        with redis_errors(self.client):
-            for chunk in chunks(keys):
-                pipeline = self.client.pipeline(transaction=False)
-                for key in chunk:
-                    pipeline.hget(f"{self.prefix}job:{key}", "tombs")
-                for key, text in zip(chunk, pipeline.execute(), strict=True):
-                    if text:
-                        found[key] = tuple(text.split())
-        return found
+        return {key: tuple(text.split()) for key, (text,) in self.fields(keys, "tombs") if text}
 
     def close(self, ids: dict[str, str]) -> int:
         """Remove queued entries whose outputs are there already; the number removed."""
@@ -323,21 +362,6 @@ class JobQueue(Operations):
             int(self.run_script("close", "queued", *(part for pair in chunk for part in pair)))
             for chunk in chunks(ids.items())
         )
-
-    def repush(self, ids: dict[str, str]) -> int:
-        """Push again what :meth:`unlisted` found and nobody made; the number pushed."""
-        return sum(
-            int(self.run_script("repush", *(part for pair in chunk for part in pair)))
-            for chunk in chunks(ids.items())
-        )
-
-
-def _id_of(payload: str) -> str:
-    try:
-        job = json.loads(payload)
-    except ValueError:
-        return ""
-    return str(job.get("id", "")) if isinstance(job, dict) else ""
 
 
 def _calls(
@@ -350,10 +374,6 @@ def _calls(
             for job in chunk:
                 if job.force == force:
                     job_id = new_token()
-                    payload = job.payload(layout, job_id)
-                    # A root that is not UTF-8 travels as the bytes it is.
-                    sent = (
-                        payload if payload.isascii() else payload.encode(errors="surrogateescape")
-                    )
-                    arguments += (job.queue_key, job_id, job.stamp, sent)
+                    line = line_of_job(layout, job.kind, job.key, job_id)
+                    arguments += (job.key, job_id, job.stamp, line)
             yield arguments

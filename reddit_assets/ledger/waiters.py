@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reddit_assets.ledger.connection import redis_errors
+from reddit_assets.ledger.entries import read_results
 from reddit_assets.ledger.job import Result
 from reddit_assets.ledger.queue import JobQueue
 
@@ -47,12 +48,12 @@ def collect(
         answer = queue.client.xread(
             {name: after},
             count=count,
-            block=int(block_seconds * 1000) or None,  # 0 would wait for ever
+            block=int(block_seconds * 1000) or None,  # 0 would wait without end
         )
     return [
-        (entry, Result.from_json(fields["r"], queue.kind.asset))
-        for _, entries in (answer or [])
-        for entry, fields in entries
+        (entry, result)
+        for _, items in (answer or [])
+        for entry, result, _ in read_results(queue, name, items)
     ]
 
 

@@ -88,7 +88,7 @@ class Watch:
             words = [f"{count.queued + count.delayed:,} waiting", f"{count.leased:,} in work"]
             words += [f"{count.dead:,} dead letters"] if count.dead else []
             words += ["paused"] if count.paused else []
-            parts.append(f"{kind.word}: {count.totals.get('done', 0):,} done, {', '.join(words)}")
+            parts.append(f"{kind.value}: {count.totals.get('done', 0):,} done, {', '.join(words)}")
         return "; ".join(parts)
 
     def look(self) -> Completion:

@@ -54,7 +54,7 @@ class Summary:
         self.done = state.done
         self.problems = state.problems
         self.dead_letters = [
-            {"kind": letter.kind.word, "key": letter.key, "reason": letter.error}
+            {"kind": letter.kind.value, "key": letter.key, "reason": letter.error}
             for letter in state.dead
         ]
         self.files, self.embedding_files = state.files, state.files_done
@@ -70,7 +70,7 @@ class Summary:
         with suppress(RedditAssetsError):
             for kind, after in watch.counts().items():
                 done = after.totals.get("done", 0) - before[kind].totals.get("done", 0)
-                self.work_done[f"{kind.word}_jobs"] = done
+                self.work_done[f"{kind.value}_jobs"] = done
 
     def fields(self) -> dict[str, Any]:
         """As ``--json`` prints it."""

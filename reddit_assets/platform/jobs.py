@@ -107,14 +107,14 @@ def make_steering_jobs() -> list[JobDefinition]:
 
     def pause(queue: Any) -> str:
         queue.pause()
-        return f"{queue.kind.word}: nothing new is claimed; work in progress finishes."
+        return f"{queue.kind.value}: nothing new is claimed; work in progress finishes."
 
     def resume(queue: Any) -> str:
         queue.resume()
-        return f"{queue.kind.word}: claiming goes on."
+        return f"{queue.kind.value}: claiming goes on."
 
     def retry(queue: Any) -> str:
-        return f"{queue.kind.word}: {queue.retry(sorted(queue.dead_keys()))} dead letters queued."
+        return f"{queue.kind.value}: {queue.retry(sorted(queue.dead_keys()))} dead letters queued."
 
     return [
         _steering("pause_workers", "Workers claim nothing new; work in progress finishes.", pause),

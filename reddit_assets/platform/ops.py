@@ -117,8 +117,7 @@ def _job(workspace: Workspace, scanner: Scanner, kind: Kind, key: str) -> Job:
             stamp = ""  # the worker says what is wrong with it
         return Job(kind, key, stamp, force=True)
     cluster = scanner.subreddit(key).cluster
-    stamp, excluded = (cluster.stamp, cluster.excluded) if cluster is not None else ("", ())
-    return Job(kind, key, stamp, force=True, excluded=excluded)
+    return Job(kind, key, cluster.stamp if cluster is not None else "", force=True)
 
 
 def check_chains(context: AssetExecutionContext, assets: AssetSet) -> None:

@@ -57,7 +57,7 @@ def corpus_metadata(
         for name in _Shard.__dataclass_fields__:
             setattr(total, name, getattr(total, name) + getattr(shard, name))
     report = found.report
-    totals = {kind.word: queue.counts().totals for kind, queue in workspace.queues.items()}
+    totals = {kind.value: queue.counts().totals for kind, queue in workspace.queues.items()}
     oldest = oldest_unprocessed(found.statuses)
     metadata: dict[str, MetadataValue] = {
         "files": MetadataValue.int(total.files),
@@ -179,7 +179,7 @@ def _throughput(
     hours = (time.time() - float(before["at"])) / 3600
 
     def more(kind: Kind, name: str) -> int:
-        now, then = totals[kind.word].get(name, 0), before["queues"][kind.word].get(name, 0)
+        now, then = totals[kind.value].get(name, 0), before["queues"][kind.value].get(name, 0)
         return max(0, now - then)
 
     rows = more(Kind.EMBED, "rows")

@@ -167,7 +167,7 @@ class Waiting:
             self.lease.keep()
         counts = self.queue.counts()
         self._log.info(
-            f"{len(jobs)} {self.queue.kind.word} jobs queued; {counts.workers} workers are there, "
+            f"{len(jobs)} {self.queue.kind.value} jobs queued; {counts.workers} workers are there, "
             f"{counts.queued} jobs wait in all."
         )
         if counts.paused:

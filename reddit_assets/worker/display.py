@@ -83,12 +83,12 @@ class Display:
             for name in ("backend", "device", "precision", "threads", "reduction")
             if facts.get(name) is not None
         ]
-        log.info("Ready to %s: %s.", kind.word, ", ".join(shown) or "engine loaded")
+        log.info("Ready to %s: %s.", kind.value, ", ".join(shown) or "engine loaded")
         self._refresh()
 
     def holding(self, kind: Kind, jobs: int) -> None:
         """Jobs in this worker's hands now."""
-        _HELD.labels(kind.word).set(jobs)
+        _HELD.labels(kind.value).set(jobs)
 
     def started(self, kind: Kind, key: str) -> None:
         """A job is being computed."""
@@ -98,7 +98,7 @@ class Display:
     def progressed(self, kind: Kind, rows: int) -> None:
         """Rows of a job are done."""
         self._rows[kind] += rows
-        _ROWS.labels(kind.word).inc(rows)
+        _ROWS.labels(kind.value).inc(rows)
         self._refresh()
 
     def finished(self, kind: Kind, key: str, event: Finished) -> None:
@@ -106,23 +106,23 @@ class Display:
         if event.outcome != "verified":
             self._done[kind] += 1
         self._tokens += event.tokens
-        _JOBS.labels(kind.word, event.outcome).inc()
-        _TOKENS.labels(kind.word).inc(event.tokens)
-        _SECONDS.labels(kind.word).inc(event.seconds)
+        _JOBS.labels(kind.value, event.outcome).inc()
+        _TOKENS.labels(kind.value).inc(event.tokens)
+        _SECONDS.labels(kind.value).inc(event.seconds)
         if event.outcome == "made":
             rate = event.rows / event.seconds if event.seconds else 0.0
             what = f"{event.rows:,} rows in {event.seconds:.2f} s ({rate:,.0f} rows/s)"
         else:
             what = "was fresh already" if event.outcome == "fresh" else event.outcome
-        log.info("%s %s: %s", kind.word, key, what)
+        log.info("%s %s: %s", kind.value, key, what)
         self._refresh()
 
     def failed(self, kind: Kind, key: str, failure: Failure, outcome: str) -> None:
         """An attempt failed; ``outcome`` says what becomes of the job."""
         self._problems += 1
-        _JOBS.labels(kind.word, outcome).inc()
+        _JOBS.labels(kind.value, outcome).inc()
         text = f"{failure.error} {failure.hint}".strip()
-        log.error("%s %s failed (%s): %s", kind.word, key, outcome, text)
+        log.error("%s %s failed (%s): %s", kind.value, key, outcome, text)
         self._refresh()
 
     def note(self, text: str) -> None:

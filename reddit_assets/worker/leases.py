@@ -7,9 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from reddit_assets.corpus.output import remove_temporary
-from reddit_assets.errors import QueueFullError, QueueUnavailableError, RedditAssetsError
-from reddit_assets.ledger.job import outputs_of
+from reddit_assets.errors import QueueFullError, QueueUnavailableError
 from reddit_assets.settings import Settings
 from reddit_assets.worker.slot import WorkerSlot
 
@@ -78,7 +76,7 @@ class LeaseKeeper(threading.Thread):
         if state == "stalled":
             log.error(
                 "The %s process has shown no sign of life for %.0f s: it is replaced.",
-                slot.kind.word,
+                slot.kind.value,
                 self._settings.stall_seconds,
             )
             if slot.process is not None:
@@ -96,16 +94,10 @@ class LeaseKeeper(threading.Thread):
             return
         if not slot.queue.lead(self._worker, self._settings.lease_seconds):
             return
-        for reaped in slot.queue.reap(max_recoveries=self._settings.max_recoveries):
+        for reaped in slot.queue.reap(retry_seconds=self._settings.retry_seconds):
             log.warning(
-                "%s: the lease of worker %s expired; %s.",
+                "%s: the lease of worker %s expired; the job is %s.",
                 reaped.key,
                 reaped.worker,
-                "a dead letter now" if reaped.dead else "queued again",
+                reaped.outcome,
             )
-            if reaped.dead:
-                try:
-                    for output in outputs_of(slot.layout, slot.kind, reaped.key):
-                        remove_temporary(output, [reaped.token])
-                except (RedditAssetsError, OSError) as error:
-                    log.warning("Its temporary file cannot be deleted: %s", error)

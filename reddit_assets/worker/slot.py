@@ -5,12 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from reddit_assets.corpus.layout import Layout
+from reddit_assets.ledger.intake import Intake
 from reddit_assets.ledger.job import Claim, Kind
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
@@ -67,6 +68,7 @@ class WorkerSlot:
         processors: Mapping[Kind, str] = PROCESSORS,
     ) -> None:
         self.queue = queue
+        self.intake = Intake(queue, layout)
         self.kind = queue.kind
         self.settings = settings
         self.layout = layout
@@ -90,7 +92,7 @@ class WorkerSlot:
         self.process = context.Process(
             target=child_main,
             args=(self._processor, self.settings, self.layout, theirs),
-            name=f"reddit-assets-{self.kind.word}",
+            name=f"reddit-assets-{self.kind.value}",
             daemon=True,
         )
         self.process.start()
@@ -153,10 +155,11 @@ class WorkerSlot:
         limit = 1 if self.kind is Kind.CLUSTER else self.settings.claim_jobs
         with self.lock:
             room = limit - len(self.held)
-            # What is only verified does not keep the streams busy.
-            making = [held for held in self.held.values() if not held.claim.verify]
-        sizes = [held.size for held in making]
-        waiting = [held.size for held in making if not held.started]
+            holding = list(self.held.values())
+        if any(held.claim.suspect for held in holding):
+            return 0  # it must be alone in its process
+        sizes = [held.size for held in holding]
+        waiting = [held.size for held in holding if not held.started]
         if self.kind is Kind.CLUSTER or room <= 0:
             return room
         if not sizes:
@@ -182,13 +185,11 @@ class WorkerSlot:
             self.pipe.send(
                 Task(
                     kind=self.kind,
-                    key=claim.partition,
+                    key=claim.key,
                     token=claim.token,
                     job_id=claim.id,
                     force=claim.force,
-                    excluded=tuple(_texts(claim.job.get("excluded"))),
                     stamp=claim.stamp,
-                    verify=claim.verify,
                 )
             )
 
@@ -201,8 +202,3 @@ class WorkerSlot:
         """Claims that the child does not have."""
         with self.lock:
             return [held.claim for held in self.held.values() if not held.sent]
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, list):
-        yield from (item for item in value if isinstance(item, str))

@@ -15,11 +15,9 @@ from functools import partial
 from types import FrameType
 from typing import TypeVar
 
-from reddit_assets.corpus.fingerprints import Stamp
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.output import publish, remove_temporary
 from reddit_assets.errors import (
-    BadJobError,
     Failure,
     LeaseLostError,
     QueueFullError,
@@ -27,6 +25,7 @@ from reddit_assets.errors import (
     RedditAssetsError,
     WriteError,
 )
+from reddit_assets.ledger.intake import Claimed
 from reddit_assets.ledger.job import Claim, Kind, Result, new_token, outputs_of
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
@@ -141,7 +140,7 @@ class Worker:
             self._listen()
             for slot in self.slots:
                 if slot.worn:
-                    self.display.note(f"The {slot.kind.word} process is renewed.")
+                    self.display.note(f"The {slot.kind.value} process is renewed.")
                     slot.end_child()
                     slot.start_child()
 
@@ -186,7 +185,7 @@ class Worker:
         facts: dict[str, str | int | float] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "kind": slot.kind.word,
+            "kind": slot.kind.value,
             "held": len(slot.held),
             "done": self.display.jobs(slot.kind),
             "seen": time.time(),
@@ -224,40 +223,26 @@ class Worker:
 
     # --- claiming ------------------------------------------------------------------------
     def _claim(self, slot: WorkerSlot) -> int:
-        """Claim what the station wants; the number of jobs taken."""
+        """Claim what the slot wants; the number of jobs taken."""
         count = slot.wants()
         if count <= 0:
             return 0
-        lease = self.settings.lease_seconds
-        claims = self._patiently(lambda: slot.queue.claim(self.name, count, lease)) or []
+        lease, alone = self.settings.lease_seconds, not slot.held
+        claimed = self._patiently(
+            lambda: slot.intake.claim(self.name, count, lease, alone=alone), then=Claimed()
+        )
+        claims = claimed.claims if claimed else []
         for claim in claims:
-            self._accept(slot, claim)
+            self._clean(claim, claim.tombs)
+            slot.hold(claim, self._size(claim))
         return len(claims)
 
-    def _accept(self, slot: WorkerSlot, claim: Claim) -> None:
-        """Check a claimed job and hold it; refuse it for good if it is none."""
-        embed = slot.kind is Kind.EMBED
-        job = {**claim.job, "key": claim.partition} if claim.verify else claim.job
-        try:
-            key = (
-                self.layout.embed_key_of_job(job) if embed else self.layout.cluster_key_of_job(job)
-            )
-        except BadJobError as error:
-            self._fail(slot, claim, Failure.of(error))
-            return
-        size, stamp = 0, ""
-        if embed and not claim.verify:
-            with suppress(OSError):  # a missing file is the child's to report, in one place
-                stat = self.layout.chain_path(key).stat()
-                size, stamp = stat.st_size, str(Stamp.of(stat))
-        if claim.foreign:
-            foreign = claim
-            adopted = self._patiently(lambda: slot.queue.adopt(foreign, key, stamp))
-            if adopted is None:
-                return
-            claim = adopted
-        self._clean(claim, claim.tombs)
-        slot.hold(claim, size)
+    def _size(self, claim: Claim) -> int:
+        """Bytes of a claim's input; 0 if it is missing, which is the task's to report."""
+        if claim.kind is Kind.EMBED:
+            with suppress(OSError):
+                return self.layout.chain_path(claim.key).stat().st_size
+        return 0
 
     def _clean(self, claim: Claim, tokens: Sequence[str]) -> None:
         """Delete the temporary files of dead tokens."""
@@ -321,21 +306,30 @@ class Worker:
             slot.drop(claim.token)
 
     def _child_died(self, slot: WorkerSlot) -> None:
-        """Its jobs are given up: the reaper counts the crash and queues them again."""
+        """Its jobs are queued again; those that it computed are suspects."""
         code = slot.process.exitcode if slot.process is not None else None
         claims = slot.renewable()
         slot.end_child(kill=True)
         self.display.warn(
-            f"The {slot.kind.word} process died (exit status {code}) with {len(claims)} jobs."
+            f"The {slot.kind.value} process died (exit status {code}) with {len(claims)} jobs."
         )
-        # A lease of no length: it has expired, and the next reaping takes the jobs back.
-        self._patiently(lambda: slot.queue.renew(self.name, claims, 0.0))
+        failure = Failure(
+            f"The worker's process died {self.settings.max_recoveries} times with this job.",
+            "Look at the worker's log and memory, then retry the dead letter.",
+            "WorkerDied",
+        )
+        outcomes: dict[str, str] | None = self._patiently(
+            lambda: slot.queue.crashed(claims, failure, max_crashes=self.settings.max_recoveries),
+        )
+        for claim, _ in claims:
+            if (outcomes or {}).get(claim.token) == "dead":
+                self._clean(claim, [claim.token])
         for claim, _ in claims:
             slot.drop(claim.token)
         self._deaths += 1
         if self._deaths > _MOST_DEATHS:
             raise RedditAssetsError(
-                f"The {slot.kind.word} process died {self._deaths} times in a row.",
+                f"The {slot.kind.value} process died {self._deaths} times in a row.",
                 hint="Look at its last output above, and at the host's memory.",
             )
         if not self._stopping:

@@ -1,32 +1,38 @@
-#!lua flags=allow-oom
--- Gives a foreign producer's leased job its place in the ledger.
+-- Gives a leased line of the public list its place in the ledger.
 -- KEYS: P, LIST
--- ARGV: foreign key, token, real key, id, stamp
--- Returns the tombs and attempts of the real entry when the caller now holds it; false when someone
--- else does, or it is a dead letter: the foreign copy is dropped then.
-local foreign, token, key, id, stamp = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+-- ARGV: its key 'foreign:<sha1>', token, the job's key, id of our copy that it is ('' if it is
+--       none), new id, stamp, the job as our own JSON
+-- Returns what a worker must know of the job when the caller now holds it; false when somebody else
+-- does or it is a dead letter, when a suspect waits to run alone, or when the copy is superseded:
+-- the line is dropped then.
+local foreign, token, key, copy, id, stamp, payload = unpack(ARGV)
 local from, to = entry_of(foreign), entry_of(key)
+if holds(to, token) then return lease_fields(to) end -- sent again: the reply was lost
 if not holds(from, token) then return false end
-local known = redis.call('HMGET', to, 'state', 'tombs', 'attempts', 'recoveries')
+ignore_memory_limit()
+local known = redis.call('HMGET', to, 'state', 'id', 'suspect')
 local state = known[1]
+local wanted
+if copy ~= '' then
+  wanted = state == 'queued' and known[2] == copy
+else
+  wanted = not state or ((state == 'queued' or state == 'delayed') and known[3] ~= '1')
+end
 local expiry = redis.call('ZSCORE', P .. 'leases', foreign)
+local worker = redis.call('HGET', from, 'worker')
+redis.call('DEL', from)
 redis.call('ZREM', P .. 'leases', foreign)
-if state == 'leased' or state == 'dead' then
-  redis.call('DEL', from)
+if not wanted then
   count('discarded')
   return false
 end
-local mine = redis.call('HMGET', from, 'payload', 'worker')
-if state then
-  redis.call('ZREM', P .. 'queued', key)
-  redis.call('ZREM', P .. 'delayed', key)
-  redis.call('DEL', from)
-  redis.call('HSET', to, 'id', id)
-else
-  redis.call('RENAME', from, to)
-  redis.call('HSET', to, 'id', id, 'stamp', stamp)
+redis.call('ZREM', P .. 'queued', key)
+redis.call('ZREM', P .. 'delayed', key)
+if not state then
+  redis.call('HSET', to, 'stamp', stamp, 'lane', 'public', 'home', 'public', 'force', '0',
+    'scan', '1', 'runs', '')
 end
-redis.call('HSET', to, 'state', 'leased', 'token', token, 'worker', mine[2],
-  'started', '0')
+if copy == '' then redis.call('HSET', to, 'id', id, 'payload', payload) end
+redis.call('HSET', to, 'state', 'leased', 'token', token, 'worker', worker, 'started', '0')
 redis.call('ZADD', P .. 'leases', expiry, key)
-return {known[2] or '', known[3] or '0', known[4] or '0'}
+return lease_fields(to)

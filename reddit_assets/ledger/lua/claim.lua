@@ -1,108 +1,129 @@
-#!lua flags=allow-oom
 -- Takes jobs from the lanes in turn and leases them to a worker.
 -- KEYS: P, LIST
--- ARGV: worker, lease (ms), largest payload (bytes), one fresh token per job wanted
--- Returns 'paused', or per job: key, id, token, payload, stamp, force, attempts, recoveries, tombs.
--- A job of a foreign producer (no id) has the key 'foreign:<sha1>' until `adopt` names it.
-local worker, lease, largest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+-- ARGV: worker, request, lease (ms), largest line (bytes), alone (1: a suspect may be taken),
+--       one fresh token per job wanted
+-- Returns 'paused', or {more, suspects, then per job: key, token, line, bytes of the line, id,
+-- stamp, force, attempts, crashes, evictions, suspect, tombs}.
+--   more      1: the call stopped early, after many superseded copies; ask again at once
+--   suspects  1: a suspect waits that must run alone
+--   bytes     -1 of our own jobs; others are leased as 'foreign:<sha1>' for Python to read
+local worker, lease, largest, alone = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
 local now = clock()
-redis.call('ZADD', P .. 'workers', now, worker)
-if redis.call('EXISTS', P .. 'paused') == 1 then return 'paused' end
+local looks = 1000 -- superseded copies that one call discards at most
 
-local function reject(payload, why)
-  local key = 'malformed:' .. redis.sha1hex(payload)
-  local entry = entry_of(key)
-  if redis.call('EXISTS', entry) == 1 then return end
-  local kept = string.sub(payload, 1, 2000)
-  redis.call('HSET', entry, 'payload', kept, 'lane', 'public', 'attempts', 1)
-  bury(key, entry, cjson.encode({
-    error = 'The queue entry ' .. why .. '.', type = 'BadJobError', host = worker,
-    hint = 'Correct its producer, then purge the entry.', size = #payload,
-  }), now)
+-- Our copies: '<id> <key>', or the end of the JSON that we write. A key with an escape in it is
+-- left to Python.
+local ID = string.rep('%x', 16)
+local SHORT = '^(' .. ID .. ') (.+)$'
+local JSON = '"id": "(' .. ID .. ')", "key": "([^"\\]+)"}$'
+
+local function own_copy(line)
+  local id, key = string.match(line, SHORT)
+  if not id then id, key = string.match(string.sub(line, -largest), JSON) end
+  return id, key
 end
 
--- The ledger's view of a copy taken from a list: its key and id, or nothing if it is not wanted.
-local function accept(payload)
-  if #payload > largest then
-    return reject(payload, 'is larger than ' .. largest .. ' bytes')
+-- Notes a line that is none of our copies, so that it is not lost while Python reads it.
+local function note_foreign(line)
+  local sha = redis.sha1hex(line)
+  local key = 'foreign:' .. sha
+  if redis.call('EXISTS', entry_of(key), entry_of('malformed:' .. sha)) > 0 then return end
+  local kept = #line > largest and string.sub(line, 1, 2000) or line
+  redis.call('HSET', entry_of(key), 'payload', kept, 'lane', 'public', 'home', 'public')
+  return key
+end
+
+-- The ledger's key of a line taken from a lane, and the line itself if it is foreign; nothing if
+-- nobody wants it.
+local function accept(lane, line)
+  local id, key = own_copy(line)
+  if not id then
+    key = note_foreign(line)
+    if key then return key, line end
+  else
+    local known = redis.call('HMGET', entry_of(key), 'state', 'id', 'lane')
+    if known[1] == 'queued' and known[2] == id and known[3] == lane then return key end
   end
-  local fine, job = pcall(cjson.decode, payload)
-  if not fine then return reject(payload, 'is not JSON') end
-  if type(job) ~= 'table' or not string.match(payload, '^%s*{') then
-    return reject(payload, 'is not a JSON object')
-  end
-  if type(job.id) == 'string' and type(job.key) == 'string' then
-    local known = redis.call('HMGET', entry_of(job.key), 'state', 'id')
-    if known[1] == 'queued' and known[2] == job.id then return job.key, job.id end
-    count('discarded')
-    return
-  end
-  local key = 'foreign:' .. redis.sha1hex(payload)
-  if redis.call('EXISTS', entry_of(key)) == 1 then
-    count('discarded')
-    return
-  end
-  redis.call('HSET', entry_of(key), 'payload', payload, 'lane', 'public', 'home', 'public',
-    'stamp', '', 'force', '0', 'scan', '1', 'runs', '')
-  return key, ''
+  count('discarded')
 end
 
 local function take(lane)
-  while true do
-    local payload = redis.call('LPOP', list_of(lane))
-    if not payload then
+  while looks > 0 do
+    local line = redis.call('LPOP', list_of(lane))
+    if not line then
       if lane ~= 'public' then redis.call('ZREM', P .. 'lanes', lane) end
       return
     end
-    local key, id = accept(payload)
-    if key then return key, id, payload end
+    local key, foreign = accept(lane, line)
+    if key then return key, foreign end
+    looks = looks - 1
   end
 end
 
--- Lanes by their last turn, the public list among them; urgent jobs before all.
+-- Lanes by their last turn, the public list among them.
 local function turns()
-  local order = {'urgent'}
+  local order = {}
   local public = tonumber(redis.call('ZSCORE', P .. 'lanes', 'public') or 0)
   local placed = false
   local known = redis.call('ZRANGE', P .. 'lanes', 0, -1, 'WITHSCORES')
   for i = 1, #known, 2 do
+    local lane = known[i]
     if not placed and tonumber(known[i + 1]) >= public then
       order[#order + 1] = 'public'
       placed = true
     end
-    if known[i] ~= 'urgent' and known[i] ~= 'public' then order[#order + 1] = known[i] end
+    if lane ~= 'urgent' and lane ~= 'public' and lane ~= 'alone' then order[#order + 1] = lane end
   end
   if not placed then order[#order + 1] = 'public' end
   return order
 end
 
-local jobs = {}
-local order = turns()
-local at, idle = 1, 0
-for i = 4, #ARGV do
-  local key, id, payload
-  -- Urgent first; then one job per lane and turn.
-  key, id, payload = take('urgent')
-  while not key and idle < #order do
+local order, at
+
+-- The next job of the lanes that take turns.
+local function take_in_turn()
+  order, at = order or turns(), at or 1
+  for _ = 1, #order do
     local lane = order[at]
-    key, id, payload = take(lane)
-    if key then
-      idle = 0
-      redis.call('ZADD', P .. 'lanes', redis.call('INCR', P .. 'serial'), lane)
-    else
-      idle = idle + 1
-    end
     at = at % #order + 1
+    local key, line = take(lane)
+    if key then
+      redis.call('ZADD', P .. 'lanes', redis.call('INCR', P .. 'serial'), lane)
+      return key, line
+    end
   end
-  if not key then break end
-  local entry, token = entry_of(key), ARGV[i]
+end
+
+local function hold(key, token)
+  local entry = entry_of(key)
   redis.call('HSET', entry, 'state', 'leased', 'token', token, 'worker', worker, 'started', '0')
   redis.call('ZREM', P .. 'queued', key)
   redis.call('ZADD', P .. 'leases', now + lease, key)
-  local known = redis.call('HMGET', entry, 'stamp', 'force', 'attempts', 'recoveries', 'tombs')
-  for _, value in ipairs({key, id, token, payload, known[1] or '', known[2] or '0',
-    known[3] or '0', known[4] or '0', known[5] or ''}) do
-    jobs[#jobs + 1] = value
-  end
+  return lease_fields(entry)
 end
-return jobs
+
+ignore_memory_limit()
+redis.call('ZADD', P .. 'workers', now, worker)
+return once(worker, ARGV[2], function()
+  if redis.call('EXISTS', P .. 'paused') == 1 then return 'paused' end
+  local answer = {0, 0}
+  for i = 6, #ARGV do
+    local key, line = take('urgent')
+    local lone = false
+    if not key and alone and i == 6 then
+      key, line = take('alone')
+      lone = key ~= nil
+    end
+    if not key then key, line = take_in_turn() end
+    if not key then break end
+    local size = line and #line or -1
+    for _, value in ipairs({key, ARGV[i], size > largest and '' or line or '', size}) do
+      answer[#answer + 1] = value
+    end
+    for _, value in ipairs(hold(key, ARGV[i])) do answer[#answer + 1] = value end
+    if lone then break end
+  end
+  answer[1] = looks == 0 and 1 or 0
+  answer[2] = redis.call('EXISTS', list_of('alone'))
+  return answer
+end)

@@ -3,55 +3,111 @@
 --
 -- key                type    what                                                written by
 -- LIST               list    jobs as JSON that plain BLPOP consumers can do      enqueue, requeues
--- P lane:<lane>      list    jobs as JSON that only our workers take             enqueue, requeues
+-- P lane:<lane>      list    '<id> <key>' that only our workers take             enqueue, requeues
 -- P lanes            zset    lane -> serial of its last turn (fair rotation)     push, claim
 -- P serial           string  counts turns                                        claim
 -- P job:<key>        hash    the ledger: one entry per wanted output             all
 -- P queued           zset    key -> time it was queued (ms)                      push, claim
 -- P delayed          zset    key -> time its retry is due (ms)                   fail, reap
 -- P leases           zset    key -> time its lease expires (ms)                  claim, renew
--- P dead             zset    key -> time it died (ms)                            fail, reap, claim
--- P runs             zset    run -> time its lease expires (ms)                  run_open
--- P run:<run>        set     keys that the run waits for                         enqueue, ack
--- P results:<run>    stream  field r: results for the run, as JSON               ack, fail
--- P outbox           stream  field r: results that no run waits for              ack, withdraw
+-- P dead             zset    key -> time it died (ms)                            fail, crashed, refuse
+-- P runs             zset    run -> time its lease expires (ms)                  run
+-- P run:<run>        set     keys that the run waits for                         enqueue, acknowledge
+-- P results:<run>    stream  field r: results for the run, as JSON               acknowledge, fail
+-- P outbox           stream  field r: results that no run waits for              acknowledge, withdraw
+-- P rejected         stream  entries of the two that were no results, the last   entries.py
+-- P reply:<worker>   string  request and answer of its last call; expires        once
 -- P counters         hash    totals since the queue was made                     all
--- P paused           string  present while nothing new may be claimed            queue.py
+-- P paused           string  present while nothing new may be claimed            operations.py
 -- P workers          zset    worker -> time it was last seen (ms)                claim, renew
 -- P worker:<worker>  hash    host, process, backend, … of a worker; expires      queue.py
 -- P reaper           string  the worker that reaps now; expires                  queue.py
 -- P reporters        zset    reporter -> time its connection slot expires (ms)   slot
 --
+-- Lanes: 'urgent' goes before all others; 'alone' holds suspects, of which a worker takes one at a
+-- time; the public list, 'stale' and one 'run:<run>' per run take turns.
+--
 -- A ledger entry is in exactly one of queued, delayed, leases and dead. Its fields:
 --   state  queued | delayed | leased | dead
 --   id     of the current copy; a copy in a list with another id is superseded
---   payload, lane, stamp (what the input looked like)
+--   payload (the job as JSON), lane, stamp (what the input looked like)
 --   force  1: make the output even if it is fresh
 --   scan   1: a scan wants it, whatever runs do;  home: the lane it had before runs wanted it
 --   runs   waiting runs, each followed by a space
---   attempts (exceptions), recoveries (deaths while started), tombs (tokens of dead leases)
+--   attempts (exceptions), crashes (its process died while it was alone there), evictions (its
+--   whole worker vanished), suspect (1: it must run alone), tombs (tokens of dead leases)
 --   token, worker, started (1 once computing): while leased
---   next_id, next_payload, next_stamp, next_lane, next_force, next_scan, next_runs: wanted anew
+--   next_id, next_payload, next_stamp, next_lane, next_force, next_scan, next_runs: while leased,
+--   the wish for another computation after this one
 --   error (JSON): of the last failure
+-- An entry 'foreign:<sha1>' is a line of the public list that is none of our copies: it is leased
+-- until `adopt` gives it its key or `refuse` makes it the dead letter 'malformed:<sha1>'.
 
 local P, LIST = KEYS[1], KEYS[2]
 
-local function clock()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+-- Redis asks whether a script may use more memory at its first write alone, and DEL may always.
+-- What ends work calls this first: it goes on under maxmemory.
+local function ignore_memory_limit()
+  redis.call('DEL', P .. 'nothing')
 end
 
 local function count(name, amount)
   redis.call('HINCRBY', P .. 'counters', name, amount or 1)
 end
 
+-- What adds work calls this first: under maxmemory it is refused before it has written anything.
+local function respect_memory_limit()
+  count('superseded', 0)
+end
+
+-- A client sends a call again when its reply was lost: the answer is then the same, and the work
+-- is not repeated. `request`: 16 characters.
+local function once(worker, request, work)
+  local name = P .. 'reply:' .. worker
+  local last = redis.call('GET', name)
+  if last and string.sub(last, 1, 16) == request then
+    return cmsgpack.unpack(string.sub(last, 17))
+  end
+  local answer = work()
+  redis.call('SET', name, request .. cmsgpack.pack(answer), 'PX', 60000)
+  return answer
+end
+
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
 local function entry_of(key)
   return P .. 'job:' .. key
+end
+
+-- Some fields of an entry by name; those that are not there are nil.
+local function read(entry, names)
+  local known = {}
+  for at, value in ipairs(redis.call('HMGET', entry, unpack(names))) do
+    known[names[at]] = value or nil
+  end
+  return known
 end
 
 local function list_of(lane)
   if lane == 'public' then return LIST end
   return P .. 'lane:' .. lane
+end
+
+-- What a list holds for a job.
+local function line_of(lane, key, id, payload)
+  if lane == 'public' then return payload end
+  return id .. ' ' .. key
+end
+
+local function is_foreign(key)
+  return string.sub(key, 1, 8) == 'foreign:'
+end
+
+local function is_run(lane)
+  return string.sub(lane, 1, 4) == 'run:'
 end
 
 -- Lets a lane take its turns; the public list always does.
@@ -61,9 +117,9 @@ local function show_lane(lane)
   end
 end
 
--- Puts a ledger entry's copy into its lane. `head`: before all others.
-local function push(key, lane, payload, now, head)
-  redis.call(head and 'LPUSH' or 'RPUSH', list_of(lane), payload)
+-- Puts a queued entry's copy into its lane. `head`: before all others.
+local function push(key, lane, id, payload, now, head)
+  redis.call(head and 'LPUSH' or 'RPUSH', list_of(lane), line_of(lane, key, id, payload))
   redis.call('ZADD', P .. 'queued', now, key)
   show_lane(lane)
 end
@@ -103,35 +159,64 @@ local function deliver(key, runs, result, outbox)
   if outbox and delivered == 0 then
     redis.call('XADD', P .. 'outbox', '*', 'r', result)
   end
-  return delivered
 end
 
--- The lane that an entry without waiting runs goes back to.
-local function resting_lane(entry, lane)
-  if string.sub(lane, 1, 4) == 'run:' then
-    return redis.call('HGET', entry, 'home') or 'stale'
-  end
-  return lane
-end
-
--- Makes a leased entry queued again for those who want it anew. Returns whether any do.
-local function renew_wish(key, entry, now)
+-- Makes the wish for another computation the entry's present one; `waiting`: runs that wait for it
+-- as well. Returns whether there was a wish.
+local function take_wish(entry, waiting)
   local wish = redis.call('HMGET', entry, 'next_id', 'next_payload', 'next_stamp', 'next_lane',
-    'next_force', 'next_scan', 'next_runs')
+    'next_force', 'next_scan', 'next_runs', 'stamp')
   if not wish[1] then return false end
-  redis.call('DEL', entry)
-  redis.call('ZREM', P .. 'leases', key)
-  redis.call('HSET', entry, 'state', 'queued', 'id', wish[1], 'payload', wish[2], 'stamp', wish[3],
-    'lane', wish[4], 'force', wish[5], 'scan', wish[6], 'runs', wish[7], 'home', 'stale')
-  push(key, wish[4], wish[2], now, false)
+  local runs = wish[7] or ''
+  for _, run in ipairs(runs_in(waiting)) do runs = with_run(runs, run) end
+  redis.call('HSET', entry, 'id', wish[1], 'payload', wish[2], 'stamp', wish[3], 'lane', wish[4],
+    'force', wish[5], 'scan', wish[6], 'runs', runs, 'home', 'stale')
+  redis.call('HDEL', entry, 'next_id', 'next_payload', 'next_stamp', 'next_lane', 'next_force',
+    'next_scan', 'next_runs')
+  -- Exceptions say nothing of another content. Crashes are kept: only a success forgives them.
+  if wish[3] ~= wish[8] then redis.call('HDEL', entry, 'attempts') end
   return true
 end
 
--- Moves an entry to the dead letters. `error`: JSON text.
-local function bury(key, entry, error, now)
-  redis.call('HSET', entry, 'state', 'dead', 'error', error)
+-- Ends a lease without an output. The next computation serves those who wanted another one, too.
+-- Returns whether there were any.
+local function end_lease(key, entry)
+  local known = redis.call('HMGET', entry, 'tombs', 'token', 'runs')
+  if known[2] then
+    redis.call('HSET', entry, 'tombs', (known[1] or '') .. known[2] .. ' ')
+  end
   redis.call('HDEL', entry, 'token', 'worker', 'started')
   redis.call('ZREM', P .. 'leases', key)
+  return take_wish(entry, known[3])
+end
+
+-- Queues an entry that is in no other place, in the lane where it belongs now.
+local function requeue(key, entry, now, head)
+  local known = redis.call('HMGET', entry, 'id', 'payload', 'lane', 'runs', 'suspect', 'home')
+  local lane = known[3] or 'public'
+  if is_foreign(key) then
+    redis.call('DEL', entry)
+    redis.call('LPUSH', LIST, known[2])
+    return
+  elseif known[5] == '1' then
+    lane = 'alone'
+  elseif is_run(lane) and (known[4] or '') == '' then
+    lane = known[6] or 'stale'
+  end
+  redis.call('HSET', entry, 'state', 'queued', 'lane', lane)
+  push(key, lane, known[1], known[2], now, head)
+end
+
+-- Lets an entry that is in no other place wait, and be queued by the reaper.
+local function delay(key, entry, due)
+  redis.call('HSET', entry, 'state', 'delayed')
+  redis.call('ZADD', P .. 'delayed', due, key)
+end
+
+-- Makes an entry that is in no other place a dead letter. `error`, `result`: JSON.
+local function bury(key, entry, error, result, now)
+  deliver(key, redis.call('HGET', entry, 'runs'), result, false)
+  redis.call('HSET', entry, 'state', 'dead', 'error', error, 'runs', '')
   redis.call('ZADD', P .. 'dead', now, key)
   count('dead')
 end
@@ -140,4 +225,12 @@ end
 local function holds(entry, token)
   local found = redis.call('HMGET', entry, 'state', 'token')
   return found[1] == 'leased' and found[2] == token
+end
+
+-- What a worker must know of the job that it has leased.
+local function lease_fields(entry)
+  local known = redis.call('HMGET', entry, 'id', 'stamp', 'force', 'attempts', 'crashes',
+    'evictions', 'suspect', 'tombs')
+  return {known[1] or '', known[2] or '', known[3] or '0', known[4] or '0', known[5] or '0',
+    known[6] or '0', known[7] or '0', known[8] or ''}
 end

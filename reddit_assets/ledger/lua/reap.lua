@@ -1,53 +1,42 @@
-#!lua flags=allow-oom
 -- Takes back expired leases and queues retries that are due.
 -- KEYS: P, LIST
--- ARGV: largest number of recoveries, largest number of jobs per call
--- Returns per expired lease: key, token, worker, 'queued' or 'dead'.
-local now, limit = clock(), tonumber(ARGV[2])
+-- ARGV: wait of the first delay (ms), largest number of jobs per call
+-- Returns per expired lease: key, token, worker, and what became of it: queued, suspect or delayed.
+-- A whole worker has vanished, which need not be the job's doing: it becomes no dead letter. From
+-- the third time on it waits, twice as long each time, up to an hour.
+local now, wait, limit = clock(), tonumber(ARGV[1]), tonumber(ARGV[2])
+local HOUR, PATIENCE = 3600000, 3
+
+local function evict(key, entry)
+  redis.call('HSET', entry, 'suspect', '1')
+  local evictions = redis.call('HINCRBY', entry, 'evictions', 1)
+  if evictions < PATIENCE then
+    requeue(key, entry, now, true)
+    return 'suspect'
+  end
+  delay(key, entry, now + math.min(HOUR, wait * 2 ^ (evictions - PATIENCE)))
+  return 'delayed'
+end
+
+ignore_memory_limit()
 local reaped = {}
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, limit)) do
   local entry = entry_of(key)
-  local known = redis.call('HMGET', entry, 'token', 'worker', 'started', 'payload', 'lane', 'runs',
-    'tombs', 'recoveries', 'id')
-  local token, outcome = known[1] or '', 'queued'
-  local recoveries = tonumber(known[8] or 0)
+  local known = redis.call('HMGET', entry, 'token', 'worker', 'started')
+  local outcome = 'queued'
   count('expired')
-  if known[3] == '1' then recoveries = recoveries + 1 end
-  redis.call('HSET', entry, 'recoveries', recoveries, 'tombs', (known[7] or '') .. token .. ' ')
-  redis.call('ZREM', P .. 'leases', key)
-  if string.sub(key, 1, 8) == 'foreign:' then
-    redis.call('DEL', entry)
-    redis.call('LPUSH', LIST, known[4])
-  elseif recoveries >= tonumber(ARGV[1]) and redis.call('HEXISTS', entry, 'next_id') == 0 then
-    local error = {
-      error = 'The worker died or hung ' .. recoveries .. ' times while computing this job.',
-      type = 'WorkerDied', host = known[2],
-      hint = 'Look at the worker\'s log and memory, then retry the dead letter.',
-    }
-    local result = {job = known[9], partition = key, ok = false, error = error.error,
-      hint = error.hint, error_type = error.type, host = error.host}
-    deliver(key, known[6], cjson.encode(result), false)
-    redis.call('HSET', entry, 'runs', '')
-    bury(key, entry, cjson.encode(error), now)
-    outcome = 'dead'
+  end_lease(key, entry)
+  if known[3] == '1' then
+    outcome = evict(key, entry)
   else
-    local lane = known[5]
-    if (known[6] or '') == '' then lane = resting_lane(entry, lane) end
-    redis.call('HSET', entry, 'state', 'queued', 'lane', lane)
-    redis.call('HDEL', entry, 'token', 'worker', 'started')
-    push(key, lane, known[4], now, true)
+    requeue(key, entry, now, true)
   end
-  for _, value in ipairs({key, token, known[2] or '', outcome}) do
+  for _, value in ipairs({key, known[1] or '', known[2] or '', outcome}) do
     reaped[#reaped + 1] = value
   end
 end
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', P .. 'delayed', '-inf', now, 'LIMIT', 0, limit)) do
-  local entry = entry_of(key)
-  local known = redis.call('HMGET', entry, 'payload', 'lane', 'runs')
-  local lane = known[2]
-  if (known[3] or '') == '' then lane = resting_lane(entry, lane) end
   redis.call('ZREM', P .. 'delayed', key)
-  redis.call('HSET', entry, 'state', 'queued', 'lane', lane)
-  push(key, lane, known[1], now, false)
+  requeue(key, entry_of(key), now, false)
 end
 return reaped

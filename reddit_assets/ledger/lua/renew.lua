@@ -1,9 +1,9 @@
-#!lua flags=allow-oom
 -- Extends leases, and notes which jobs are being computed.
 -- KEYS: P, LIST
 -- ARGV: worker, lease (ms), then per job: key, token, started (0|1)
 -- Returns per job 1, or 0 if the token no longer holds it.
 local now = clock()
+ignore_memory_limit()
 redis.call('ZADD', P .. 'workers', now, ARGV[1])
 local kept = {}
 for i = 3, #ARGV, 3 do

@@ -1,14 +1,14 @@
-#!lua
 -- Pushes again what a plain consumer took from the public list and lost.
 -- KEYS: P, LIST
 -- ARGV: per job: key, id
 -- Returns the number pushed.
 local now, pushed = clock(), 0
+respect_memory_limit()
 for i = 1, #ARGV, 2 do
-  local key, entry = ARGV[i], entry_of(ARGV[i])
-  local known = redis.call('HMGET', entry, 'state', 'id', 'lane', 'payload')
-  if known[1] == 'queued' and known[2] == ARGV[i + 1] and known[3] == 'public' then
-    push(key, 'public', known[4], now, false)
+  local key, id = ARGV[i], ARGV[i + 1]
+  local known = redis.call('HMGET', entry_of(key), 'state', 'id', 'lane', 'payload')
+  if known[1] == 'queued' and known[2] == id and known[3] == 'public' then
+    push(key, 'public', id, known[4], now, false)
     pushed = pushed + 1
     count('repushed')
   end

@@ -1,22 +1,22 @@
-#!lua
--- Queues dead letters again, with their attempts forgotten.
+-- Queues dead letters again, with their failures forgotten. A suspect stays one.
 -- KEYS: P, LIST
 -- ARGV: keys
 -- Returns the number queued.
 local now, queued = clock(), 0
+respect_memory_limit()
 for _, key in ipairs(ARGV) do
   local entry = entry_of(key)
   local known = redis.call('HMGET', entry, 'state', 'payload')
   if known[1] == 'dead' then
-    redis.call('ZREM', P .. 'dead', key)
-    if string.match(key, '^foreign:') or string.match(key, '^malformed:') then
-      redis.call('DEL', entry)
+    if is_foreign(key) or string.match(key, '^malformed:') then
       redis.call('RPUSH', LIST, known[2])
+      redis.call('DEL', entry)
     else
-      redis.call('HSET', entry, 'state', 'queued', 'lane', 'retry', 'scan', '1')
-      redis.call('HDEL', entry, 'attempts', 'recoveries', 'error')
-      push(key, 'retry', known[2], now, false)
+      redis.call('HSET', entry, 'lane', 'stale', 'scan', '1')
+      redis.call('HDEL', entry, 'attempts', 'crashes', 'evictions', 'error')
+      requeue(key, entry, now, false)
     end
+    redis.call('ZREM', P .. 'dead', key)
     queued = queued + 1
   end
 end

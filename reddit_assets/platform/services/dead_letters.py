@@ -37,7 +37,7 @@ def letters_table(letters: list[DeadLetter]) -> MetadataValue:
                 "error": letter.error,
                 "what to do": letter.hint,
                 "attempts": letter.attempts,
-                "crashes": letter.recoveries,
+                "crashes": letter.crashes,
                 "host": letter.host,
             }
             for letter in letters[:100]
@@ -63,7 +63,7 @@ def report_dead_letters(
     told: list[str] = []
     scanner: Scanner | None = None
     for kind, queue in workspace.queues.items():
-        mine = reported.setdefault(kind.word, {})
+        mine = reported.setdefault(kind.value, {})
         letters = {letter.key: letter for letter in queue.dead_letters()}
         new = [letter for key, letter in letters.items() if mine.get(key) != letter.died_at]
         for letter in new[:_PER_TICK]:
@@ -80,7 +80,7 @@ def report_dead_letters(
         if letters or healed:
             shown = ", ".join(list(letters)[:5])
             told.append(
-                f"{kind.word}: {len(letters)} dead letters{f' ({shown})' if shown else ''}, "
+                f"{kind.value}: {len(letters)} dead letters{f' ({shown})' if shown else ''}, "
                 f"{min(len(new), _PER_TICK)} new, {healed} healed."
             )
     return told or ["No dead letters."], json.dumps(reported)
@@ -114,7 +114,7 @@ def _failed(workspace: Workspace, kind: Kind, letter: DeadLetter) -> AssetCheckE
         "what to do": MetadataValue.text(letter.hint),
         "host": MetadataValue.text(letter.host),
         "attempts": MetadataValue.int(letter.attempts),
-        "crashes": MetadataValue.int(letter.recoveries),
+        "crashes": MetadataValue.int(letter.crashes),
         "retry": MetadataValue.text(f"reddit-assets dead retry {letter.key}"),
     }
     if letter.traceback:

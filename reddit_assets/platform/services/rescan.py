@@ -78,7 +78,7 @@ def rescan(
     tell(f"Embedding files: {_counted(files)}. Clusters: {_counted(clusters)}.")
     for kind, jobs in ((Kind.EMBED, report.embed), (Kind.CLUSTER, report.cluster)):
         if told := told_jobs(jobs):
-            tell(f"{kind.word}: {told}")
+            tell(f"{kind.value}: {told}")
     for key, reason in list(report.reasons.items())[:100]:
         tell(f"{key}: {reason}.")
     for problem in report.problems[:100]:

@@ -68,7 +68,7 @@ def _bury(instance: DagsterInstance, run_id: str) -> list[str]:
 
 def _withdraw(queue: JobQueue, run_id: str) -> str:
     gone = withdraw(queue, run_id)
-    return f"Run {run_id[:8]}: {gone.withdrawn} {queue.kind.word} jobs withdrawn, {gone.kept} kept."
+    return f"Run {run_id[:8]}: {gone.withdrawn} {queue.kind} jobs withdrawn, {gone.kept} kept."
 
 
 def _without_lease(workspace: Workspace, instance: DagsterInstance) -> list[RunRecord]:
