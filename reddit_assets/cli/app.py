@@ -50,6 +50,7 @@ _GROUPS = (
     "model",
     "export",
     "bench",
+    "verify",
     "report",
     "nightly",
     "settings",

@@ -1,7 +1,7 @@
 """Whether an embedding file holds the vectors that the fp32 reference makes of its texts.
 
-The self-check at a worker's start looks at the backend; this looks at what was written: a sample
-of a file's rows is embedded again by an exact backend and compared.
+The check at a worker's start looks at the backend; this looks at what was written: a sample of a
+file's rows is embedded again by an exact backend and compared.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from reddit_assets.corpus.chainfile import TEXT_COLUMNS, texts_of
 from reddit_assets.corpus.provenance import EmbeddingProvenance, is_embedding_column, read_output
 from reddit_assets.engines.embedding.conformance import BOUNDS, agreement
 from reddit_assets.engines.embedding.engine import Embedder
-from reddit_assets.errors import BadFileError
+from reddit_assets.errors import BadFileError, first_line
 
 __all__ = ["Verification", "verify_file"]
 
 _BATCH_ROWS = 2_048
 
 ADOPTED_BOUND = min(BOUNDS.values())
-"""For files of the original, which do not say in which precision they were made."""
+"""For files of the earlier system, which do not say in which precision they were made."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Verification:
         mean_cosine: over the rows.
         bound: smallest cosine that the precision of the file may have.
         model: fingerprint of the file's model, or ``""`` if it does not say.
+        adopted: whether the earlier system made the file.
     """
 
     rows: int
@@ -44,6 +45,7 @@ class Verification:
     mean_cosine: float
     bound: float
     model: str
+    adopted: bool
 
     @property
     def conformant(self) -> bool:
@@ -74,15 +76,18 @@ def verify_file(path: Path, reference: Embedder, rows: int, *, seed: int = 0) ->
         bound = BOUNDS.get(str(provenance.writer.get("precision")), ADOPTED_BOUND)
         model, text_column = provenance.model.fingerprint, provenance.text_column
     texts, vectors = _sample(path, text_column, rows, np.random.default_rng(seed))
+    adopted = provenance is None
     if not len(texts):
-        return Verification(0, 1.0, 1.0, bound, model)
+        return Verification(0, 1.0, 1.0, bound, model, adopted)
     if vectors.shape[1] != reference.dimension:
         raise BadFileError(
             f"{path} has vectors of {vectors.shape[1]} dimensions, the model {reference.dimension}."
         )
-    unit = reference.spec.normalize and provenance is not None
+    unit = reference.spec.normalize and not adopted
     similar = agreement(vectors, reference.encode(texts), unit=unit)
-    return Verification(len(similar), float(similar.min()), float(similar.mean()), bound, model)
+    return Verification(
+        len(similar), float(similar.min()), float(similar.mean()), bound, model, adopted
+    )
 
 
 def _sample(
@@ -108,7 +113,7 @@ def _sample(
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise BadFileError(f"{path} cannot be read: {error}") from None
+        raise BadFileError(f"{path} cannot be read: {first_line(error)}.") from None
     batch = table.combine_chunks().to_batches()[0]
     vectors = np.column_stack(
         [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
