@@ -22,7 +22,7 @@ Examples:
   reddit-assets up --root data --exit-when-done --json
   reddit-assets scan --root data --dry-run    what would be queued, and how long it would take
   reddit-assets worker --kind embed --backend onnx
-  reddit-assets dead list                     jobs that failed for good, and why
+  reddit-assets dead list                     jobs that were given up, and why
   reddit-assets clusters AskHistorians        what a subreddit's clusters are about
   reddit-assets settings                      every setting, its variable and its value
 """

@@ -45,13 +45,13 @@ def cluster(
     selection_method: Annotated[str | None, flag("selection_method")] = None,
     threads: Threads = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Make fresh cluster files anew as well.")
+        bool, typer.Option("--force", help="Make fresh cluster files again as well.")
     ] = False,
 ) -> None:
     """Cluster subreddits here and now, without the queue.
 
     Fresh cluster files are skipped, so that an interrupted run resumes; --subreddit makes its one
-    anew. Dagster learns of the results with its next look at the disk.
+    again. Dagster learns of the results with its next look at the disk.
     """
     from reddit_assets.cli.names import one_named
     from reddit_assets.cli.progress import note, progress

@@ -1,4 +1,4 @@
-"""``reddit-assets dead list|show|retry|purge``: jobs that failed for good."""
+"""``reddit-assets dead list|show|retry|purge``: jobs that were given up."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ All = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
 def register(app: typer.Typer) -> None:
     """Adds the group."""
     group = typer.Typer(
-        help="Jobs that failed for good: look, retry, forget.",
+        help="Jobs that were given up: look, retry, forget.",
         epilog=EPILOG,
         no_args_is_help=True,
         rich_markup_mode=None,
@@ -98,7 +98,7 @@ def retry(
     root: Root = None,
     redis_url: RedisUrl = None,
 ) -> None:
-    """Queue dead letters again, with their attempts counted anew."""
+    """Queue dead letters again, with their attempts counted from zero."""
     total = sum(
         queue.retry(chosen) for queue, chosen in _chosen(kind, root, redis_url, keys, every=every)
     )
@@ -120,11 +120,10 @@ def purge(
 
 
 def _queues(kind: str, root: Path | None, redis_url: str | None) -> list[JobQueue]:
-    from reddit_assets.cli.beside import load_beside_up
-    from reddit_assets.cli.queue import open_queues
+    from reddit_assets.cli.queue import queues_beside_up
 
     kinds = chosen_kinds(kind)
-    queues = open_queues(load_beside_up(root=root, redis_url=redis_url))
+    queues = queues_beside_up(root, redis_url)
     return [queues[each] for each in kinds]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from reddit_assets.ledger.queue import JobQueue
     from reddit_assets.settings import Settings
 
-__all__ = ["open_queues", "register"]
+__all__ = ["open_queues", "queues_beside_up", "register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -22,6 +23,17 @@ def register(app: typer.Typer) -> None:
     app.command("queue", epilog="Example:  watch -n 2 reddit-assets queue")(show)
     app.command("pause", epilog="Example:  reddit-assets pause --kind cluster")(pause)
     app.command("resume", epilog="Example:  reddit-assets resume")(resume)
+
+
+def queues_beside_up(root: Path | None, redis_url: str | None) -> dict[Kind, JobQueue]:
+    """Both queues, by the flags, the environment, or the root's ``up``.
+
+    Raises:
+        SettingsError: REDIS_URL is missing or wrong, and no ``up`` runs.
+    """
+    from reddit_assets.cli.beside import load_beside_up
+
+    return open_queues(load_beside_up(root=root, redis_url=redis_url))
 
 
 def open_queues(settings: Settings) -> dict[Kind, JobQueue]:
@@ -40,9 +52,7 @@ def open_queues(settings: Settings) -> dict[Kind, JobQueue]:
 
 def show(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
     """Show where the jobs are: waiting, in work, delayed, dead, not yet reported."""
-    from reddit_assets.cli.beside import load_beside_up
-
-    queues = open_queues(load_beside_up(root=root, redis_url=redis_url))
+    queues = queues_beside_up(root, redis_url)
     counts = {kind: queue.counts() for kind, queue in queues.items()}
     workers = {name: facts for queue in queues.values() for name, facts in queue.workers().items()}
     if as_json:
@@ -79,9 +89,7 @@ def show(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = False)
 
 def pause(kind: KindName = "any", root: Root = None, redis_url: RedisUrl = None) -> None:
     """Let workers claim nothing new; work in progress finishes."""
-    from reddit_assets.cli.beside import load_beside_up
-
-    queues = open_queues(load_beside_up(root=root, redis_url=redis_url))
+    queues = queues_beside_up(root, redis_url)
     for each in chosen_kinds(kind):
         queues[each].pause()
     typer.echo("Paused: nothing new is claimed. `reddit-assets resume` goes on.")
@@ -89,9 +97,7 @@ def pause(kind: KindName = "any", root: Root = None, redis_url: RedisUrl = None)
 
 def resume(kind: KindName = "any", root: Root = None, redis_url: RedisUrl = None) -> None:
     """Let workers claim jobs again."""
-    from reddit_assets.cli.beside import load_beside_up
-
-    queues = open_queues(load_beside_up(root=root, redis_url=redis_url))
+    queues = queues_beside_up(root, redis_url)
     for each in chosen_kinds(kind):
         queues[each].resume()
     typer.echo("Workers claim jobs again.")

@@ -1,4 +1,4 @@
-"""``reddit-assets worker``: takes jobs and does them until told to stop."""
+"""``reddit-assets worker``: takes jobs and does them until it is stopped."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def worker(
         bool, typer.Option("--until-empty", help="End when no job is left.")
     ] = False,
 ) -> None:
-    """Embed files or cluster subreddits: take jobs from the queue until told to stop.
+    """Embed files or cluster subreddits: take jobs from the queue until stopped.
 
     Shows progress in a terminal and plain lines elsewhere. Fresh outputs are skipped.
     """

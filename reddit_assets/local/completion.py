@@ -25,7 +25,7 @@ class Completion:
         settled: nothing is queued, in work, unreported, or still to be queued.
         unreported: by asset, how many partitions Dagster does not have yet; ``None`` as long as
             there was no reason to ask.
-        dead: jobs that failed for good.
+        dead: jobs that were given up.
         problems: files that cannot be partitions.
         paused: whether a queue is paused, so that nothing will be done.
     """

@@ -70,7 +70,7 @@ class Plan:
 
 
 def run_up(settings: Settings, plan: Plan, say: Callable[[str], None]) -> tuple[int, Summary]:
-    """Runs everything until it is done or told to stop.
+    """Runs everything until it is done or stopped.
 
     SIGINT, SIGTERM and SIGHUP end all children within 10 seconds; a second signal kills them.
 
@@ -81,7 +81,7 @@ def run_up(settings: Settings, plan: Plan, say: Callable[[str], None]) -> tuple[
 
     Returns:
         The exit status (0; 1 with dead letters, unusable files or no worker that comes up; 130
-        when told to stop before it was done) and the summary.
+        when stopped before it was done) and the summary.
 
     Raises:
         StartupError: the port is taken, another ``up`` runs, a part does not come up.
@@ -170,13 +170,13 @@ class _Up:
 
     # --- start ---------------------------------------------------------------------------
     def _catch_signals(self, stack: ExitStack) -> None:
-        def told(number: int, frame: object) -> None:
+        def stop(number: int, frame: object) -> None:
             if self._stop.is_set():
                 self._hurry.set()
             self._stop.set()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            previous = signal.signal(number, told)
+            previous = signal.signal(number, stop)
             stack.callback(signal.signal, number, previous)
 
     def _take_tree(self, stack: ExitStack) -> None:
@@ -273,7 +273,7 @@ class _Up:
 
     # --- watching ------------------------------------------------------------------------
     def _watch_over(self, watch: Watch) -> Completion:
-        """Keeps everything running; returns when told to stop, or when all is done."""
+        """Keeps everything running; returns when it is stopped, or all is done."""
         state, said = Completion(), ""
         next_look = next_word = 0.0
         while not self._stop.wait(0.25):
