@@ -13,14 +13,40 @@ import pyarrow.parquet as pq
 import pytest
 from factories import MODEL, write_chain
 
+from reddit_assets.corpus import chainfile, wanted
 from reddit_assets.corpus.chainfile import ChainFile, texts_of
 from reddit_assets.corpus.fingerprints import embedding_version
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.output import EmbeddingWriter, publish, temporary_path, writing
 from reddit_assets.corpus.provenance import EmbeddingProvenance, read_output
-from reddit_assets.errors import BadFileError, SourceChangedError, WriteError
+from reddit_assets.corpus.wanted import claim_wanted_model, set_wanted_model
+from reddit_assets.errors import (
+    BadFileError,
+    ModelMismatchError,
+    SourceChangedError,
+    UnreadableFileError,
+    WriteError,
+)
 
 KEY = "as/A/c"
+HOST_FAULTS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENOLINK,
+    errno.EREMOTEIO,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+}
 
 
 @pytest.fixture
@@ -250,8 +276,116 @@ def test_other_refusals_are_sentences(number: int, why: str) -> None:
         raise OSError(number, os.strerror(number))
 
 
+@pytest.mark.parametrize(
+    ("number", "host_fault"),
+    [
+        *((number, True) for number in sorted(HOST_FAULTS)),
+        (errno.ENOENT, False),
+        (errno.EACCES, False),
+        (errno.EPERM, False),
+        (errno.ENOTDIR, False),
+        (errno.EISDIR, False),
+        (errno.EFBIG, False),
+        (errno.ENAMETOOLONG, False),
+        (errno.EINVAL, False),
+        (errno.ELOOP, False),
+        (None, False),
+    ],
+)
+def test_every_refusal_says_whether_the_host_is_at_fault(
+    number: int | None, host_fault: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.parquet"
+    error = OSError("no number") if number is None else OSError(number, os.strerror(number))
+    with pytest.raises(WriteError, match="cannot be written") as caught, writing(path):
+        raise error
+    assert caught.value.host_fault is host_fault
+    assert str(path) in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT])
+def test_a_chain_file_on_storage_that_fails_is_the_hosts_fault(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = write_chain(layout, KEY)
+
+    def fail(*_: object) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    with ChainFile(path) as chain:
+        monkeypatch.setattr(os, "pread", fail)
+        for read in (lambda: ChainFile(path), chain.verify_unchanged):
+            with pytest.raises(UnreadableFileError, match="cannot be read") as caught:
+                read()
+            assert caught.value.host_fault
+            assert not caught.value.permanent
+
+
+def test_a_chain_file_that_is_gone_or_forbidden_is_the_files_fault(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_chain(layout, KEY)
+
+    def forbid(*_: object, **__: object) -> object:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(chainfile, "open", forbid, raising=False)
+    with pytest.raises(UnreadableFileError, match="permission is denied") as caught:
+        ChainFile(path)
+    assert not caught.value.host_fault
+    assert caught.value.permanent
+
+
 def test_a_read_only_target_is_a_sentence(layout: Layout) -> None:
     write_chain(layout, KEY)
     layout.embeddings.write_text("a file where the folder should be")
     with pytest.raises(WriteError, match="cannot be written"):
         embed(layout)
+
+
+# --- the wanted model ------------------------------------------------------------------------
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_model_is_stated_once_where_there_are_no_hard_links(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert claim_wanted_model(layout, MODEL) == MODEL
+    other = MODEL.model_copy(update={"fingerprint": "other"})
+    with pytest.raises(ModelMismatchError, match="wants test-model"):
+        claim_wanted_model(layout, other)
+    assert [path.name for path in layout.embeddings.iterdir()] == [".model.json"]
+
+
+def test_of_two_first_workers_one_states_the_model(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a worker that has seen no statement, and another one that states its model then
+    other = MODEL.model_copy(update={"fingerprint": "other"})
+    real = wanted.read_wanted_model
+
+    def nothing_yet(layout: Layout) -> None:
+        monkeypatch.setattr(wanted, "read_wanted_model", real)
+        set_wanted_model(layout, MODEL)
+
+    for link in (os.link, _no_links):
+        monkeypatch.setattr(os, "link", link)
+        monkeypatch.setattr(wanted, "read_wanted_model", nothing_yet)
+        # Then the first one refuses, and the statement stands
+        with pytest.raises(ModelMismatchError):
+            claim_wanted_model(layout, other)
+        assert real(layout) == MODEL
+
+
+def _no_links(*_: object) -> None:
+    raise OSError(errno.EOPNOTSUPP, "no links")
+
+
+def test_a_model_statement_that_cannot_be_read_is_a_sentence(layout: Layout) -> None:
+    layout.embeddings.mkdir()
+    (layout.embeddings / ".model.json").mkdir()
+    with pytest.raises(BadFileError, match="a folder has its name"):
+        wanted.read_wanted_model(layout)

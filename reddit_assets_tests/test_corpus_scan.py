@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -10,17 +11,20 @@ import pyarrow.parquet as pq
 import pytest
 from factories import MODEL, write_chain, write_embedding
 
+from reddit_assets.corpus import facts, provenance, scan, walk
+from reddit_assets.corpus.facts import ProvenanceCache
 from reddit_assets.corpus.fingerprints import cluster_version, set_hash
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import (
     PROVENANCE_KEY,
     ClusterProvenance,
     cluster_inputs,
+    read_output,
 )
-from reddit_assets.corpus.scan import Scanner, ScanOptions, Verdict
+from reddit_assets.corpus.scan import FileStatus, Reason, Scanner, ScanOptions, Verdict
 from reddit_assets.corpus.subreddits import SubredditFilter
 from reddit_assets.corpus.wanted import set_wanted_model
-from reddit_assets.errors import SettingsError
+from reddit_assets.errors import SettingsError, UnreadableFileError
 
 KEY = "as/AskReddit/c_0"
 
@@ -46,7 +50,7 @@ def write_cluster(layout: Layout, cluster_key: str, keys: list[str], settings: s
     files = cluster_inputs(layout, keys)
     versions = {key: file.data_version for key, file in zip(sorted(keys), files, strict=True)}
     stamps = {key: file.stamp for key, file in zip(sorted(keys), files, strict=True)}
-    provenance = ClusterProvenance(
+    made = ClusterProvenance(
         key=cluster_key,
         data_version=cluster_version(set_hash(versions), settings),
         inputs=versions,
@@ -58,7 +62,7 @@ def write_cluster(layout: Layout, cluster_key: str, keys: list[str], settings: s
     path = layout.cluster_path(cluster_key)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(
-        table.replace_schema_metadata({PROVENANCE_KEY: provenance.model_dump_json().encode()}), path
+        table.replace_schema_metadata({PROVENANCE_KEY: made.model_dump_json().encode()}), path
     )
     return path
 
@@ -116,6 +120,167 @@ def test_damaged_outputs_are_stale(layout: Layout, damage: str) -> None:
     assert verdicts(layout, deep=True) == {KEY: Verdict.STALE}
 
 
+def rewrite(layout: Layout, **changes: object) -> Path:
+    """The embedding file with other provenance, and newer than everything else."""
+    path = layout.embedding_path(KEY)
+    made = read_output(path).provenance
+    assert made is not None
+    text = made.model_copy(update=changes).model_dump_json()
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({PROVENANCE_KEY: text.encode()}), path)
+    os.utime(path, (time.time() + 99, time.time() + 99))
+    return path
+
+
+def only(layout: Layout, **options: object) -> FileStatus:
+    """The one file's status, which a quick and a deep scan agree on."""
+    (quick,) = (file for status in scanner(layout, **options).scan() for file in status.files)
+    (deep,) = (
+        file for status in scanner(layout, deep=True, **options).scan() for file in status.files
+    )
+    assert (quick.verdict, quick.reason) == (deep.verdict, deep.reason)
+    return quick
+
+
+# --- provenance counts, times do not -----------------------------------------------------
+def test_a_file_of_another_model_is_stale_whatever_its_times(layout: Layout) -> None:
+    # Given a worker that goes on with the previous model after `model set`
+    write_chain(layout, KEY)
+    set_wanted_model(layout, MODEL)
+    other = MODEL.model_copy(update={"fingerprint": "other", "name": "unwanted"})
+    path = write_embedding(layout, KEY, model=other)
+    os.utime(path, (time.time() + 99, time.time() + 99))
+    # Then its file is newer than the chain file and the wish, and stale
+    found = only(layout)
+    assert (found.verdict, found.reason) == (Verdict.STALE, Reason.OTHER_MODEL)
+    assert found.sentence == "was made with another model: unwanted"
+
+
+def test_a_nonconformant_file_is_stale_unless_a_setting_allows_it(layout: Layout) -> None:
+    write_chain(layout, KEY)
+    write_embedding(layout, KEY)
+    rewrite(layout, conformant=False)
+    assert only(layout).reason is Reason.NONCONFORMANT
+    assert only(layout).verdict is Verdict.STALE
+    assert only(layout, nonconformant=True).verdict is Verdict.FRESH
+
+
+def test_a_file_made_for_another_key_is_stale(layout: Layout) -> None:
+    write_chain(layout, KEY)
+    write_embedding(layout, KEY)
+    rewrite(layout, key="as/AskReddit/c_1")
+    assert only(layout).sentence == "was made for another file: as/AskReddit/c_1"
+
+
+def test_a_clustered_file_in_an_embedding_files_place_is_stale(layout: Layout) -> None:
+    write_chain(layout, KEY)
+    write_embedding(layout, KEY)
+    write_cluster(layout, "as/AskReddit", [KEY]).rename(layout.embedding_path(KEY))
+    assert only(layout).reason is Reason.OTHER_KIND
+
+
+def test_adopted_files_have_the_wanted_dimension_and_are_not_older(layout: Layout) -> None:
+    chain = write_chain(layout, KEY)
+    path = write_embedding(layout, KEY)
+    pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    assert only(layout).verdict is Verdict.ADOPTED
+    assert only(layout, adopt=False).reason is Reason.NOT_ADOPTED
+    set_wanted_model(layout, MODEL)
+    assert only(layout).verdict is Verdict.ADOPTED
+    set_wanted_model(layout, MODEL.model_copy(update={"dimension": 384}))
+    assert only(layout).sentence == "was made with another model: 4 dimensions"
+    os.utime(chain, (time.time() + 9, time.time() + 9))
+    assert only(layout).reason is Reason.OLDER
+
+
+def test_a_copied_tree_is_fresh_and_its_chain_files_are_read_once(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a tree whose files all have times of today, as after a copy
+    chain = write_chain(layout, KEY)
+    write_embedding(layout, KEY)
+    os.utime(chain, (time.time() - 7, time.time() - 7))
+    read: list[int] = []
+    real = scan.content_fingerprint
+
+    def fingerprint(descriptor: int) -> str:
+        read.append(descriptor)
+        return real(descriptor)
+
+    monkeypatch.setattr(scan, "content_fingerprint", fingerprint)
+    # If it is scanned again and again, Then the content is compared once
+    cache = ProvenanceCache()
+    for _ in range(3):
+        (status,) = Scanner(layout, ScanOptions(), provenances=cache).scan()
+        assert status.files[0].verdict is Verdict.FRESH
+    assert len(read) == 1
+    # and again when the file has changed
+    write_chain(layout, KEY, ["two", "one"], age=60)
+    (status,) = Scanner(layout, ScanOptions(), provenances=cache).scan()
+    assert status.files[0].reason is Reason.SOURCE_CHANGED
+
+
+def test_a_deep_scan_sees_missing_rows_and_columns(layout: Layout) -> None:
+    write_chain(layout, KEY)
+    path = write_embedding(layout, KEY)
+    whole = pq.read_table(path)
+    pq.write_table(whole.slice(0, 1), path)
+    (file,) = next(scanner(layout, deep=True).scan()).files
+    assert file.sentence == "is not complete: 1 of 2 rows"
+    pq.write_table(whole.drop_columns(["emb_003"]), path)
+    (file,) = next(scanner(layout, deep=True).scan()).files
+    assert file.sentence == "is not complete: 3 of 4 dimensions"
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "rubbish"])
+def test_a_quick_scan_sees_damage_at_the_end(layout: Layout, damage: str) -> None:
+    write_chain(layout, KEY)
+    path = write_embedding(layout, KEY)
+    whole = path.read_bytes()
+    path.write_bytes({"empty": b"", "truncated": whole[:-50], "rubbish": b"x" * 99}[damage])
+    found = only(layout)
+    assert found.verdict is Verdict.STALE
+    assert found.reason is (Reason.EMPTY if damage == "empty" else Reason.DAMAGED)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_storage_that_fails_makes_no_work(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, deep: bool
+) -> None:
+    # Given an output that is there, on a share that has gone away
+    write_chain(layout, KEY)
+    write_embedding(layout, KEY)
+
+    def stale(*_: object, **__: object) -> int:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(facts.os, "open", stale)
+    monkeypatch.setattr(provenance, "open", stale, raising=False)
+    # Then nothing is made again because of it
+    (status,) = scanner(layout, deep=deep).scan()
+    assert status.files[0].verdict is Verdict.WAITING
+    assert status.files[0].reason is Reason.UNREADABLE
+    assert status.cluster is not None
+    assert status.cluster.verdict is Verdict.WAITING
+
+
+def test_a_folder_that_cannot_be_listed_makes_no_orphans(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_chain(layout, KEY)
+    write_embedding(layout, KEY)
+    real = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path) == layout.chains / "as/AskReddit":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path)
+
+    monkeypatch.setattr(walk.os, "scandir", refuse)
+    with pytest.raises(UnreadableFileError, match="permission is denied"):
+        list(scanner(layout).scan())
+
+
 def test_another_wanted_model_makes_every_file_of_the_former_stale(layout: Layout) -> None:
     write_chain(layout, KEY)
     write_embedding(layout, KEY)
@@ -150,6 +315,46 @@ def test_names_that_cannot_be_keys_are_named_and_do_not_stop_the_scan(layout: La
         assert name in text
 
 
+TOKEN = "0123456789abcdef"
+OURS = [f"c_0.parquet.{TOKEN}.tmp", "c_0.parquet.tmp", f"c.with.dots.parquet.{TOKEN}.tmp"]
+NOT_OURS = [
+    "x.tmp",
+    "notes.txt.tmp",
+    f"c_0.parquet.{TOKEN.upper()}.tmp",
+    f"c_0.parquet.{TOKEN[1:]}.tmp",
+    f"c_0.parquet.{TOKEN}.tmp.bak",
+    f"c_0.csv.{TOKEN}.tmp",
+]
+
+
+def test_temporary_files_are_those_of_our_names_below_embeddings_and_clusters(
+    layout: Layout,
+) -> None:
+    # Given files of all such names in all three trees
+    write_chain(layout, KEY)
+    cluster_names = [f"clustered.parquet.{TOKEN}.tmp", f"map.html.{TOKEN}.tmp"]
+    for root in (layout.chains, layout.embeddings, layout.clusters):
+        folder = root / "as/AskReddit"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in [*OURS, *cluster_names, *NOT_OURS]:
+            (folder / name).write_bytes(b"")
+    statement = layout.embeddings / f".model.json.{TOKEN}.tmp"
+    statement.write_bytes(b"")
+    # Then only ours are temporary, and none of the tree that is only read
+    one = scanner(layout)
+    (status,) = one.scan()
+    expected = {
+        root / "as/AskReddit" / name
+        for root in (layout.embeddings, layout.clusters)
+        for name in [*OURS, *cluster_names]
+    }
+    assert set(status.temporary) == expected
+    assert one.temporary() == [statement]
+    # and none is a chain file.
+    assert [file.key for file in status.files] == [KEY]
+    assert status.problems == []
+
+
 def test_orphans_and_temporary_files_are_found(layout: Layout) -> None:
     chain = write_chain(layout, KEY)
     write_embedding(layout, KEY)
@@ -182,10 +387,12 @@ def test_a_cluster_waits_for_all_its_files_and_then_for_changes(layout: Layout) 
     assert cluster().verdict is Verdict.FRESH
     assert cluster(settings_fingerprint="s").verdict is Verdict.FRESH
     assert cluster(settings_fingerprint="t").verdict is Verdict.STALE
+    assert cluster(settings_fingerprint="t").reason is Reason.OTHER_SETTINGS
     write_chain(layout, "as/AskReddit/c_2")
     write_embedding(layout, "as/AskReddit/c_2")
     late = cluster()
     assert late.verdict is Verdict.STALE
+    assert late.sentence == "has other inputs now: 1 files are new, 0 changed, 0 gone"
     assert late.stamp != first.stamp
 
 

@@ -60,7 +60,7 @@ def judge_embedding(facts: Facts, chain: Stamp, wanted: Wanted) -> Judgement:
         return Judgement(Verdict.STALE, Reason.OTHER_MODEL, facts.model_name)
     if not (facts.conformant or wanted.nonconformant):
         return Judgement(Verdict.STALE, Reason.NONCONFORMANT)
-    if facts.source.size != chain.size:
+    if facts.source_size != chain.size:
         return Judgement(Verdict.STALE, Reason.SOURCE_CHANGED)
     return Judgement(Verdict.FRESH)
 

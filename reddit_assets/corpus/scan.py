@@ -188,7 +188,9 @@ class Scanner:
         if not same:
             return Judgement(Verdict.STALE, Reason.SOURCE_CHANGED)
         if settled:  # the next look need not read it again
-            self._provenances.keep(output, replace(facts, source=chain))
+            self._provenances.keep(
+                output, replace(facts, source_size=chain.size, source_mtime_ns=chain.mtime_ns)
+            )
         return Judgement(Verdict.FRESH)
 
     def _look(self, path: str, key: str, stamp: Stamp) -> Facts | Judgement:
