@@ -26,6 +26,7 @@ from reddit_assets.ledger.outbox import OutboxEntry
 from reddit_assets.local.servers import PostgresServer
 from reddit_assets.platform.reporting.instance import InstanceSink
 from reddit_assets.settings import Settings
+from reddit_assets.workspace import Workspace
 
 RESULTS = Path(__file__).parent / "results" / "orchestration.csv"
 
@@ -67,7 +68,7 @@ def events_per_second(folder: Path, number: int) -> tuple[float, float]:
             "telemetry:\n  enabled: false\n"
         )
         with DagsterInstance.from_config(str(home)) as instance:
-            sink = InstanceSink(instance, settings := Settings(root=folder), _layout(settings))
+            sink = InstanceSink(_workspace(folder), instance)
             entries = [OutboxEntry(str(i), r, False) for i, r in enumerate(results(number))]
             started = time.perf_counter()
             for start in range(0, number, 1_000):
@@ -75,7 +76,7 @@ def events_per_second(folder: Path, number: int) -> tuple[float, float]:
             batched = number / (time.perf_counter() - started)
             from reddit_assets.platform.reporting.inputs import materializer
 
-            make = materializer(instance, sink.layout, ())
+            make = materializer(instance, _workspace(folder).layout, ())
             events = make.outputs(results(100, number))
             started = time.perf_counter()
             for event in events:
@@ -84,10 +85,8 @@ def events_per_second(folder: Path, number: int) -> tuple[float, float]:
     return batched, single
 
 
-def _layout(settings: Settings):  # type: ignore[no-untyped-def]
-    from reddit_assets.corpus.layout import Layout
-
-    return Layout.from_settings(settings)
+def _workspace(folder: Path) -> Workspace:
+    return Workspace.load(Settings(root=folder, redis_url="redis://unused"))
 
 
 def main() -> None:

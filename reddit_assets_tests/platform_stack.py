@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +27,10 @@ from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.instance import write_workspace
 from reddit_assets.local.servers import PostgresServer, ValkeyServer, free_port
-from reddit_assets.platform.reporting import instance as instance_sink
+from reddit_assets.platform.reporting.drain import Reporter
+from reddit_assets.platform.reporting.instance import InstanceSink
 from reddit_assets.settings import Settings
+from reddit_assets.workspace import Workspace
 from reddit_assets_tests.platform_worker import FakeWorker, write_chain
 
 REPO = Path(__file__).parent.parent
@@ -333,14 +334,10 @@ def running(folder: Path, postgres: PostgresServer, keys: Sequence[str]) -> Iter
         for key in keys:
             write_chain(stack.layout, key)
         stack.start()
-        ended = threading.Event()
         instance = DagsterInstance.from_ref(InstanceRef.from_dir(str(stack.home)))
-        sink = threading.Thread(
-            target=instance_sink.run,
-            args=(stack.settings,),
-            kwargs={"stop": ended, "instance": instance},
-        )
-        sink.start()
+        sink = InstanceSink(Workspace.load(stack.settings), instance)
+        reporter = Reporter(list(stack.queues.values()), sink)
+        reporter.start()
         worker = FakeWorker(stack.settings, stack.layout)
         worker.start()
         try:
@@ -348,8 +345,8 @@ def running(folder: Path, postgres: PostgresServer, keys: Sequence[str]) -> Iter
         finally:
             stack.kill()
             worker.stop()
-            ended.set()
-            sink.join(20)
+            reporter.stop()
+            reporter.join(20)
             instance.dispose()
 
 

@@ -17,7 +17,8 @@ from reddit_assets.ledger.job import Job, Kind, Result
 from reddit_assets.ledger.outbox import Outbox, OutboxEntry
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.platform.reporting.assets import asset_path
-from reddit_assets.platform.reporting.rest import RestReporter, RestSink
+from reddit_assets.platform.reporting.drain import Reporter
+from reddit_assets.platform.reporting.rest import RestSink
 from reddit_assets.settings import Settings
 from reddit_assets_tests.factories import claim_jobs
 
@@ -60,7 +61,7 @@ def test_what_is_finished_while_the_webserver_is_down_is_reported_once_when_it_i
     # Given fifty files finished while nobody answers:
     finish(stack, FILES)
     outbox = Outbox(stack.queues[Kind.EMBED], "looking")
-    reporter = RestReporter(list(stack.queues.values()), RestSink(stack.url))
+    reporter = Reporter(list(stack.queues.values()), RestSink(stack.url))
     reporter.start()
     time.sleep(3)
     assert len(outbox) == 50, "nothing leaves the outbox before Dagster has it"

@@ -14,12 +14,12 @@ from dagster import (
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import ReportingError
 from reddit_assets.ledger.job import Kind, Result
-from reddit_assets.ledger.outbox import Outbox
+from reddit_assets.ledger.outbox import Outbox, OutboxEntry
 from reddit_assets.platform.names import AssetSet, set_of
-from reddit_assets.platform.reporting import instance as instance_sink
 from reddit_assets.platform.reporting import records
+from reddit_assets.platform.reporting.drain import Reporter
 from reddit_assets.platform.reporting.events import readable
-from reddit_assets.platform.reporting.instance import Drain, InstanceSink
+from reddit_assets.platform.reporting.instance import InstanceSink
 from reddit_assets.platform.services import discover as discovery
 from reddit_assets.platform.services import reconcile as reconciling
 from reddit_assets.settings import Settings
@@ -73,8 +73,7 @@ def test_results_leave_the_outbox_when_dagster_has_them(
     outbox = Outbox(workspace.queues[Kind.EMBED], "r1")
     keys = [f"as/Tea/c_{i}" for i in range(50)]
     outbox.put([result(key, f"job-{key}") for key in keys])
-    sink = InstanceSink(instance, workspace.settings, workspace.layout)
-    drain = Drain([outbox], sink)
+    drain = Reporter([outbox.queue], InstanceSink(workspace, instance))
     stored = records.report
     with pytest.MonkeyPatch.context() as patch:
 
@@ -85,10 +84,10 @@ def test_results_leave_the_outbox_when_dagster_has_them(
 
         patch.setattr(records, "report", half)
         with pytest.raises(ReportingError):
-            drain.once()
+            drain.drain()
     assert len(outbox) == 50
     # If it works again, then the results are known already and none is stored twice.
-    assert drain.once() == 50
+    assert drain.drain() == 50
     assert len(outbox) == 0
     for key in keys:
         assert events(instance, EMBEDDINGS, key) == [f"job-{key}"]
@@ -98,29 +97,28 @@ def test_results_leave_the_outbox_when_dagster_has_them(
 def test_an_uncertain_result_is_looked_up_behind_newer_ones(
     workspace: Workspace, instance: DagsterInstance
 ) -> None:
-    sink = InstanceSink(instance, workspace.settings, workspace.layout)
-    entry = instance_sink.OutboxEntry
+    sink, entry = InstanceSink(workspace, instance), OutboxEntry
     sink.report([entry("1", result(TEA[0], "j1"), False)])
     sink.report([entry("2", result(TEA[0], "j2", data_version="v2"), False)])
-    assert sink.report([entry("1", result(TEA[0], "j1"), True)]) == 0
+    sink.report([entry("1", result(TEA[0], "j1"), True)])
     assert events(instance, EMBEDDINGS, TEA[0]) == ["j2", "j1"]
 
 
 def test_a_fresh_output_is_reported_only_if_dagster_lacks_it(
     workspace: Workspace, instance: DagsterInstance
 ) -> None:
-    sink = InstanceSink(instance, workspace.settings, workspace.layout)
-    entry = instance_sink.OutboxEntry
+    sink, entry = InstanceSink(workspace, instance), OutboxEntry
     found = [entry("1", result(TEA[0], f"j{i}", outcome="fresh"), False) for i in range(2)]
-    assert sink.report(found[:1]) == 1
-    assert sink.report(found[1:]) == 0
+    sink.report(found[:1])
+    sink.report(found[1:])
+    assert events(instance, EMBEDDINGS, TEA[0]) == ["j0"]
 
 
 def test_shards_have_assets_of_their_own(workspace: Workspace, instance: DagsterInstance) -> None:
     assert set_of("as/Tea/c_0", ("as",)) == AssetSet("as")
     assert set_of("bo/books/c_0", ("as",)) == AssetSet()
-    sink = InstanceSink(instance, workspace.settings, workspace.layout, shards=("as",))
-    sink.report([instance_sink.OutboxEntry("1", result(TEA[0]), False)])
+    sharded = Workspace.load(workspace.settings.model_copy(update={"shards": "as"}))
+    InstanceSink(sharded, instance).report([OutboxEntry("1", result(TEA[0]), False)])
     assert events(instance, AssetKey(["embeddings", "as"]), TEA[0]) == ["j1"]
     assert events(instance, EMBEDDINGS, TEA[0]) == []
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reddit_assets.cli.options import DagsterUrl, RedisUrl, Root
+
+if TYPE_CHECKING:
+    from reddit_assets.platform.reporting.drain import Sink
+    from reddit_assets.settings import Settings
 
 __all__ = ["register"]
 
@@ -41,28 +45,14 @@ def report(
     from reddit_assets.cli.beside import load_beside_up
     from reddit_assets.cli.queue import open_queues
     from reddit_assets.cli.worker import start_logging
-    from reddit_assets.errors import SettingsError
+    from reddit_assets.platform.reporting.drain import Reporter
 
     if sink not in ("rest", "instance"):
         raise typer.BadParameter("must be rest or instance.", param_hint="--sink")
     settings = load_beside_up(root=root, redis_url=redis_url, dagster_url=dagster_url)
     queues = list(open_queues(settings).values())
     start_logging()
-    if sink == "instance":
-        from reddit_assets.platform.reporting import instance as instance_sink
-
-        reported = instance_sink.run(settings, until_empty=until_empty)
-        typer.echo(f"{reported:,} results reported.")
-        return
-    if settings.dagster_url is None:
-        raise SettingsError(
-            "DAGSTER_URL is not set.", hint="Set it (or --dagster-url) to the webserver's address."
-        )
-    from reddit_assets.corpus.keys import parse_shards
-    from reddit_assets.platform.reporting.rest import RestReporter, RestSink
-
-    rest = RestSink(settings.dagster_url, parse_shards(settings.shards))
-    reporter = RestReporter(queues, rest, until_empty=until_empty)
+    reporter = Reporter(queues, _sink(sink, settings), until_empty=until_empty)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -72,3 +62,22 @@ def report(
     reporter.stop()
     reporter.join(30)
     typer.echo(f"{reporter.reported:,} results reported.")
+
+
+def _sink(name: str, settings: Settings) -> Sink:
+    if name == "instance":
+        from dagster import DagsterInstance
+
+        from reddit_assets.platform.reporting.instance import InstanceSink
+        from reddit_assets.workspace import Workspace
+
+        return InstanceSink(Workspace.load(settings), DagsterInstance.get())
+    from reddit_assets.corpus.keys import parse_shards
+    from reddit_assets.errors import SettingsError
+    from reddit_assets.platform.reporting.rest import RestSink
+
+    if settings.dagster_url is None:
+        raise SettingsError(
+            "DAGSTER_URL is not set.", hint="Set it (or --dagster-url) to the webserver's address."
+        )
+    return RestSink(settings.dagster_url, parse_shards(settings.shards))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import redis
 
+from reddit_assets.errors import printable
 from reddit_assets.ledger.connection import redis_errors
 from reddit_assets.ledger.entries import Item, read_results
 from reddit_assets.ledger.job import Result
@@ -96,6 +97,20 @@ class Outbox:
                 pipeline.xack(self._name, _GROUP, *entries)
                 pipeline.xdel(self._name, *entries)
                 pipeline.execute()
+
+    def set_aside(self, entry: OutboxEntry, why: str) -> None:
+        """Move an entry that Dagster does not take to the stream ``rejected``."""
+        shown = {"stream": self._name, "entry": entry.entry, "why": printable(why)}
+        with redis_errors(self.queue.client):
+            pipeline = self.queue.client.pipeline(transaction=True)
+            pipeline.xadd(
+                f"{self.queue.prefix}rejected",
+                {**shown, "fields": entry.result.to_json()},
+                maxlen=1_000,
+            )
+            pipeline.xack(self._name, _GROUP, entry.entry)
+            pipeline.xdel(self._name, entry.entry)
+            pipeline.execute()
 
     def __len__(self) -> int:
         with redis_errors(self.queue.client):

@@ -13,7 +13,8 @@ from reddit_assets.errors import SettingsError, StartupError
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.queue import JobQueue
-from reddit_assets.platform.reporting.rest import RestReporter, RestSink
+from reddit_assets.platform.reporting.drain import Reporter
+from reddit_assets.platform.reporting.rest import RestSink
 from reddit_assets.settings import Settings
 from reddit_assets.worker.display import Display
 from reddit_assets.worker.worker import Worker
@@ -61,7 +62,7 @@ def run_worker(
             reporter.join(10)
 
 
-def _reporter(settings: Settings, queues: list[JobQueue]) -> RestReporter | None:
+def _reporter(settings: Settings, queues: list[JobQueue]) -> Reporter | None:
     if settings.report == "none":
         return None
     if settings.dagster_url is None:
@@ -71,4 +72,4 @@ def _reporter(settings: Settings, queues: list[JobQueue]) -> RestReporter | None
                 hint="Set it to the webserver's address, or leave reporting to another host.",
             )
         return None
-    return RestReporter(queues, RestSink(settings.dagster_url, parse_shards(settings.shards)))
+    return Reporter(queues, RestSink(settings.dagster_url, parse_shards(settings.shards)))

@@ -1,5 +1,5 @@
-"""Results → Dagster from hosts without Dagster: the outbox over REST.
+"""Results → Dagster: one description of an event, one loop, two ways (``rest``, ``instance``).
 
-The sink for a process beside Dagster is ``platform.reporting.instance``. The rest imports
-``ledger``, ``corpus``, ``settings`` and ``errors``.
+``rest`` and what it needs (``drain``, ``metadata``, ``assets``) import no dagster: worker hosts
+have none. The rest imports what ``platform`` may import.
 """

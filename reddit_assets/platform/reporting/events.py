@@ -23,11 +23,14 @@ from reddit_assets.corpus.fingerprints import cluster_version, embedding_version
 from reddit_assets.ledger.job import Result
 from reddit_assets.platform.names import CODE_VERSION, MODEL, SETTINGS, AssetSet, set_of
 from reddit_assets.platform.reporting import records
+from reddit_assets.platform.reporting.metadata import (
+    PICTURE,
+    chain_metadata,
+    described,
+    result_metadata,
+)
 
 __all__ = ["Materializer", "chains_event", "input_event", "readable", "table"]
-
-# What people look for comes first; the rest follows in the worker's order.
-_FIRST = ("rows", "clusters", "noise_share", "map_png", "map", "top_clusters", "path")
 
 # Inline pictures above this are left out: every event is read whole by the UI.
 _LARGEST_PICTURE = 400_000
@@ -59,26 +62,20 @@ def _cell(value: Any, kind: str) -> Any:
 
 
 def readable(metadata: Mapping[str, Any]) -> dict[str, MetadataValue]:
-    """Plain JSON values as Dagster shows them best. ``None`` and what is empty are left out."""
-    found: dict[str, MetadataValue] = {}
-    for name in dict.fromkeys((*_FIRST, *metadata)):
-        shown = _shown(name, metadata.get(name))
-        if shown is not None:
-            found["picture" if name == "map_png" else name] = shown
-    rows = metadata.get("rows")
-    if isinstance(rows, int):
-        found["dagster/row_count"] = MetadataValue.int(rows)
-    return found
+    """Plain JSON values, chosen and named by ``reporting.metadata``, as Dagster shows them best."""
+    return _typed(described(metadata))
+
+
+def _typed(metadata: Mapping[str, Any]) -> dict[str, MetadataValue]:
+    shown = {name: _shown(name, value) for name, value in metadata.items()}
+    return {name: value for name, value in shown.items() if value is not None}
 
 
 def _shown(name: str, value: Any) -> MetadataValue | None:
-    if value is None or value in ("", [], {}):
-        return None
-    if name == "map_png":
-        picture = str(value)
-        if len(picture) > _LARGEST_PICTURE:
+    if name == PICTURE:
+        if len(str(value)) > _LARGEST_PICTURE:
             return None
-        return MetadataValue.md(f"![map](data:image/png;base64,{picture})")
+        return MetadataValue.md(f"![map](data:image/png;base64,{value})")
     if isinstance(value, bool):
         return MetadataValue.bool(value)
     if isinstance(value, int):
@@ -161,7 +158,7 @@ class Materializer:
                 # A stamp stands for a content that nobody has read: any known one is better.
                 unread = result.source_version.startswith("stamp-") and key in known
                 if known.get(key) != result.source_version and not unread:
-                    seen = {"rows": result.metadata.get("rows"), "seen_by": "worker"}
+                    seen = chain_metadata(result)
                     events.append(chains_event(assets, key, result.source_version, seen))
         return events
 
@@ -225,11 +222,10 @@ class Materializer:
         result: Result,
         inputs: Mapping[AssetKey, tuple[str, int | None]],
     ) -> AssetMaterialization:
-        metadata = readable({**result.metadata, "job_id": result.job, "outcome": result.outcome})
         return AssetMaterialization(
             key,
             partition=result.partition,
-            metadata=metadata,
+            metadata=_typed(result_metadata(result)),
             tags=_tags(result.data_version, inputs),
         )
 

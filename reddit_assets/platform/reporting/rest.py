@@ -1,45 +1,66 @@
-"""Drains the outboxes into Dagster's webserver.
+"""Results → Dagster's webserver, from hosts without Dagster.
 
 The webserver writes each report synchronously, so that many connections only slow its pages: all
-reporters together hold at most two (a lease in Redis). An entry leaves the outbox only when
-Dagster has answered; after an uncertain attempt it is looked up by its job id first.
+reporters together hold at most two.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import threading
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import httpx
+from pydantic import BaseModel, Field, ValidationError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from reddit_assets.errors import QueueFullError, QueueUnavailableError, ReportingError
-from reddit_assets.ledger.job import new_token
-from reddit_assets.ledger.outbox import Outbox, OutboxEntry
-from reddit_assets.ledger.queue import JobQueue
+from reddit_assets.errors import ReportingError
+from reddit_assets.ledger.job import Result
+from reddit_assets.ledger.outbox import OutboxEntry
 from reddit_assets.platform.reporting.assets import asset_path
+from reddit_assets.platform.reporting.drain import Known, Refusal, not_yet_known
+from reddit_assets.platform.reporting.metadata import PICTURE, chain_metadata, result_metadata
 
-__all__ = ["Known", "RestReporter", "RestSink"]
+__all__ = ["RestSink"]
 
-log = logging.getLogger(__name__)
+_NOTHING_LOST = "Nothing is lost meanwhile."
 
-_BATCH = 20
-_SLOTS = 2
-_SLOT_SECONDS = 60.0
-_IDLE_SECONDS = 1.0
-_LONGEST_WAIT = 30.0
+# Answers that find fault with what was sent; others are about the webserver or the way to it.
+_BAD_REQUEST = (400, 413, 422)
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """The latest materialization that Dagster has of a partition; empty texts if none."""
+class _Pair(BaseModel):
+    key: str
+    value: str
 
-    data_version: str = ""
-    job_id: str = ""
+
+class _Text(BaseModel):
+    label: str
+    text: str = ""
+
+
+class _Event(BaseModel):
+    tags: list[_Pair] = []
+    entries: list[_Text] = Field([], alias="metadataEntries")
+
+
+class _Asset(BaseModel):
+    events: list[_Event] = Field([], alias="assetMaterializations")
+
+
+class _Latest(BaseModel):
+    """The answer to the question for the latest materializations."""
+
+    data: dict[str, _Asset | None]
+
+
+class _RefusedError(Exception):
+    """The webserver does not take one report."""
+
+    def __init__(self, why: str, *, certain: bool) -> None:
+        super().__init__(why)
+        self.refusal = Refusal(why, certain)
 
 
 class RestSink:
@@ -50,6 +71,9 @@ class RestSink:
         shards: shards with assets of their own.
         transport: for tests.
     """
+
+    batch = 20
+    slots: int | None = 2
 
     def __init__(
         self,
@@ -71,77 +95,76 @@ class RestSink:
         """Close the connection."""
         self._http.close()
 
-    def report(self, entries: Sequence[OutboxEntry]) -> None:
-        """Let Dagster have every result of ``entries``, each once.
+    def report(self, entries: Sequence[OutboxEntry]) -> Mapping[str, Refusal]:
+        """As :meth:`~reddit_assets.platform.reporting.drain.Sink.report`."""
+        known = self.latest(entries)
+        refused: dict[str, Refusal] = {}
+        for entry in not_yet_known(entries, known):
+            try:
+                self._send(entry.result, known)
+            except _RefusedError as error:
+                refused[entry.entry] = error.refusal
+        return refused
 
-        Raises:
-            ReportingError: not all could be sent; which ones were is uncertain.
-        """
-        results = [entry.result for entry in entries if entry.result.ok]
-        wanted = {(r.asset, r.partition) for r in results}
-        wanted |= {("chains", r.partition) for r in results if r.source_version}
-        known = self.latest(sorted(wanted))
-        for entry in entries:
-            result = entry.result
-            if not result.ok:
-                continue
-            mine = known.get((result.asset, result.partition), Known())
-            if mine.job_id == result.job:
-                continue  # an earlier, uncertain attempt did reach Dagster
-            if result.outcome == "fresh" and mine.data_version == result.data_version:
-                continue
-            chain = known.get(("chains", result.partition), Known())
-            if result.source_version and chain.data_version != result.source_version:
-                self._send("chains", result.partition, result.source_version, {})
-            self._send(
-                result.asset,
-                result.partition,
-                result.data_version,
-                {**result.metadata, "job_id": result.job},
-            )
-
-    def latest(self, partitions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Known]:
-        """The latest materialization of each (asset, partition), in one query.
+    def latest(self, entries: Sequence[OutboxEntry]) -> dict[tuple[str, str], Known]:
+        """What Dagster has of the entries' partitions and chain files, in one query.
 
         Raises:
             ReportingError: the webserver does not answer, or not as it should.
         """
-        if not partitions:
+        # Behind an uncertain result there may be newer ones.
+        depth: dict[tuple[str, str], int] = {}
+        for entry in entries:
+            result = entry.result
+            name = (result.asset, result.partition)
+            depth[name] = max(depth.get(name, 1), 10 if entry.uncertain else 1)
+            if result.source_version:
+                depth.setdefault(("chains", result.partition), 1)
+        if not depth:
             return {}
-        fields = []
-        for index, (asset, partition) in enumerate(partitions):
-            path = json.dumps(list(asset_path(asset, partition, self._shards)))
-            fields.append(
-                f"p{index}: assetOrError(assetKey: {{path: {path}}}) {{ ... on Asset {{"
-                f" assetMaterializations(partitions: [{json.dumps(partition)}], limit: 1) {{"
-                " tags { key value } metadataEntries { label ... on TextMetadataEntry { text } }"
-                " } } }"
-            )
-        answer = self._post("/graphql", {"query": "{ " + "\n".join(fields) + " }"}).json()
+        fields = [
+            f"p{index}: assetOrError(assetKey: {{path: {self._path(*name)}}}) {{ ... on Asset {{"
+            f" assetMaterializations(partitions: [{json.dumps(name[1])}], limit: {limit}) {{"
+            " tags { key value } metadataEntries { label ... on TextMetadataEntry { text } }"
+            " } } }"
+            for index, (name, limit) in enumerate(depth.items())
+        ]
+        answer = self._post("/graphql", {"query": "{ " + "\n".join(fields) + " }"})
         if answer.get("errors"):
-            raise ReportingError(
-                f"{self.url} cannot tell what it has: {answer['errors'][0].get('message')}",
-                hint="Is this the webserver of reddit_assets?",
-            )
-        found: dict[tuple[str, str], Known] = {}
-        for index, name in enumerate(partitions):
-            events = (answer["data"][f"p{index}"] or {}).get("assetMaterializations") or []
-            if events:
-                tags = {tag["key"]: tag["value"] for tag in events[0]["tags"]}
-                texts = {e["label"]: e.get("text", "") for e in events[0]["metadataEntries"]}
-                found[name] = Known(tags.get("dagster/data_version", ""), texts.get("job_id", ""))
-        return found
+            raise self._strange(f"cannot tell what it has: {str(answer['errors'])[:200]}")
+        try:
+            found = _Latest.model_validate(answer).data
+            return {name: _known(found[f"p{index}"]) for index, name in enumerate(depth)}
+        except (ValidationError, KeyError):
+            raise self._strange(f"answers in another form: {str(answer)[:200]}") from None
 
-    def _send(
-        self, asset: str, partition: str, data_version: str, metadata: dict[str, Any]
+    def _path(self, asset: str, partition: str) -> str:
+        return json.dumps(list(asset_path(asset, partition, self._shards)))
+
+    def _send(self, result: Result, known: Mapping[tuple[str, str], Known]) -> None:
+        chain = known.get(("chains", result.partition), Known())
+        if result.source_version and chain.data_version != result.source_version:
+            self._report("chains", result, result.source_version, chain_metadata(result))
+        metadata = result_metadata(result)
+        metadata.pop(PICTURE, None)  # the endpoint knows no pictures; "map" says where it lies
+        self._report(result.asset, result, result.data_version, metadata)
+
+    def _report(
+        self, asset: str, result: Result, data_version: str, metadata: Mapping[str, Any]
     ) -> None:
-        path = "/".join(asset_path(asset, partition, self._shards))
-        self._post(
-            f"/report_asset_materialization/{path}",
-            {"partition": partition, "data_version": data_version, "metadata": metadata},
-        )
+        parts = asset_path(asset, result.partition, self._shards)
+        path = "/report_asset_materialization/" + "/".join(quote(part, safe="") for part in parts)
+        body = {
+            "partition": result.partition,
+            "data_version": data_version,
+            "metadata": metadata,
+        }
+        try:
+            self._post(path, body)
+        except (ValueError, TypeError, httpx.InvalidURL) as error:
+            raise _RefusedError(f"It cannot be sent: {error}.", certain=True) from None
 
-    def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         # Only what surely did not reach the webserver is tried again here.
         attempts = Retrying(
             retry=retry_if_exception_type(httpx.ConnectError),
@@ -154,78 +177,35 @@ class RestSink:
         except httpx.HTTPError as error:
             raise ReportingError(
                 f"Dagster at {self.url} does not answer: {str(error) or type(error).__name__}.",
-                hint="Start the webserver, or correct DAGSTER_URL; nothing is lost meanwhile.",
+                hint=f"Start the webserver, or correct DAGSTER_URL. {_NOTHING_LOST}",
             ) from None
+        shown = " ".join(response.text[:200].split())
         if response.status_code != 200:
-            raise ReportingError(
-                f"Dagster at {self.url} answers {response.status_code} to {path}: "
-                f"{response.text[:200]}",
-                hint="Look at the webserver's log; nothing is lost meanwhile.",
-            )
-        return response
-
-
-class RestReporter(threading.Thread):
-    """Drains outboxes until told to stop.
-
-    Args:
-        queues: whose outboxes.
-        sink: where to.
-        until_empty: end when nothing is left.
-    """
-
-    def __init__(
-        self, queues: Sequence[JobQueue], sink: RestSink, *, until_empty: bool = False
-    ) -> None:
-        super().__init__(name="reporter", daemon=True)
-        name = f"rest-{new_token()}"
-        self._outboxes = [Outbox(queue, name) for queue in queues]
-        self._sink = sink
-        self._until_empty = until_empty
-        self._stop_event = threading.Event()
-        self._unfinished: dict[int, list[OutboxEntry]] = {}
-        self.reported = 0
-
-    def stop(self) -> None:
-        """End after the current batch; what was not sent stays in the outbox."""
-        self._stop_event.set()
-
-    def run(self) -> None:
-        """Report until stopped."""
-        wait, told = _IDLE_SECONDS, False
-        while not self._stop_event.is_set():
-            try:
-                if not self._outboxes[0].slot(_SLOTS, _SLOT_SECONDS):
-                    self._stop_event.wait(_IDLE_SECONDS)
-                    continue
-                sent = sum(self.drain(outbox) for outbox in self._outboxes)
-                wait, told = _IDLE_SECONDS, False
-                if not sent:
-                    if self._until_empty:
-                        break
-                    self._stop_event.wait(_IDLE_SECONDS)
-            except (ReportingError, QueueUnavailableError, QueueFullError) as error:
-                if not told:
-                    log.warning("%s Reports wait in the outbox.", error)
-                told = True
-                self._stop_event.wait(wait)
-                wait = min(2 * wait, _LONGEST_WAIT)
+            why = f"Dagster at {self.url} answers {response.status_code} to {path}: {shown}"
+            about_report = path.startswith("/report")
+            if about_report and response.status_code in (*_BAD_REQUEST, 500):
+                raise _RefusedError(why, certain=response.status_code != 500)
+            raise ReportingError(why, hint=f"Look at the webserver's log. {_NOTHING_LOST}")
         try:
-            self._outboxes[0].free_slot()
-        except QueueUnavailableError:
-            log.debug("The connection slot runs out by itself.")
-        self._sink.close()
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or "error" in answer:
+            raise self._strange(f"answers {path} with something else than JSON: {shown}")
+        return answer
 
-    def drain(self, outbox: Outbox) -> int:
-        """Report one batch; the number of entries that left the outbox."""
-        mine = id(outbox)
-        entries = self._unfinished.get(mine) or outbox.take(_BATCH)
-        if not entries:
-            return 0
-        # Until it is done, every entry of the batch is uncertain.
-        self._unfinished[mine] = [replace(entry, uncertain=True) for entry in entries]
-        self._sink.report(entries)
-        outbox.done([entry.entry for entry in entries])
-        del self._unfinished[mine]
-        self.reported += len(entries)
-        return len(entries)
+    def _strange(self, what: str) -> ReportingError:
+        return ReportingError(
+            f"{self.url} {what}",
+            hint="Is DAGSTER_URL the webserver of reddit_assets, and not a login page before it? "
+            + _NOTHING_LOST,
+        )
+
+
+def _known(asset: _Asset | None) -> Known:
+    events = asset.events if asset is not None else []
+    if not events:
+        return Known()
+    tags = {tag.key: tag.value for tag in events[0].tags}
+    jobs = {entry.text for event in events for entry in event.entries if entry.label == "job_id"}
+    return Known(tags.get("dagster/data_version", ""), frozenset(jobs - {""}))

@@ -86,7 +86,7 @@ def reconcile(
         return [why], after
     started = time.monotonic()
     quick = statuses is None
-    sink = InstanceSink(instance, workspace.settings, workspace.layout, workspace.shards)
+    sink = InstanceSink(workspace, instance)
     batch: list[_Output] = []
     reported = seen = 0
     resume: str | None = None
@@ -178,5 +178,7 @@ def _compare(workspace: Workspace, sink: InstanceSink, batch: list[_Output], *, 
     # A job may have ended meanwhile: what is on its way is not reported twice.
     if not unknown or _on_their_way(workspace) is not None:
         return 0
-    sink.report([OutboxEntry("", result, uncertain=False) for _, result in unknown])
-    return len(unknown)
+    refused = sink.report(
+        [OutboxEntry(f"{r.asset} {r.partition}", r, uncertain=False) for _, r in unknown]
+    )
+    return len(unknown) - len(refused)
