@@ -15,7 +15,6 @@ edges gives the very tree that ``hdbscan`` would have built from the same rows i
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
 
 import numba
 import numpy as np
@@ -57,77 +56,69 @@ def _find(parent: NDArray[np.int64], i: int) -> int:  # pragma: no cover - compi
 
 
 @numba.njit(cache=True)
-def _graph_rounds(
+def _roots(parent: NDArray[np.int64]) -> NDArray[np.int64]:  # pragma: no cover - compiled
+    """The component of each row, named by its lowest row."""
+    out = np.empty(len(parent), dtype=np.int64)
+    for i in range(len(parent)):
+        out[i] = _find(parent, i)
+    return out
+
+
+@numba.njit(cache=True)
+def _offer(
+    best: NDArray[np.float64], ends: NDArray[np.int64], mine: int, w: float, a: int, b: int
+) -> None:  # pragma: no cover - compiled
+    """Take an edge as a component's best if it is shorter; ties go to the lower row numbers."""
+    known = (min(ends[mine, 0], ends[mine, 1]), max(ends[mine, 0], ends[mine, 1]))
+    if w < best[mine] or (w == best[mine] and (min(a, b), max(a, b)) < known):
+        best[mine] = w
+        ends[mine, 0], ends[mine, 1] = a, b
+
+
+@numba.njit(cache=True)
+def _best_in_graph(
     indices: NDArray[np.int32],
     distances: NDArray[np.float64],
     core: NDArray[np.float64],
-    reach: NDArray[np.float64],
-    parent: NDArray[np.int64],
-    edges: NDArray[np.float64],
-    count: int,
-    best: NDArray[np.float64],
-    from_row: NDArray[np.int64],
-    to_row: NDArray[np.int64],
-) -> int:  # pragma: no cover - compiled
-    """Borůvka rounds inside the graph while some component's best edge is certain.
-
-    Leaves each component's best edge inside the graph in ``best``, ``from_row``, ``to_row``, at
-    the component's root.
-    """
+    component: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:  # pragma: no cover - compiled
+    """Each component's shortest edge in the neighbour graph: length and ends, at its root."""
     n, k = indices.shape
-    bound = np.empty(n, dtype=np.float64)
-    while True:
-        best[:] = np.inf
-        bound[:] = np.inf
-        from_row[:] = -1
-        for i in range(n):
-            c = _find(parent, i)
-            if reach[i] < bound[c]:
-                bound[c] = reach[i]
-        for i in range(n):
-            c = _find(parent, i)
-            for t in range(k):
-                j = indices[i, t]
-                if j < 0:
-                    continue
-                other = _find(parent, j)
-                if other == c:
-                    continue
-                w = max(distances[i, t], core[i], core[j])
-                # Both ends hear of the edge: a neighbour may not list the row itself.
-                for side in range(2):
-                    mine = c if side == 0 else other
-                    a = i if side == 0 else j
-                    b = j if side == 0 else i
-                    low, high = min(a, b), max(a, b)
-                    if w < best[mine] or (
-                        w == best[mine]
-                        and from_row[mine] >= 0
-                        and (
-                            low < min(from_row[mine], to_row[mine])
-                            or (
-                                low == min(from_row[mine], to_row[mine])
-                                and high < max(from_row[mine], to_row[mine])
-                            )
-                        )
-                    ):
-                        best[mine] = w
-                        from_row[mine] = a
-                        to_row[mine] = b
-        joined = 0
-        for c in range(n):
-            if parent[c] == c and from_row[c] >= 0 and best[c] <= bound[c]:
-                a = _find(parent, from_row[c])
-                b = _find(parent, to_row[c])
-                if a != b:
-                    parent[max(a, b)] = min(a, b)
-                    edges[count, 0] = from_row[c]
-                    edges[count, 1] = to_row[c]
-                    edges[count, 2] = best[c]
-                    count += 1
-                    joined += 1
-        if joined == 0:
-            return count
+    best = np.full(n, np.inf)
+    ends = np.full((n, 2), n, dtype=np.int64)
+    for i in range(n):
+        for t in range(k):
+            j = indices[i, t]
+            if j < 0 or component[j] == component[i]:
+                continue
+            w = max(distances[i, t], core[i], core[j])
+            # Both ends hear of the edge: a neighbour may not list the row itself.
+            _offer(best, ends, component[i], w, i, j)
+            _offer(best, ends, component[j], w, j, i)
+    return best, ends
+
+
+@numba.njit(cache=True)
+def _join(
+    best: NDArray[np.float64],
+    ends: NDArray[np.int64],
+    certain: NDArray[np.float64],
+    parent: NDArray[np.int64],
+    edges: NDArray[np.int64],
+    count: int,
+) -> int:  # pragma: no cover - compiled
+    """Add each component's best edge that is no longer than ``certain``; the new number of edges.
+
+    Up to that length it is the component's shortest of all edges.
+    """
+    for c in range(len(parent)):
+        if best[c] < np.inf and best[c] <= certain[c]:
+            a, b = _find(parent, ends[c, 0]), _find(parent, ends[c, 1])
+            if a != b:
+                parent[max(a, b)] = min(a, b)
+                edges[count] = ends[c]
+                count += 1
+    return count
 
 
 @numba.njit(cache=True, nogil=True)
@@ -139,6 +130,7 @@ def _nearest_outside(
     out_d: NDArray[np.float64],
     out_j: NDArray[np.int64],
 ) -> None:  # pragma: no cover - compiled
+    """The nearest row of another component for each of ``rows``, whose cosines are ``sims``."""
     for r in range(len(rows)):
         i = rows[r]
         mine = component[i]
@@ -155,6 +147,52 @@ def _nearest_outside(
                 at = j
         out_d[r] = best
         out_j[r] = at
+
+
+@numba.njit(cache=True)
+def _offer_all(
+    best: NDArray[np.float64],
+    ends: NDArray[np.int64],
+    component: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    weights: NDArray[np.float64],
+) -> None:  # pragma: no cover - compiled
+    for r in range(len(rows)):
+        if targets[r] >= 0:
+            _offer(best, ends, component[rows[r]], weights[r], rows[r], targets[r])
+
+
+def _search(
+    vectors: NDArray[np.float32],
+    core: NDArray[np.float64],
+    reach: NDArray[np.float64],
+    component: NDArray[np.int64],
+    best: NDArray[np.float64],
+    ends: NDArray[np.int64],
+    threads: int | None,
+) -> NDArray[np.float64]:
+    """Better each component's best edge by products, but the largest one's; what is certain then.
+
+    Only rows whose k-th distance is below their component's best edge so far can better it.
+    """
+    n = len(vectors)
+    largest = np.bincount(component, minlength=n).argmax()
+    rows = np.flatnonzero((component != largest) & (reach < best[component])).astype(np.int64)
+    weights = np.empty(len(rows), dtype=np.float64)
+    targets = np.empty(len(rows), dtype=np.int64)
+    step = max(16, min(1024, BLOCK_FLOATS // n))
+
+    def work(start: int) -> None:
+        part = slice(start, start + step)
+        sims = tile_product(vectors[rows[part]], vectors)
+        _nearest_outside(sims, rows[part], component, core, weights[part], targets[part])
+
+    run_blocks(work, range(0, len(rows), step), threads)
+    _offer_all(best, ends, component, rows, targets, weights)
+    certain = np.full(n, np.inf)
+    certain[largest] = -np.inf
+    return certain
 
 
 @numba.njit(cache=True, parallel=True)
@@ -233,112 +271,35 @@ def spanning_tree(
         float64 (n − 1, 3): from, to, distance; ascending by distance.
     """
     n = vectors.shape[0]
-    distances = _distances(vectors, graph.indices)
-    rank = min(min_samples, distances.shape[1]) - 1
-    core = np.ascontiguousarray(np.sort(distances, axis=1)[:, rank])
+    indices = graph.indices
+    distances = _distances(vectors, indices)
+    rank = min(min_samples, indices.shape[1])
+    core = np.ascontiguousarray(np.sort(distances, axis=1)[:, rank - 1])
     finite = np.where(np.isfinite(distances), distances, -np.inf)
     reach = np.maximum(finite.max(axis=1), core)
     core[~np.isfinite(core)] = 2.0
     parent = np.arange(n, dtype=np.int64)
-    edges = np.empty((n - 1, 3), dtype=np.float64)
+    edges = np.empty((n - 1, 2), dtype=np.int64)
     count = 0
-    inside = _Best.empty(n)
-    while True:
-        count = _graph_rounds(
-            graph.indices, distances, core, reach, parent, edges, count, *inside.arrays
-        )
-        if count == n - 1:
-            break
-        count = _full_round(vectors, core, reach, parent, edges, count, inside, threads)
-        if count == n - 1:
-            break
-    pairs = np.concatenate(
-        [
-            edges[:, :2].astype(np.int64),
-            np.stack(
-                [np.repeat(np.arange(n), rank + 1), graph.indices[:, : rank + 1].ravel()], axis=1
-            ),
-        ]
-    )
+    while count < n - 1:
+        component = _roots(parent)
+        best, ends = _best_in_graph(indices, distances, core, component)
+        shortest = np.full(n, np.inf)
+        np.minimum.at(shortest, component, reach)
+        before, count = count, _join(best, ends, shortest, parent, edges, count)
+        if count == before:
+            certain = _search(vectors, core, reach, component, best, ends, threads)
+            count = _join(best, ends, certain, parent, edges, count)
+    near = np.stack([np.repeat(np.arange(n), rank), indices[:, :rank].ravel()], axis=1)
+    return _hdbscans_tree(vectors, np.concatenate([edges, near]), core)
+
+
+def _hdbscans_tree(
+    vectors: NDArray[np.float32], pairs: NDArray[np.int64], core: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The tree that ``hdbscan`` builds, from pairs of rows that hold all edges it can choose."""
     pairs = pairs[pairs[:, 1] >= 0]
     weights = _pair_weights(vectors, pairs, core)
-    walked = _prim(n, *_adjacency(n, pairs, weights))
+    walked = _prim(len(vectors), *_adjacency(len(vectors), pairs, weights))
     # hdbscan sorts with NumPy's default sort, whose order among ties is part of its result.
     return walked[np.argsort(walked.T[2])]
-
-
-@dataclass(frozen=True)
-class _Best:
-    """Each component's best edge inside the graph, at the component's root."""
-
-    weight: NDArray[np.float64]
-    from_row: NDArray[np.int64]
-    to_row: NDArray[np.int64]
-
-    @classmethod
-    def empty(cls, n: int) -> _Best:
-        return cls(np.full(n, np.inf), np.full(n, -1, np.int64), np.full(n, -1, np.int64))
-
-    @property
-    def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-        return self.weight, self.from_row, self.to_row
-
-
-def _full_round(
-    vectors: NDArray[np.float32],
-    core: NDArray[np.float64],
-    reach: NDArray[np.float64],
-    parent: NDArray[np.int64],
-    edges: NDArray[np.float64],
-    count: int,
-    inside: _Best,
-    threads: int | None,
-) -> int:
-    """One round by products: the best edge of every component but the largest.
-
-    Only rows whose k-th distance is below their component's best edge so far can better it.
-    """
-    n = len(vectors)
-    component = _roots(parent)
-    sizes = np.bincount(component, minlength=n)
-    searched = component != sizes.argmax()
-    rows = np.flatnonzero(searched & (reach < inside.weight[component])).astype(np.int64)
-    best = np.empty(len(rows), dtype=np.float64)
-    target = np.empty(len(rows), dtype=np.int64)
-    step = max(16, min(1024, BLOCK_FLOATS // n))
-
-    def work(start: int) -> None:
-        part = rows[start : start + step]
-        sims = tile_product(vectors[part], vectors)
-        _nearest_outside(
-            sims, part, component, core, best[start : start + step], target[start : start + step]
-        )
-
-    run_blocks(work, range(0, len(rows), step), threads)
-    roots = np.flatnonzero((sizes > 0) & (np.arange(n) != sizes.argmax()))
-    roots = roots[inside.from_row[roots] >= 0]
-    found = target >= 0
-    starts = np.concatenate([rows[found], inside.from_row[roots]])
-    ends = np.concatenate([target[found], inside.to_row[roots]])
-    weights = np.concatenate([best[found], inside.weight[roots]])
-    owners = np.concatenate([component[rows[found]], roots])
-    done = np.zeros(n, dtype=bool)
-    for at in np.lexsort((ends, starts, weights)):
-        mine = owners[at]
-        if done[mine]:
-            continue
-        done[mine] = True
-        a, b = _find(parent, int(starts[at])), _find(parent, int(ends[at]))
-        if a != b:
-            parent[max(a, b)] = min(a, b)
-            edges[count] = (starts[at], ends[at], weights[at])
-            count += 1
-    return count
-
-
-@numba.njit(cache=True)
-def _roots(parent: NDArray[np.int64]) -> NDArray[np.int64]:  # pragma: no cover - compiled
-    out = np.empty(len(parent), dtype=np.int64)
-    for i in range(len(parent)):
-        out[i] = _find(parent, i)
-    return out
