@@ -115,7 +115,9 @@ class Settings(BaseSettings):
         None, ge=1, description="Compute threads of a worker; unset takes the cores available."
     )
     allow_nonconformant: bool = Field(
-        False, description="Let a worker with inexact vectors (int8) work; its files are marked."
+        False,
+        description="Let a worker with inexact vectors (int8) work. Its files are marked, and stale "
+        "to scans without this setting.",
     )
 
     # --- clustering -----------------------------------------------------------------------
