@@ -116,7 +116,7 @@ class Settings(BaseSettings):
     )
     allow_nonconformant: bool = Field(
         False,
-        description="Let a worker with inexact vectors (int8) work. Its files are marked, and stale "
+        description="Let a worker with inexact vectors (int8) work. Its files are stale "
         "to scans without this setting.",
     )
 
