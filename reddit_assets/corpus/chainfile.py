@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reddit_assets.corpus.fingerprints import Stamp, content_fingerprint
-from reddit_assets.corpus.oserrors import unreadable
+from reddit_assets.corpus.oserrors import reading, unreadable
 from reddit_assets.corpus.provenance import SourceIdentity, is_embedding_column
 from reddit_assets.errors import BadFileError, SourceChangedError, first_line
 
@@ -47,18 +47,15 @@ class ChainFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = open(path, "rb")  # noqa: SIM115 - closed in close()
+            with reading(path):
+                self._file = open(path, "rb")  # noqa: SIM115 - closed in close()
         except FileNotFoundError:
             raise BadFileError(
                 f"There is no chain file {path}.", hint="Bring it back or purge the job."
             ) from None
-        except OSError as error:
-            raise unreadable(path, error) from error
         try:
-            self._open()
-        except OSError as error:
-            self._file.close()
-            raise unreadable(path, error) from error
+            with reading(path):
+                self._open()
         except BaseException:
             self._file.close()
             raise
@@ -132,14 +129,12 @@ class ChainFile:
         """
         now = "gone"
         try:
-            with open(self.path, "rb") as file:
+            with reading(self.path), open(self.path, "rb") as file:
                 if content_fingerprint(file.fileno()) == self.source.fingerprint:
                     return
                 now = str(Stamp.of(os.fstat(file.fileno())))
         except FileNotFoundError:
             pass
-        except OSError as error:
-            raise unreadable(self.path, error) from error
         raise SourceChangedError(
             f"{self.path} changed while it was read ({self.source.stamp} → {now}).",
             hint="The job is tried again with the new content.",

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from reddit_assets.corpus.fingerprints import Stamp, adopted_version
-from reddit_assets.corpus.oserrors import unreadable
+from reddit_assets.corpus.oserrors import reading
 from reddit_assets.corpus.provenance import (
     PROVENANCE_KEY,
     ClusterProvenance,
@@ -178,7 +178,7 @@ def read_facts(path: str, key: str) -> Facts:
 
 
 def _footer(path: str) -> tuple[Stamp, bytes]:
-    try:
+    with reading(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             stamp = Stamp.of(os.fstat(descriptor))
@@ -192,10 +192,6 @@ def _footer(path: str) -> tuple[Stamp, bytes]:
             footer = os.pread(descriptor, length, size - 8 - length)
         finally:
             os.close(descriptor)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise unreadable(path, error) from error
     return stamp, footer
 
 

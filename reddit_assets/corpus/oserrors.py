@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from reddit_assets.errors import UnreadableFileError, WriteError, first_line
 
-__all__ = ["host_fault", "unreadable", "writing"]
+__all__ = ["reading", "unreadable", "writing"]
 
 _ROOM = "Make room; the job is tried again by itself."
 _MOUNT = "Check the storage and how it is mounted; the job is tried again by itself."
 _USER = "Let the worker's user read and write there."
-_SAYS = {
+# The host or its storage is at fault, and any other file would fare the same.
+_HOST = {
     errno.ENOSPC: ("the disk is full", _ROOM),
     errno.EDQUOT: ("the quota is used up", _ROOM),
     errno.EROFS: ("the file system is read-only", "Mount it for writing."),
@@ -30,6 +32,8 @@ _SAYS = {
     errno.EMFILE: ("this process has too many open files", "Raise the limit (ulimit -n)."),
     errno.ENFILE: ("the host has too many open files", "Raise the limit (fs.file-max)."),
     errno.ENOMEM: ("the host is out of memory", "Give it more, or start fewer workers."),
+}
+_FILE = {
     errno.EACCES: ("permission is denied", _USER),
     errno.EPERM: ("the operation is not permitted", _USER),
     errno.ENOENT: ("it or its folder has vanished", "Check that the storage is mounted."),
@@ -39,70 +43,50 @@ _SAYS = {
     errno.ENAMETOOLONG: ("its name is too long", "Shorten the chain file's name."),
     errno.EINVAL: ("the file system refuses its name", "Rename the chain file."),
 }
-_HOST = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EROFS,
-        errno.EIO,
-        errno.ESTALE,
-        errno.ENOTCONN,
-        errno.ETIMEDOUT,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.ENOLINK,
-        errno.EREMOTEIO,
-        errno.ENODEV,
-        errno.ENXIO,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENOMEM,
-    }
-)
 
 
-def host_fault(error: BaseException) -> bool:
-    """Whether the host or its storage is at fault, and not the file."""
-    return isinstance(error, OSError) and error.errno in _HOST
-
-
-def _says(error: OSError) -> tuple[str, str]:
-    if error.errno in _SAYS:
-        return _SAYS[error.errno]
-    return (error.strerror or first_line(error)).rstrip("."), "Check the storage."
+def _says(error: OSError) -> tuple[str, str, bool]:
+    """The reason, what to do, and whether the host is at fault."""
+    number = error.errno or 0
+    if number in _HOST:
+        return *_HOST[number], True
+    said = (error.strerror or first_line(error)).rstrip(".")
+    return *_FILE.get(number, (said, "Check the storage.")), False
 
 
 def unreadable(path: Path | str, error: OSError) -> UnreadableFileError:
     """The error of a file that the operating system does not let us read."""
-    reason, hint = _says(error)
-    return UnreadableFileError(
-        f"{path} cannot be read: {reason}.", hint=hint, host_fault=host_fault(error)
-    )
+    reason, hint, host = _says(error)
+    return UnreadableFileError(f"{path} cannot be read: {reason}.", hint=hint, host_fault=host)
 
 
-class writing:
-    """Turn the operating system's refusals to write ``path`` into a sentence about the target.
+@contextmanager
+def reading(path: Path | str) -> Iterator[None]:
+    """Turn the operating system's refusals to read ``path`` into a sentence.
+
+    Raises:
+        FileNotFoundError: as it is.
+        UnreadableFileError: any other ``OSError`` of the block.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write ``path`` into a sentence.
 
     Raises:
         WriteError: any ``OSError`` of the block; ``host_fault`` says whether the host is at fault.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, OSError):
-            reason, hint = _says(error)
-            raise WriteError(
-                f"{self._path} cannot be written: {reason}.",
-                hint=hint,
-                host_fault=host_fault(error),
-            ) from error
+    try:
+        yield
+    except OSError as error:
+        reason, hint, host = _says(error)
+        raise WriteError(
+            f"{path} cannot be written: {reason}.", hint=hint, host_fault=host
+        ) from error

@@ -25,7 +25,6 @@ from reddit_assets.corpus.facts import (
 from reddit_assets.corpus.fingerprints import Stamp, content_fingerprint, set_hash
 from reddit_assets.corpus.judge import (
     Judgement,
-    Wanted,
     judge_cluster,
     judge_complete,
     judge_embedding,
@@ -83,12 +82,7 @@ class Scanner:
         self.options = options
         self._dead = dead
         self._provenances = provenances or ProvenanceCache()
-        self._wanted = Wanted(
-            read_wanted_model(layout),
-            options.settings_fingerprint,
-            options.adopt,
-            options.nonconformant,
-        )
+        self._model = read_wanted_model(layout)
         self.problems: list[BadKeyError] = []
 
     # --- the walk ------------------------------------------------------------------------
@@ -159,7 +153,7 @@ class Scanner:
         facts = self._look(self._embedding(key), key, embedding)
         if isinstance(facts, Judgement):
             return facts
-        judgement = judge_embedding(facts, chain, self._wanted)
+        judgement = judge_embedding(facts, chain, self.options, self._model)
         if (
             judgement.verdict is Verdict.FRESH
             and isinstance(facts, EmbeddingFacts)
@@ -240,10 +234,10 @@ class Scanner:
             return verdict(Judgement(Verdict.WAITING, Reason.UNFINISHED, str(error)))
         newest = max(stamp.mtime_ns for stamp in stamps.values())
         if not isinstance(found, Judgement):
-            found = judge_cluster(found, inputs_hash, newest, self._wanted)
+            found = judge_cluster(found, inputs_hash, newest, self.options)
             if found.reason is Reason.INPUTS_CHANGED:
                 found = found._replace(detail=self._changes(path, stamps))
-        return verdict(found, f"{inputs_hash}-{(self._wanted.settings or '')[:12]}")
+        return verdict(found, f"{inputs_hash}-{(self.options.settings_fingerprint or '')[:12]}")
 
     def _look_at_cluster(self, path: str, cluster_key: str) -> Facts | Judgement:
         try:

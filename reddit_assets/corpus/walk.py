@@ -9,7 +9,7 @@ from pathlib import Path
 from reddit_assets.corpus.fingerprints import Stamp
 from reddit_assets.corpus.keys import join_key
 from reddit_assets.corpus.layout import SUFFIX
-from reddit_assets.corpus.oserrors import unreadable
+from reddit_assets.corpus.oserrors import reading, unreadable
 from reddit_assets.corpus.output import is_temporary
 from reddit_assets.errors import BadKeyError
 
@@ -81,12 +81,11 @@ def files_of(
         elif entry.name.endswith(SUFFIX):
             try:
                 parts = (*cluster_key.split("/"), entry.name.removesuffix(SUFFIX))
-                for key in _key(parts, entry.path, refuse):
-                    found[key] = Stamp.of(entry.stat())
+                with reading(entry.path):
+                    for key in _key(parts, entry.path, refuse):
+                        found[key] = Stamp.of(entry.stat())
             except FileNotFoundError:
                 continue  # vanished between listing and stat: the next scan knows
-            except OSError as error:
-                raise unreadable(entry.path, error) from error
     return found
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reddit_assets.corpus.provenance import PROVENANCE_KEY
-from reddit_assets.errors import BadFileError
+from reddit_assets.errors import BadFileError, first_line
 
 __all__ = ["clusters_report", "render"]
 
@@ -44,7 +44,7 @@ def clusters_report(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise BadFileError(
-            f"{file} is not a table of clusters of ours: {str(error).splitlines()[:1]}.",
+            f"{file} is not a table of clusters of ours: {first_line(error)}.",
             hint="Delete the folder's clustered.parquet; the next scan makes all of it again.",
         ) from None
     clusters = []
