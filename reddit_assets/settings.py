@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     )
     adopt: bool = Field(
         True,
-        description="Accept embedding files made by the original system; false redoes them.",
+        description="Accept embedding files of the earlier system; false redoes them.",
     )
     remove_orphans: bool = Field(
         False, description="Nightly: delete embedding files whose chain file has vanished."

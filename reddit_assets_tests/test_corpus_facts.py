@@ -244,6 +244,15 @@ def test_a_device_that_fails_is_the_hosts_fault(
     assert not caught.value.permanent
 
 
+def test_a_stamp_is_written_as_in_old_files(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    path.write_bytes(b"12345")
+    os.utime(path, ns=(0, 1_790_000_000_123_456_789))
+    stamp = Stamp.of(path.stat())
+    assert (str(stamp), f"{stamp}") == ("5-1790000000123456789",) * 2
+    assert stamp.changed_at == pytest.approx(1_790_000_000.123456789)
+
+
 # --- the cache ---------------------------------------------------------------------------
 def test_a_file_is_read_once_per_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = Layout.of(tmp_path)

@@ -55,16 +55,6 @@ class Stamp(NamedTuple):
         """The stamp of a file that ``stat`` is of."""
         return cls(stat.st_size, stat.st_mtime_ns)
 
-    @classmethod
-    def parse(cls, text: str) -> Stamp:
-        """From its text.
-
-        Raises:
-            ValueError: it is no stamp's text.
-        """
-        size, _, mtime_ns = text.partition("-")
-        return cls(int(size), int(mtime_ns))
-
     def __str__(self) -> str:
         return f"{self.size}-{self.mtime_ns}"
 
