@@ -11,14 +11,14 @@ import redis
 
 from reddit_assets.engines.embedding.model import ModelSpec, find_model
 from reddit_assets.errors import ModelNotFoundError
-from reddit_assets.local.servers import PostgresServer, ValkeyServer
+from reddit_assets.local.servers import PostgresServer, ValkeyServer, free_port
 
 
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     """A Valkey server for the whole session, in memory only."""
     folder = tmp_path_factory.mktemp("valkey")
-    with ValkeyServer(folder, config={"appendonly": "no"}) as server:
+    with ValkeyServer(folder, port=free_port(), config={"appendonly": "no"}) as server:
         yield server
 
 
@@ -41,7 +41,8 @@ def own_valkey(tmp_path: Path) -> Iterator[Callable[..., ValkeyServer]]:
 
     def make(**config: str) -> ValkeyServer:
         directives = {name.replace("_", "-"): value for name, value in config.items()}
-        server = ValkeyServer(tmp_path / f"valkey-{len(servers)}", config=directives)
+        folder = tmp_path / f"valkey-{len(servers)}"
+        server = ValkeyServer(folder, port=free_port(), config=directives)
         servers.append(server)
         return server.start()
 

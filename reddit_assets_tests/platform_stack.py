@@ -76,7 +76,7 @@ class Stack:
             "PYTHONPATH": str(REPO),
         }
         self.code_port = free_port()
-        self.workspace = write_workspace(self.home, "127.0.0.1", self.code_port)
+        self.workspace = write_workspace(self.home, host="127.0.0.1", port=self.code_port)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def _write_config(self, postgres_url: str) -> None:

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -52,15 +53,22 @@ def test_valkey_on_a_taken_port_says_so(own_valkey: Callable[..., ValkeyServer],
         ValkeyServer(tmp_path / "second", port=taken).start()
 
 
-def test_postgres_keeps_data_over_a_kill_and_a_recycled_process_id(tmp_path: Path):
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Not below pytest's: another session would close that to Postgres's account."""
+    with tempfile.TemporaryDirectory(prefix="reddit-assets-postgres-") as name:
+        yield Path(name)
+
+
+def test_postgres_keeps_data_over_a_kill_and_a_recycled_process_id(folder: Path):
     # Given a database whose server was killed, and whose lock names a living other process
-    server = PostgresServer(tmp_path / "postgres").start()
+    server = PostgresServer(folder / "postgres").start()
     try:
         with psycopg2.connect(host=str(server.socket_folder), user="postgres") as connection:
             connection.cursor().execute("CREATE TABLE kept AS SELECT 7 AS number")
         connection.close()
         server.kill()
-        lock = tmp_path / "postgres" / "data" / "postmaster.pid"
+        lock = folder / "postgres" / "data" / "postmaster.pid"
         lines = lock.read_text().splitlines()
         lock.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
         # If it is started again

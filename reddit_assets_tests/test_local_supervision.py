@@ -235,7 +235,7 @@ def test_parts_share_the_cores_and_load_the_same_settings(
     workspace = parts["daemon"].command[-1]
     assert parts["webserver"].command[-1] == workspace
     (entry,) = yaml.safe_load(Path(workspace).read_text())["load_from"]
-    assert str(entry["grpc_server"]["port"]) in parts["code-server"].command
+    assert entry["grpc_server"]["socket"] in parts["code-server"].command
     committed = committed_file("workspace.yaml")
     assert committed is not None
     (original,) = yaml.safe_load(committed.read_text())["load_from"]

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ class Up:
 
     def __init__(self, root: Path, state: Path) -> None:
         self.root, self.state, self.port = root, state, free_port()
-        self.errors = state / "stderr.txt"
+        self.errors = state.with_name(f"{state.name}-stderr.txt")
         self.environment = {
             name: value
             for name, value in os.environ.items()
@@ -64,14 +66,18 @@ class Up:
         )
         return done, json.loads(done.stdout) if done.stdout else {}
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Starts it and waits until its page is there."""
-        self.state.mkdir(exist_ok=True)
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Starts it, waits until its page is there, and stops it at the end if it still runs."""
         with self.errors.open("wb") as errors:
             command = self.command(*arguments)
             process = subprocess.Popen(command, stderr=errors, env=self.environment)
-        self.wait_until_said("The Dagster page is", process)
-        return process
+        try:
+            self.wait_until_said("The Dagster page is", process)
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
 
     def wait_until_said(self, sentence: str, process: subprocess.Popen[bytes]) -> None:
         wait_for(lambda: sentence in self.errors.read_text(), process)
@@ -84,8 +90,37 @@ class Up:
         finally:
             page.close()
 
+    def listening(self) -> set[tuple[str, int]]:
+        """The TCP addresses that its processes listen on."""
+        return {
+            (connection.laddr.ip, connection.laddr.port)
+            for process in self.family()
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+
+    def open_to_others(self) -> list[str]:
+        """What other accounts could list or read, or enter (but for Postgres's, as root)."""
+        found, folders = [], [self.state]
+        while folders:
+            folder = folders.pop()
+            mode = folder.stat().st_mode & 0o077
+            passable = os.geteuid() == 0 and folder in (self.state, self.state / "postgres")
+            if mode & ~(0o011 if passable else 0):
+                found.append(f"{folder} {mode:o}")
+            if mode:  # What lies in a closed folder is closed.
+                entries = [entry for entry in folder.iterdir() if not entry.is_symlink()]
+                folders += [entry for entry in entries if entry.is_dir()]
+                files = [entry for entry in entries if not entry.is_dir()]
+                found += [f"{file}" for file in files if file.stat().st_mode & 0o077]
+        return found
+
     def left(self) -> list[str]:
         """The processes of its family that run."""
+        return [" ".join(process.cmdline())[-80:] for process in self.family()]
+
+    def family(self) -> list[psutil.Process]:
+        """Its child processes and theirs."""
         mark, found = family_of(self.state / "processes"), []
         recorded = {
             json.loads(path.read_text())["pid"]
@@ -95,7 +130,7 @@ class Up:
             try:
                 ours = process.environ().get(FAMILY_VARIABLE) == mark or process.pid in recorded
                 if ours and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(" ".join(process.cmdline())[-80:])
+                    found.append(process)
             except psutil.Error:
                 continue
         return found
@@ -110,9 +145,16 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def base() -> Iterator[Path]:
+    """Not below pytest's folder: another session of pytest would close it to Postgres, which as
+    root has an account of its own."""
+    with tempfile.TemporaryDirectory(prefix="reddit-assets-up-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def up(base: Path) -> Iterator[Up]:
     """Two subreddits of the sample, names beyond ASCII included: four files."""
-    base = tmp_path_factory.mktemp("up")
     for file in sample_files():
         if file.path.parent.name in ("tinytown", "日本旅行"):
             path = Layout.of(base / "root").chains / file.path
@@ -125,21 +167,21 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 def test_it_survives_its_own_death_and_does_everything_once(up: Up):
     # Given a running `up`
-    process = up.start()
-    # If a second one is started on the same root, Then a sentence names the first
-    second = subprocess.run(
-        up.command("--port", str(free_port())),
-        capture_output=True,
-        text=True,
-        env=up.environment,
-        timeout=60,
-        check=False,
-    )
-    assert second.returncode == 1
-    assert f"runs for this root already (process {process.pid}" in second.stderr
-    # If it is killed, Then its children are left, as after any crash
-    process.kill()
-    process.wait()
+    with up.running() as process:
+        # If a second one is started on the same root, Then a sentence names the first
+        second = subprocess.run(
+            up.command("--port", str(free_port())),
+            capture_output=True,
+            text=True,
+            env=up.environment,
+            timeout=60,
+            check=False,
+        )
+        assert second.returncode == 1
+        assert f"runs for this root already (process {process.pid}" in second.stderr
+        # If it is killed, Then its children are left, as after any crash
+        process.kill()
+        process.wait()
     assert up.left()
     # If it is started again, Then they are cleared, and everything is done
     done, summary = up.run()
@@ -177,29 +219,32 @@ def test_a_second_run_has_nothing_to_do_and_a_third_only_what_changed(up: Up):
     assert [letter["key"] for letter in summary["dead_letters"]] == ["ti/tinytown/chains_chunk_0"]
 
 
-def test_ctrl_c_leaves_nothing_running(up: Up):
-    # Given a running `up`, If it is told to stop
-    process = up.start()
-    assert up.left()
-    process.send_signal(signal.SIGINT)
-    # Then it ends in good order and nothing is left
-    assert process.wait(30) == 0
+def test_only_the_page_listens_and_ctrl_c_leaves_nothing_running(up: Up):
+    # Given a running `up`, Then no port but the page's is open to other accounts of this host, and
+    # of its files they can read none. If it is stopped
+    with up.running() as process:
+        assert up.left()
+        assert up.listening() == {("127.0.0.1", up.port)}
+        assert up.open_to_others() == []
+        process.send_signal(signal.SIGINT)
+        # Then it ends in good order and nothing is left
+        assert process.wait(30) == 0
     assert up.left() == []
     assert "Stopping everything." in up.errors.read_text()
 
 
 def test_a_worker_that_does_not_come_up_takes_nothing_else_down(up: Up, tmp_path: Path):
     # Given a model that does not exist
-    process = up.start("--model", str(tmp_path / "no-model"))
-    # If its worker has died at every start, Then that is said, with its last words
-    up.wait_until_said("embed-worker does not come up", process)
-    said = up.errors.read_text()
-    assert "no-model" in said.split("embed-worker does not come up")[1].splitlines()[0]
-    # and the page and everything else stay
-    assert up.page_answers
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    with up.running("--model", str(tmp_path / "no-model")) as process:
+        # If its worker has died at every start, Then that is said, with its last words
+        up.wait_until_said("embed-worker does not come up", process)
+        said = up.errors.read_text()
+        assert "no-model" in said.split("embed-worker does not come up")[1].splitlines()[0]
+        # and the page and everything else stay
+        assert up.page_answers
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
 
 
 def test_exit_when_done_does_not_wait_for_a_worker_that_never_comes_up(up: Up, tmp_path: Path):
@@ -217,23 +262,23 @@ def test_exit_when_done_does_not_wait_for_a_worker_that_never_comes_up(up: Up, t
 
 def test_two_on_one_tree_need_one_queue(up: Up, tmp_path: Path):
     # Given a running `up`, If another is started with another state folder, as on another host
-    process = up.start()
-    other = Up(up.root, tmp_path / "other")
-    done = subprocess.run(
-        other.command(),
-        capture_output=True,
-        text=True,
-        env=other.environment,
-        timeout=60,
-        check=False,
-    )
-    # Then it refuses in one line that says who is there and what to do
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert f"process {process.pid}, page http://127.0.0.1:{up.port}" in done.stderr
-    assert f"state folder {up.state}" in done.stderr
-    assert "REDIS_URL" in done.stderr
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    with up.running() as process:
+        other = Up(up.root, tmp_path / "other")
+        done = subprocess.run(
+            other.command(),
+            capture_output=True,
+            text=True,
+            env=other.environment,
+            timeout=60,
+            check=False,
+        )
+        # Then it refuses in one line that says who is there and what to do
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert f"process {process.pid}, page http://127.0.0.1:{up.port}" in done.stderr
+        assert f"state folder {up.state}" in done.stderr
+        assert "REDIS_URL" in done.stderr
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
     assert not (Layout.of(up.root).embeddings / ".up.json").exists()
 
 

@@ -42,6 +42,8 @@ def connect(settings: Settings) -> Client:
     options: dict[str, object] = {}
     if url.startswith("rediss://") and settings.redis_ca_file is not None:
         options["ssl_ca_certs"] = str(settings.redis_ca_file)
+    if not url.startswith("unix"):  # redis-py refuses the word itself there.
+        options["socket_keepalive"] = True
     try:
         return redis.Redis.from_url(
             url,
@@ -49,7 +51,6 @@ def connect(settings: Settings) -> Client:
             encoding_errors="surrogateescape",
             socket_timeout=_SOCKET_SECONDS,
             socket_connect_timeout=5.0,
-            socket_keepalive=not url.startswith("unix"),
             health_check_interval=30,
             # A dropped connection is tried again at once; a longer outage is the caller's to wait.
             retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 2),

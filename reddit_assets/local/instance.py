@@ -61,16 +61,19 @@ def location() -> Location:
         ) from error
 
 
-def write_workspace(home: Path, host: str, port: int) -> Path:
+def write_workspace(home: Path, **server: str | int) -> Path:
     """Writes a ``workspace.yaml`` that names a code server, and returns its path.
+
+    Args:
+        server: where it listens: ``socket``, or ``host`` and ``port``.
 
     Without one, webserver and daemon would each keep their own, and the daemon would start a new
     one every minute.
     """
-    server = {"host": host, "port": port, "location_name": location().name}
+    entry = {"grpc_server": {**server, "location_name": location().name}}
     path = home / "workspace.yaml"
     home.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
+    path.write_text(yaml.safe_dump({"load_from": [entry]}), encoding="utf-8")
     return path
 
 

@@ -12,8 +12,8 @@ from reddit_assets.corpus.layout import Layout
 from reddit_assets.engines.host import available_cores
 from reddit_assets.ledger.job import Kind
 from reddit_assets.local.instance import location, write_workspace
+from reddit_assets.local.private import socket_folder
 from reddit_assets.local.processes import Child
-from reddit_assets.local.servers import free_port, port_is_free
 from reddit_assets.local.state import StateDir
 from reddit_assets.settings import Settings
 
@@ -81,14 +81,15 @@ def dagster_parts(environment: Mapping[str, str], *, port: int) -> list[Part]:
     Args:
         port: of the page.
     """
-    code_port = _code_port(port)
-    programs = Path(sys.executable).parent
-    where = ("-w", str(write_workspace(Path(environment["DAGSTER_HOME"]), HOST, code_port)))
+    programs, home = Path(sys.executable).parent, Path(environment["DAGSTER_HOME"])
+    # Who reaches the code server runs code as this account, and it asks for no password.
+    socket = str(socket_folder(home, "code.sock") / "code.sock")
+    where = ("-w", str(write_workspace(home, socket=socket)))
     served = location()
     code_server = (
         *(sys.executable, str(programs / "dagster"), "api", "grpc"),
         *("-m", served.module, "--location-name", served.name),
-        *("-h", HOST, "-p", str(code_port)),
+        *("--socket", socket),
         # A mistake in the definitions is then shown by the page.
         "--lazy-load-user-code",
         "--use-python-environment-entry-point",
@@ -125,10 +126,3 @@ def worker_parts(settings: Settings, environment: Mapping[str, str], *, workers:
         )
     command = (*OURS, "worker", "--kind", "cluster")
     return [*parts, Part("cluster-worker", command, environment, Kind.CLUSTER)]
-
-
-def _code_port(page: int) -> int:
-    """A free port beside the page's: below those that the system gives to outgoing connections,
-    since the code server must find it free again after a crash."""
-    near = (port for port in range(page + 1_000, min(page + 1_100, 32_768)) if port_is_free(port))
-    return next(near, None) or free_port()

@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from reddit_assets.errors import StartupError
+from reddit_assets.local.private import private_opener
 
 __all__ = [
     "FAMILY_VARIABLE",
@@ -93,13 +94,14 @@ class Child:
         Raises:
             StartupError: the program cannot be run.
         """
-        self._records.mkdir(parents=True, exist_ok=True)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._records.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment = {**os.environ, **self._environment}
         environment[FAMILY_VARIABLE] = family_of(self._records)
         as_user = {} if self._user is None else _account(self._user)
         try:
-            with self.log.open("ab") as log:
+            with open(self.log, "ab", opener=private_opener) as log:
+                os.fchmod(log.fileno(), 0o600)  # One of an earlier version was everybody's.
                 self._log_start = log.tell()
                 self._process = subprocess.Popen(
                     self.command,

