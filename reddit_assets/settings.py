@@ -191,7 +191,15 @@ class Settings(BaseSettings):
         "by a plain consumer and is pushed again.",
     )
     metrics_port: int | None = Field(
-        None, ge=1, le=65535, description="Port of the worker's Prometheus metrics; unset: none."
+        None,
+        ge=1,
+        le=65535,
+        description="Port of the worker's Prometheus metrics; unset: none. `up`'s workers "
+        "take it and the next ones.",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        description="Address that the metrics listen on; 0.0.0.0 lets other hosts read them.",
     )
     report: Literal["auto", "rest", "none"] = Field(
         "auto",

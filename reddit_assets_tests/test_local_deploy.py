@@ -192,13 +192,22 @@ def test_webserver_and_daemon_find_the_code_server():
     (entry,) = yaml.safe_load((DEPLOY / "workspace.yaml").read_text())["load_from"]
     server = entry["grpc_server"]
     unit = (DEPLOY / "systemd/reddit-assets-code-server.service").read_text()
-    assert (
-        f"--location-name {server['location_name']} -h {server['host']} -p {server['port']} "
-        in unit
-    )
+    assert f"--location-name {server['location_name']} --socket {server['socket']} " in unit
+    # and no other account reaches it: whoever does runs code.
+    assert server["socket"].startswith("/run/reddit-assets/")
+    assert "RuntimeDirectory=reddit-assets\nRuntimeDirectoryMode=0700\n" in unit
     for name in ("webserver", "daemon"):
         unit = (DEPLOY / f"systemd/reddit-assets-{name}.service").read_text()
         assert "/deploy/workspace.yaml" in unit
+
+
+def test_the_workers_unit_keeps_compiled_code_where_it_may_write():
+    # Given the worker's unit, whose account need not have a home
+    unit = (DEPLOY / "systemd/reddit-assets-worker@.service").read_text()
+    # Then numba's cache is in the unit's own cache folder, and the example names the variable
+    assert "CacheDirectory=reddit-assets\n" in unit
+    assert "NUMBA_CACHE_DIR=/var/cache/reddit-assets/" in unit
+    assert "NUMBA_CACHE_DIR" in (DEPLOY / "environment.example").read_text()
 
 
 def test_units_run_commands_that_exist():

@@ -67,11 +67,12 @@ class Up:
         return done, json.loads(done.stdout) if done.stdout else {}
 
     @contextmanager
-    def running(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
         """Starts it, waits until its page is there, and stops it at the end if it still runs."""
         with self.errors.open("wb") as errors:
             command = self.command(*arguments)
-            process = subprocess.Popen(command, stderr=errors, env=self.environment)
+            environment = {**self.environment, **variables}
+            process = subprocess.Popen(command, stderr=errors, env=environment)
         try:
             self.wait_until_said("The Dagster page is", process)
             yield process
@@ -220,11 +221,15 @@ def test_a_second_run_has_nothing_to_do_and_a_third_only_what_changed(up: Up):
 
 
 def test_only_the_page_listens_and_ctrl_c_leaves_nothing_running(up: Up):
-    # Given a running `up`, Then no port but the page's is open to other accounts of this host, and
-    # of its files they can read none. If it is stopped
-    with up.running() as process:
+    # Given a running `up`, Then other accounts of this host reach its page and its metrics alone,
+    # from this host, and of its files they can read none. If it is stopped
+    metrics = free_port()
+    with up.running(REDDIT_METRICS_PORT=str(metrics)) as process:
         assert up.left()
-        assert up.listening() == {("127.0.0.1", up.port)}
+        # The workers start when the page is there.
+        wait_for(lambda: len(up.listening()) == 3, process)
+        ports = (up.port, metrics, metrics + 1)
+        assert up.listening() == {("127.0.0.1", port) for port in ports}
         assert up.open_to_others() == []
         process.send_signal(signal.SIGINT)
         # Then it ends in good order and nothing is left

@@ -114,15 +114,15 @@ def worker_parts(settings: Settings, environment: Mapping[str, str], *, workers:
         workers: number of embedding workers.
     """
     threads = settings.threads or max(1, available_cores() // max(workers, 1))
+    names = ["embed-worker"]
+    if workers != 1:
+        names = [f"embed-worker-{number}" for number in range(1, workers + 1)]
     parts = []
-    for number in range(1, workers + 1):
-        parts.append(
-            Part(
-                "embed-worker" if workers == 1 else f"embed-worker-{number}",
-                (*OURS, "worker", "--kind", "embed"),
-                {**environment, "REDDIT_THREADS": str(threads)},
-                Kind.EMBED,
-            )
-        )
-    command = (*OURS, "worker", "--kind", "cluster")
-    return [*parts, Part("cluster-worker", command, environment, Kind.CLUSTER)]
+    for number, name in enumerate([*names, "cluster-worker"]):
+        kind, own = Kind.CLUSTER, dict(environment)
+        if name in names:
+            kind, own["REDDIT_THREADS"] = Kind.EMBED, str(threads)
+        if settings.metrics_port is not None:
+            own["REDDIT_METRICS_PORT"] = str(settings.metrics_port + number)
+        parts.append(Part(name, (*OURS, "worker", "--kind", kind.value), own, kind))
+    return parts

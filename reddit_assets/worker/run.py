@@ -44,7 +44,7 @@ def run_worker(
     queues = [JobQueue(client, kind) for kind in kinds]
     if settings.metrics_port is not None:
         try:
-            start_http_server(settings.metrics_port)
+            start_http_server(settings.metrics_port, settings.metrics_host)
         except OSError as error:
             raise StartupError(
                 f"Port {settings.metrics_port} for metrics cannot be used: {error.strerror}.",
