@@ -121,3 +121,26 @@ def test_clusters_are_printed_as_text_and_json(layout: Layout, capsys: pytest.Ca
     assert "`reddit-assets cluster --subreddit cars` makes them." in capsys.readouterr().err
     assert run(["clusters", "askreddit"]) == 1
     assert "Is it AskReddit?" in capsys.readouterr().err
+
+
+def test_a_failure_of_one_subreddit_stops_no_other(
+    layout: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    from reddit_assets.tasks import subreddit
+
+    # Given one subreddit with a broken file, and one at which a library fails
+    layout.embedding_path("as/AskReddit/c_1").write_bytes(b"PAR1 and no more")
+    real = subreddit.cluster_subreddit
+
+    def cluster(layout: Layout, key: str, *more: object, **options: object) -> object:
+        if key == "bo/books":
+            raise ValueError("need at least one array to concatenate\nand more")
+        return real(layout, key, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(subreddit, "cluster_subreddit", cluster)
+    # If all are clustered
+    assert run(["cluster", "--force"]) == 1
+    # Then the list at the end names what failed, each on one line
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "bo/books failed: ValueError: need at least one array to concatenate."
+    assert any(line.startswith(("0 clustered", "1 clustered")) for line in said)

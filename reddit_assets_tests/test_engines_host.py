@@ -50,9 +50,9 @@ def test_clustering_takes_no_more_threads_than_its_quota(monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("quota_of_two")
-def test_up_and_the_engines_have_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_and_engines_have_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     from reddit_assets.engines.clustering.reduction import compute_threads
-    from reddit_assets.local import up
+    from reddit_assets.local import parts
 
     numba = pytest.importorskip("numba")
     asked: list[int] = []
@@ -62,7 +62,7 @@ def test_up_and_the_engines_have_one_answer(monkeypatch: pytest.MonkeyPatch) -> 
     with compute_threads(None):
         pass
     assert asked[0] == 2
-    assert up.available_cores is available_cores
+    assert parts.available_cores is available_cores
     assert available_cores() == 2
 
 

@@ -57,7 +57,7 @@ def cluster(
     from reddit_assets.cli.progress import note, progress
     from reddit_assets.corpus.layout import Layout
     from reddit_assets.engines.clustering.params import ClusterParams
-    from reddit_assets.errors import RedditAssetsError
+    from reddit_assets.errors import RedditAssetsError, first_line
     from reddit_assets.settings import load_settings
     from reddit_assets.workspace import Workspace
 
@@ -79,29 +79,32 @@ def cluster(
     if subreddit is not None:
         missing = f"There is no subreddit {subreddit} in {layout.chains}."
         keys = [one_named(subreddit, keys, missing, "--subreddits takes patterns.")]
-    made = failed = fresh = waiting = 0
+    made = fresh = waiting = 0
+    failed: dict[str, str] = {}
     with progress("Clustering", len(keys)) as bar:
         for key in keys:
-            status = scanner.subreddit(key)
-            found = status.cluster
-            if found is None or not status.files or not found.inputs or _unfinished(status):
-                waiting += 1
-                bar.step(key)
-            elif found.verdict.done and not (force or subreddit):
-                fresh += 1
-                bar.step(key)
-            else:
-                try:
+            try:
+                status = scanner.subreddit(key)
+                found = status.cluster
+                if found is None or not status.files or not found.inputs or _unfinished(status):
+                    waiting += 1
+                elif found.verdict.done and not (force or subreddit):
+                    fresh += 1
+                else:
                     note(f"{key}: {_one(layout, status, params, bar)}")
                     made += 1
-                except RedditAssetsError as error:
-                    failed += 1
-                    note(f"{key} failed: {error}")
-                    bar.step(key)
+            except Exception as error:  # Of this subreddit: the others go on.
+                ours = isinstance(error, RedditAssetsError)
+                why = str(error) if ours else f"{type(error).__name__}: {first_line(error)}."
+                failed[key] = why
+                note(f"{key} failed: {why}")
+            bar.step(key)
     typer.echo(
         f"{made:,} clustered, {fresh:,} were fresh, {waiting:,} wait for embeddings, "
-        f"{failed:,} failed."
+        f"{len(failed):,} failed."
     )
+    for key, why in failed.items():
+        typer.echo(f"{key} failed: {why}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -128,7 +131,6 @@ def _one(layout: Layout, status: SubredditStatus, params: ClusterParams, bar: Ba
     )
     for temporary, final in result.files:
         publish(temporary, final)
-    bar.step(status.cluster_key)
     facts = result.metadata
     return (
         f"{result.rows:,} rows, {facts.get('clusters', 0):,} clusters, "

@@ -9,10 +9,21 @@ from __future__ import annotations
 import math
 import os
 import platform
+import stat
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["available_cores", "cpu_flags", "cpu_has_bf16", "cpu_name"]
+from reddit_assets.errors import StartupError
+
+__all__ = [
+    "available_cores",
+    "cpu_flags",
+    "cpu_has_bf16",
+    "cpu_name",
+    "private_folder",
+    "user_cache",
+]
 
 
 def available_cores(cgroup: Path = Path("/sys/fs/cgroup"), membership: str | None = None) -> int:
@@ -85,3 +96,53 @@ def cpu_name() -> str:
     if "cpu family" in fields:
         name += f" (family {fields['cpu family']}, model {fields.get('model', '?')})"
     return name
+
+
+def user_cache() -> Path | None:
+    """The account's cache folder, ``None`` where there is none that can be written."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # An account without a home, in no list of accounts.
+        return None
+    wanted = os.environ.get("XDG_CACHE_HOME")
+    if not wanted and not home.is_dir():
+        return None
+    default = home / ("Library/Caches" if platform.system() == "Darwin" else ".cache")
+    folder = Path(wanted or default)
+    parent = next(one for one in (folder, *folder.parents) if one.exists())
+    return folder if os.access(parent, os.W_OK | os.X_OK) else None
+
+
+def private_folder(name: str) -> Path:
+    """A folder that this account alone can write: in its cache, else among temporary files.
+
+    Raises:
+        StartupError: no folder can be written.
+    """
+    cache = user_cache()
+    places = [] if cache is None else [cache / "reddit-assets"]
+    places += [Path(place) / f"reddit-assets-{os.getuid()}" for place in _temporary()]
+    for place in places:
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = place.lstat()
+            # In a folder that all may write to, another account may have made it before.
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+                continue
+            folder = place / name
+            folder.mkdir(mode=0o700, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            continue  # The next place may do.
+    raise StartupError(
+        f"No folder can be written to keep {name} in.",
+        hint="Give this account a home, or set TMPDIR to a folder that it can write.",
+    )
+
+
+def _temporary() -> list[str]:
+    try:
+        return [tempfile.gettempdir(), "/dev/shm"]
+    except FileNotFoundError:  # Where nothing can be written.
+        return ["/dev/shm"]

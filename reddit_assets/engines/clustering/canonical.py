@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from reddit_assets.engines.clustering.compiled import numba
 
 __all__ = ["Canonical", "canonical_order", "row_hashes"]
 

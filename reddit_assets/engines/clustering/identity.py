@@ -75,21 +75,24 @@ class Changes:
         }
 
 
-def first_night(clusters: int) -> Changes:
-    """All clusters are new."""
-    return Changes(
-        ids=np.arange(clusters, dtype=np.int32),
-        fates=("born",) * clusters,
-        parents=((),) * clusters,
-        died=(),
-        next_id=clusters,
-        counts=_counts(("born",) * clusters, ()),
-    )
-
-
 def _counts(fates: Sequence[str], died: Sequence[int]) -> dict[str, int]:
     names = ("continued", "born", "split", "merged")
     return {name: sum(fate == name for fate in fates) for name in names} | {"died": len(died)}
+
+
+def _all_new(new: NDArray[np.int32], previous: Previous | None, clusters: int) -> Changes:
+    """Without previous clusters all are born."""
+    start = previous.next_id if previous else 0
+    fates = ("born",) * clusters
+    return Changes(
+        ids=np.arange(start, start + clusters, dtype=np.int32),
+        fates=fates,
+        parents=((),) * clusters,
+        died=(),
+        next_id=start + clusters,
+        moved_share=float((new >= 0).mean()) if previous and len(new) else None,
+        counts=_counts(fates, ()),
+    )
 
 
 def keep_identities(
@@ -108,79 +111,89 @@ def keep_identities(
     """
     clusters = len(centroids)
     if previous is None or len(previous.ids) == 0:
-        changes = first_night(clusters)
-        start = previous.next_id if previous else 0
-        return Changes(
-            ids=changes.ids + np.int32(start),
-            fates=changes.fates,
-            parents=changes.parents,
-            died=(),
-            next_id=start + clusters,
-            moved_share=float((new >= 0).mean()) if previous and len(new) else None,
-            counts=changes.counts,
-        )
-    count = len(previous.ids)
-    place = {int(number): at for at, number in enumerate(previous.ids)}
-    at_old = np.array([place.get(int(number), -1) for number in np.unique(old)], dtype=np.int64)
-    rows_old = at_old[np.searchsorted(np.unique(old), old)]
-    both = (rows_old >= 0) & (new >= 0)
-    shared = np.zeros((count, clusters), dtype=np.int64)
-    np.add.at(shared, (rows_old[both], new[both]), 1)
-    size_old = np.bincount(rows_old[rows_old >= 0], minlength=count)
+        return _all_new(new, previous, clusters)
+    shared = _shared(old, new, previous.ids, clusters)
+    size_old = np.bincount(shared.rows_old[shared.rows_old >= 0], minlength=len(previous.ids))
     size_new = np.bincount(new[new >= 0], minlength=clusters)
-
-    pairs = _pairs(shared, size_old, size_new, previous.centroids, centroids)
+    of_old = np.full(len(previous.ids), -1, dtype=np.int64)
     of_new = np.full(clusters, -1, dtype=np.int64)
-    of_old = np.full(count, -1, dtype=np.int64)
-    for at, number in pairs:
+    for at, number in _pairs(shared.counts, size_old, size_new, previous.centroids, centroids):
         if of_old[at] < 0 and of_new[number] < 0:
             of_old[at], of_new[number] = number, at
-
-    ids = np.empty(clusters, dtype=np.int32)
-    fates: list[str] = []
-    parents: list[tuple[int, ...]] = []
-    next_id = previous.next_id
-    swallowed: set[int] = set()
+    ids = np.where(of_new >= 0, previous.ids[of_new], -1).astype(np.int32)
+    born = np.flatnonzero(of_new < 0)
+    ids[born] = previous.next_id + np.arange(len(born))
+    fates, origins = [], []
     for number in range(clusters):
-        inside = shared[:, number]
-        wholes = np.flatnonzero((inside >= WHOLE * np.maximum(size_old, 1)) & (inside > 0))
-        mother = int(inside.argmax()) if count else -1
-        # The largest giver of rows, if a real part of it went here.
-        part = inside[mother] >= PART * max(size_old[mother], 1) and inside[mother] > 0
-        mostly = inside[mother] * 2 > max(size_new[number], 1)
-        if of_new[number] >= 0:
-            ids[number] = previous.ids[of_new[number]]
-        else:
-            ids[number] = next_id
-            next_id += 1
-        if len(wholes) > 1 and inside[wholes].sum() * 2 > size_new[number]:
-            fates.append("merged")
-            parents.append(tuple(int(previous.ids[at]) for at in wholes))
-            swallowed.update(int(at) for at in wholes)
-        elif of_new[number] >= 0:
-            fates.append("continued")
-            parents.append(())
-        elif part and mostly:
-            fates.append("split")
-            parents.append((int(previous.ids[mother]),))
-        else:
-            fates.append("born")
-            parents.append(())
+        fate, origin = _fate(shared.counts[:, number], size_old, size_new[number])
+        if of_new[number] >= 0 and fate != "merged":
+            fate, origin = "continued", ()
+        fates.append(fate)
+        origins.append(origin)
+    merged: set[int] = set()
+    merged.update(
+        *(origin for fate, origin in zip(fates, origins, strict=True) if fate == "merged")
+    )
     died = tuple(
-        int(previous.ids[at]) for at in range(count) if of_old[at] < 0 and at not in swallowed
+        int(previous.ids[at]) for at in np.flatnonzero(of_old < 0) if int(at) not in merged
     )
     now = np.append(ids, np.int32(-1))[new]
-    kept = int((of_old >= 0).sum())
     return Changes(
         ids=ids,
         fates=tuple(fates),
-        parents=tuple(parents),
+        parents=tuple(tuple(int(previous.ids[at]) for at in origin) for origin in origins),
         died=died,
-        next_id=next_id,
+        next_id=previous.next_id + len(born),
         moved_share=float((now != old).mean()) if len(old) else 0.0,
-        kept_share=kept / count,
+        kept_share=int((of_old >= 0).sum()) / len(previous.ids),
         counts=_counts(fates, died),
     )
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """Rows of both nights.
+
+    Attributes:
+        rows_old: int64 (shared,), the previous cluster of each, as a position; −1 for none.
+        counts: int64 (previous, clusters), rows that each pair of clusters shares.
+    """
+
+    rows_old: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+
+def _shared(
+    old: NDArray[np.int32], new: NDArray[np.int32], ids: NDArray[np.int32], clusters: int
+) -> _Shared:
+    order = np.argsort(ids, kind="stable")
+    place = np.searchsorted(ids, old, sorter=order)
+    rows_old = order[np.minimum(place, len(ids) - 1)]
+    rows_old = np.where(ids[rows_old] == old, rows_old, -1)
+    both = (rows_old >= 0) & (new >= 0)
+    counts = np.zeros((len(ids), clusters), dtype=np.int64)
+    np.add.at(counts, (rows_old[both], new[both]), 1)
+    return _Shared(rows_old, counts)
+
+
+def _fate(
+    inside: NDArray[np.int64], size_old: NDArray[np.int64], size: int
+) -> tuple[str, tuple[int, ...]]:
+    """What a new cluster is, by the rows that it shares with each previous one.
+
+    Returns:
+        ``merged`` and the previous clusters that are whole in it, ``split`` and the one that it
+        is a part of, or ``born``.
+    """
+    wholes = np.flatnonzero((inside >= WHOLE * np.maximum(size_old, 1)) & (inside > 0))
+    if len(wholes) > 1 and inside[wholes].sum() * 2 > size:
+        return "merged", tuple(wholes.tolist())
+    # The largest giver of rows, if a real part of it went here.
+    giver = int(inside.argmax())
+    part = inside[giver] >= PART * max(size_old[giver], 1) and inside[giver] > 0
+    if part and inside[giver] * 2 > max(size, 1):
+        return "split", (giver,)
+    return "born", ()
 
 
 def _pairs(

@@ -5,7 +5,6 @@ Unit vectors are assumed, so the dot product is the cosine.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +14,7 @@ from reddit_assets.engines.clustering.blocks import (
     run_rounds,
     tile_product,
 )
+from reddit_assets.engines.clustering.compiled import numba
 from reddit_assets.engines.clustering.inverted_lists import InvertedLists, build_inverted_lists
 
 __all__ = ["EXACT_ROWS", "knn", "nearest"]

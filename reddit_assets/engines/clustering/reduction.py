@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reddit_assets.engines.clustering.compiled import numba
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.engines.clustering.training import train
 from reddit_assets.engines.host import available_cores
@@ -38,11 +39,6 @@ def _busy(cores: int) -> bool:
 @contextmanager
 def compute_threads(threads: int | None, rows: int = PARALLEL_ROWS) -> Iterator[None]:
     """Hold numba to the number of threads asked for; one where the rows are few."""
-    # On a host with other work, OpenMP's busy waiting at barriers costs more than it saves; it is
-    # read when the library is loaded, at the first parallel function.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import numba
-
     before = numba.get_num_threads()
     wanted = (threads or available_cores()) if rows >= PARALLEL_ROWS else 1
     if threads is None and _busy(wanted):

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import heapq
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from reddit_assets.engines.clustering.blocks import BLOCK_FLOATS, run_blocks, tile_product
+from reddit_assets.engines.clustering.compiled import numba
 from reddit_assets.engines.clustering.graph import NeighborGraph
 
 __all__ = ["spanning_tree"]

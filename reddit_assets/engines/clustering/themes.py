@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from reddit_assets.engines.clustering.compiled import numba
 from reddit_assets.engines.clustering.grouping import rows_by_label
 
 __all__ = ["centroids", "cluster_themes", "theme_target"]

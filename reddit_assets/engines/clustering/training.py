@@ -13,9 +13,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from reddit_assets.engines.clustering.compiled import numba
 
 __all__ = ["train"]
 

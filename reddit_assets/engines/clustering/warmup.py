@@ -1,7 +1,6 @@
 """Compiled code loaded, or compiled once, before the first real subreddit.
 
-numba keeps machine code in its cache: beside each package where that folder can be written, else
-under the user's cache folder, or in ``NUMBA_CACHE_DIR``. UMAP's parts are not cached by their
+numba keeps machine code in its cache (:mod:`.compiled`). UMAP's parts are not cached by their
 packages and compile once per process.
 """
 
