@@ -15,6 +15,7 @@ from reddit_assets.platform.jobs import (
     make_steering_jobs,
 )
 from reddit_assets.platform.names import asset_sets
+from reddit_assets.platform.resources import Platform
 from reddit_assets.platform.sensors import make_sensors
 from reddit_assets.settings import load_settings
 
@@ -25,12 +26,13 @@ nightly = make_nightly(sets)
 defs = Definitions(
     assets=[
         *(asset for one in sets for asset in make_assets(one, settings.backfill_run_size)),
-        *make_inputs(),
+        make_inputs(),
         make_corpus(),
     ],
     sensors=make_sensors(settings.discovery_seconds),
     schedules=[make_schedule(nightly, settings.nightly_cron, settings.nightly_timezone)],
     jobs=[nightly, *make_steering_jobs()],
+    resources={"platform": Platform()},
     # A run worker that is killed must not leave a step behind that goes on recording.
     executor=in_process_executor,
 )

@@ -350,7 +350,7 @@ class Chaos:
         """Let work in progress end, and do what the nightly rescan does."""
         from dagster import DagsterInstance
 
-        from reddit_assets.platform.services.reconcile import reconcile
+        from reddit_assets.platform.services.reconcile import Reconcile
         from reddit_assets.workspace import Workspace
 
         deadline = time.monotonic() + 180
@@ -372,8 +372,7 @@ class Chaos:
         os.environ["DAGSTER_HOME"] = str(self.home)
         workspace = Workspace.load(self.settings)
         with DagsterInstance.from_config(str(self.home)) as instance:
-            told, _ = reconcile(workspace, instance)
-            self.report.notes += told
+            self.report.notes += Reconcile(workspace).tick(instance).sentences
             self.materialized = instance.get_materialized_partitions(_asset_key())
 
     # --- the verdict ---------------------------------------------------------------------

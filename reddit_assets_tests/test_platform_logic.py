@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -31,12 +30,11 @@ from reddit_assets.ledger.waiters import expired_runs
 from reddit_assets.platform import quality, run_logic
 from reddit_assets.platform.jobs import make_steering_jobs
 from reddit_assets.platform.reporting import records
-from reddit_assets.platform.run_logic import Lease, wait_for_jobs
+from reddit_assets.platform.resources import Platform
+from reddit_assets.platform.run_logic import Lease, failed_partitions, wait_for_jobs
 from reddit_assets.platform.sensors import make_sensors
-from reddit_assets.platform.services import discover as discovery
-from reddit_assets.platform.services import reconcile as reconciling
-from reddit_assets.platform.services import watchdog
-from reddit_assets.platform.services.watchdog import bury_dead_runs
+from reddit_assets.platform.services.tick import Cursor
+from reddit_assets.platform.services.watchdog import Watchdog
 from reddit_assets.platform.telling import TickError
 from reddit_assets.settings import Settings
 from reddit_assets.workspace import Workspace
@@ -52,8 +50,6 @@ TEA = [f"as/Tea/c_{i}" for i in range(3)]
 def workspace(tmp_path: Path, valkey_url: str) -> Workspace:
     layout = Layout.of(tmp_path)
     layout.chains.mkdir()
-    discovery._READ.clear()
-    reconciling._KNOWN.clear()
     return Workspace.load(
         Settings(root=tmp_path, redis_url=valkey_url, settle_seconds=0.0, run_lease_seconds=1.0)
     )
@@ -117,8 +113,9 @@ def test_a_run_collects_what_is_made_and_names_what_failed(
     )
     assert sorted(r.partition for r in recorded) == [TEA[0], TEA[2]]
     assert set(outcome.failed) == {TEA[1]}
-    assert "1 of 3 partitions failed" in outcome.summary()
-    assert f"{TEA[1]}: " in outcome.summary()
+    summary = failed_partitions(outcome.errors, outcome.total)
+    assert "1 of 3 partitions failed" in summary
+    assert f"{TEA[1]}: " in summary
     assert any("2 of 3 partitions done" in line for line in log.lines)
 
 
@@ -192,14 +189,15 @@ def test_a_run_without_lease_is_failed_and_its_jobs_are_withdrawn(
     queue.enqueue(jobs(TEA), workspace.layout, run=run.run_id)
     time.sleep(0.1)
     # If the watchdog looks:
-    told = bury_dead_runs(workspace, instance)
+    watchdog = Watchdog(workspace)
+    told = watchdog.tick(instance).sentences
     # Then the run has failed, and no job is left.
     found = instance.get_run_by_id(run.run_id)
     assert found is not None
     assert found.status is DagsterRunStatus.FAILURE
     assert queue.counts().queued == 0
     assert any("3 embed jobs withdrawn" in sentence for sentence in told)
-    assert bury_dead_runs(workspace, instance) == []
+    assert watchdog.tick(instance).sentences == ["All runs that wait for workers are alive."]
 
 
 def test_a_held_lease_outlasts_its_length_and_is_given_back(workspace: Workspace) -> None:
@@ -214,14 +212,14 @@ def test_a_held_lease_outlasts_its_length_and_is_given_back(workspace: Workspace
 def test_a_run_without_lease_is_dead_at_the_second_look(
     workspace: Workspace, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = SimpleNamespace(dagster_run=SimpleNamespace(run_id="between two steps"))
-    monkeypatch.setattr(watchdog, "_without_lease", lambda *_: [record])
-    assert watchdog._lost(workspace, instance) == []
+    watchdog = Watchdog(workspace)
+    monkeypatch.setattr(watchdog, "_without_lease", lambda _: {"between two steps"})
+    assert watchdog._lost(instance) == []
     time.sleep(workspace.settings.run_lease_seconds / 2)
-    assert watchdog._lost(workspace, instance) == ["between two steps"]
-    monkeypatch.setattr(watchdog, "_without_lease", lambda *_: [])
-    assert watchdog._lost(workspace, instance) == []
-    assert not watchdog._SUSPECTS
+    assert watchdog._lost(instance) == ["between two steps"]
+    monkeypatch.setattr(watchdog, "_without_lease", lambda _: set())
+    assert watchdog._lost(instance) == []
+    assert not watchdog._suspects
 
 
 # --- sensors -----------------------------------------------------------------------------
@@ -231,11 +229,12 @@ def test_discovery_goes_on_where_its_budget_ended(
     for name in ("as/Jam", "as/Tea", "bo/books"):
         write_chain(workspace.layout, f"{name}/c_0")
     hasty = Workspace.load(workspace.settings.model_copy(update={"tick_seconds": 1e-9}))
-    cursor, looks = discovery.Cursor(swept=time.time()), []
+    discover, cursor, looks = Platform(hasty).discover, Cursor(swept=time.time()).text(), []
     for _ in range(3):
-        told, cursor = discovery.discover(hasty, instance, cursor)
-        looks.append(cursor.after)
-        assert "1 files in 1 subreddits" in told[0]
+        tick = discover.tick(instance, cursor)
+        cursor = tick.cursor or ""
+        looks.append(Cursor.parse(cursor).after)
+        assert "1 files in 1 subreddits" in tick.sentences[0]
     assert looks[:2] == ["as/Jam", "as/Tea"]
     assert instance.get_dynamic_partitions("chain_files") == [
         "as/Jam/c_0",
@@ -244,7 +243,7 @@ def test_discovery_goes_on_where_its_budget_ended(
     ]
     assert workspace.queues[Kind.EMBED].counts().public == 3
     # The next round finds them queued already, and says so.
-    told, _ = discovery.discover(workspace, instance, discovery.Cursor())
+    told = Platform(workspace).discover.tick(instance).sentences
     assert "Jobs: 3 skipped: queued or in work already." in told
 
 
@@ -260,13 +259,13 @@ def test_a_worker_with_other_settings_does_not_send_clusters_in_circles(
             worker.work(queue, claim)
     other = Workspace.load(workspace.settings.model_copy(update={"seed": 7}))
     # If the settings are wanted since then, then it is queued;
-    told, _ = discovery.make_ready(other, instance, discovery.Cursor())
+    told = Platform(other).readiness.tick(instance).sentences
     assert "Jobs: 1 queued." in told
     # if that worker makes it once more, then it is not queued again, and the tick says why.
     queue = workspace.queues[Kind.CLUSTER]
     for claim in claim_jobs(queue, "fake", 1, 60.0) or []:
         worker.work(queue, claim)
-    told, _ = discovery.make_ready(other, instance, discovery.Cursor())
+    told = Platform(other).readiness.tick(instance).sentences
     assert any("give it the same settings" in sentence for sentence in told)
     assert queue.counts().queued == 0
 
@@ -279,7 +278,7 @@ def test_a_missing_queue_is_a_failed_tick_with_a_sentence(
     monkeypatch.setenv("REDIS_URL", "redis://:secret@127.0.0.1:1/0")
     for sensor in make_sensors(30):
         with DagsterInstance.ephemeral() as instance, pytest.raises(TickError) as told:
-            sensor(build_sensor_context(instance=instance))
+            sensor(build_sensor_context(instance=instance), platform=Platform())
         assert "cannot be reached" in str(told.value)
         assert "correct REDIS_URL" in str(told.value)
         assert "secret" not in str(told.value)
@@ -301,28 +300,34 @@ def test_reconciliation_reports_what_dagster_lacks_once(
     for key in TEA:
         age(workspace.layout.chain_path(key), 9000)
         age(workspace.layout.embedding_path(key), 5000)
-    # While their results are in the outbox, nothing is reported;
-    told, _ = reconciling.reconcile(workspace, instance)
-    assert "in the outbox" in told[0]
-    # if Redis has lost them, all are, once.
+    # While results are in the outbox or with a run, exactly they are left out;
+    reconcile = Platform(workspace).reconcile
+    told = reconcile.tick(instance).sentences
+    assert told == [
+        "1 subreddits compared with Dagster, 1 outputs reported.",
+        "2 skipped: their results are on their way.",
+    ]
+    assert [len(events(instance, EMBEDDINGS, key)) for key in TEA] == [0, 0, 1]
+    Lease(queue, "r", 60).keep(at_once=True)
+    for entry in (outbox := Outbox(queue, "r")).take(2):
+        outbox.done([entry.entry])
+        queue.client.xadd(f"{queue.prefix}results:r", {"r": entry.result.to_json()})
+    assert "2 skipped: their results are on their way." in reconcile.tick(instance).sentences
+    # if Redis has lost them, all are reported, once.
     queue.client.flushall()
-    told, _ = reconciling.reconcile(workspace, instance)
-    assert "3 outputs reported" in told[0]
-    told, _ = reconciling.reconcile(workspace, instance)
-    assert "0 outputs reported" in told[0]
+    assert "2 outputs reported" in reconcile.tick(instance).sentences[0]
+    assert "0 outputs reported" in reconcile.tick(instance).sentences[0]
+    assert "0 outputs reported" in Platform(workspace).reconcile.tick(instance).sentences[0]
     assert all(len(events(instance, EMBEDDINGS, key)) == 1 for key in TEA)
     assert all(len(events(instance, CHAINS, key)) == 1 for key in TEA)
 
 
-def test_pause_and_resume_are_jobs(
-    workspace: Workspace, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("REDDIT_ROOT", str(workspace.settings.root))
-    monkeypatch.setenv("REDIS_URL", workspace.settings.require_redis_url())
+def test_pause_and_resume_are_jobs(workspace: Workspace, instance: DagsterInstance) -> None:
+    given = {"platform": Platform(workspace)}
     pause, resume, _ = make_steering_jobs()
-    assert pause.execute_in_process(instance=instance).success
+    assert pause.execute_in_process(instance=instance, resources=given).success
     assert all(claim_jobs(queue, "fake", 1, 1.0) is None for queue in workspace.queues.values())
-    assert resume.execute_in_process(instance=instance).success
+    assert resume.execute_in_process(instance=instance, resources=given).success
     assert all(claim_jobs(queue, "fake", 1, 1.0) is not None for queue in workspace.queues.values())
 
 

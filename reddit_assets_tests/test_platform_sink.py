@@ -20,8 +20,6 @@ from reddit_assets.platform.reporting import records
 from reddit_assets.platform.reporting.drain import Reporter
 from reddit_assets.platform.reporting.events import readable
 from reddit_assets.platform.reporting.instance import InstanceSink
-from reddit_assets.platform.services import discover as discovery
-from reddit_assets.platform.services import reconcile as reconciling
 from reddit_assets.settings import Settings
 from reddit_assets.workspace import Workspace
 
@@ -33,8 +31,6 @@ TEA = [f"as/Tea/c_{i}" for i in range(3)]
 def workspace(tmp_path: Path, valkey_url: str) -> Workspace:
     layout = Layout.of(tmp_path)
     layout.chains.mkdir()
-    discovery._READ.clear()
-    reconciling._KNOWN.clear()
     return Workspace.load(
         Settings(root=tmp_path, redis_url=valkey_url, settle_seconds=0.0, run_lease_seconds=1.0)
     )

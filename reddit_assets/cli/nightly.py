@@ -36,10 +36,10 @@ def nightly(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = Fal
     use_dagster_of_up(settings)
     from dagster import DagsterInstance
 
-    from reddit_assets.platform.services.rescan import rescan
+    from reddit_assets.platform.resources import Platform
     from reddit_assets.workspace import Workspace
 
-    found = rescan(Workspace.load(settings), DagsterInstance.get(), note)
+    found = Platform(Workspace.load(settings)).rescan.run(DagsterInstance.get(), note)
     if as_json:
         print_json(
             {

@@ -11,7 +11,7 @@ from reddit_assets.ledger.base import QueueBase
 from reddit_assets.ledger.connection import redis_errors
 from reddit_assets.ledger.job import Result
 
-__all__ = ["Item", "read_results"]
+__all__ = ["Item", "read_results", "set_aside"]
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +35,16 @@ def read_results(
                 raise BadJobError("The entry has no field r.")
             result = Result.from_json(fields["r"], queue.kind.asset)
         except BadJobError as error:
-            _set_aside(queue, stream, entry, fields, str(error), group)
+            set_aside(queue, stream, entry, fields, str(error), group)
         else:
             yield entry, result, fields
 
 
-def _set_aside(
+def set_aside(
     queue: QueueBase, stream: str, entry: str, fields: dict[str, str], why: str, group: str
 ) -> None:
-    log.warning("%s: entry %s is no result and is set aside. %s", stream, entry, why)
+    """Move an entry to the stream ``rejected``, and say why."""
+    log.warning("%s: entry %s is set aside. %s", stream, entry, why)
     shown = {"stream": stream, "entry": entry, "why": printable(why), "fields": str(fields)[:2000]}
     with redis_errors(queue.client):
         pipeline = queue.client.pipeline(transaction=True)

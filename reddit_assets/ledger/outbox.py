@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import redis
 
-from reddit_assets.errors import printable
 from reddit_assets.ledger.connection import redis_errors
-from reddit_assets.ledger.entries import Item, read_results
+from reddit_assets.ledger.entries import Item, read_results, set_aside
 from reddit_assets.ledger.job import Result
 from reddit_assets.ledger.queue import JobQueue
 
@@ -100,17 +99,8 @@ class Outbox:
 
     def set_aside(self, entry: OutboxEntry, why: str) -> None:
         """Move an entry that Dagster does not take to the stream ``rejected``."""
-        shown = {"stream": self._name, "entry": entry.entry, "why": printable(why)}
-        with redis_errors(self.queue.client):
-            pipeline = self.queue.client.pipeline(transaction=True)
-            pipeline.xadd(
-                f"{self.queue.prefix}rejected",
-                {**shown, "fields": entry.result.to_json()},
-                maxlen=1_000,
-            )
-            pipeline.xack(self._name, _GROUP, entry.entry)
-            pipeline.xdel(self._name, entry.entry)
-            pipeline.execute()
+        fields = {"r": entry.result.to_json()}
+        set_aside(self.queue, self._name, entry.entry, fields, why, _GROUP)
 
     def __len__(self) -> int:
         with redis_errors(self.queue.client):

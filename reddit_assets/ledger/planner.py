@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reddit_assets.corpus.keys import shard_of
 from reddit_assets.corpus.output import remove_temporary
-from reddit_assets.corpus.scan import Scanner, SubredditStatus, Verdict
+from reddit_assets.corpus.scan import ClusterStatus, Scanner, SubredditStatus, Verdict
 from reddit_assets.errors import RedditAssetsError
 from reddit_assets.ledger.intake import repush, unlisted
 from reddit_assets.ledger.job import Job, Kind, Lane, outputs_of, partition_of
@@ -137,6 +137,7 @@ def queue_wanted(
     urgent: bool = False,
     shard: str | None = None,
     observe: list[SubredditStatus] | None = None,
+    hold: Callable[[str, ClusterStatus], bool] | None = None,
 ) -> ScanReport:
     """Scan and queue what is wanted.
 
@@ -149,6 +150,7 @@ def queue_wanted(
             counts as well.
         shard: look at this shard only.
         observe: every subreddit's status is appended to it.
+        hold: takes a cluster key and status; where it says so, the cluster waits.
     """
     report = ScanReport()
     batches = _Batches(scanner, queues, urgent=urgent, dry_run=dry_run)
@@ -158,6 +160,8 @@ def queue_wanted(
             continue
         report.subreddits += 1
         report.files.update(file.verdict for file in status.files)
+        if hold is not None and status.cluster and hold(status.cluster_key, status.cluster):
+            status.cluster = replace(status.cluster, verdict=Verdict.WAITING)
         if status.cluster is not None and (status.files or status.cluster.verdict.done):
             report.clusters[status.cluster.verdict] += 1
         report.orphans += status.orphans

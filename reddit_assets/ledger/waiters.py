@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
+from reddit_assets.errors import BadJobError
 from reddit_assets.ledger.connection import redis_errors
 from reddit_assets.ledger.entries import read_results
 from reddit_assets.ledger.job import Result
 from reddit_assets.ledger.queue import JobQueue
 
-__all__ = ["Withdrawn", "collect", "expired_runs", "open_run", "recorded", "withdraw"]
+__all__ = [
+    "Withdrawn",
+    "collect",
+    "expired_runs",
+    "open_run",
+    "open_runs",
+    "recorded",
+    "unreported",
+    "waited_for",
+    "withdraw",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,40 @@ def open_run(queue: JobQueue, run: str, lease_seconds: float) -> None:
 def expired_runs(queue: JobQueue) -> list[str]:
     """Runs whose process has not renewed its lease: it died."""
     return list(queue.run_script("run", "", 0))
+
+
+def open_runs(queue: JobQueue) -> list[str]:
+    """Runs that wait for results, or did when they died."""
+    with redis_errors(queue.client):
+        return list(queue.client.zrange(f"{queue.prefix}runs", 0, -1))
+
+
+def waited_for(queue: JobQueue, run: str) -> set[str]:
+    """The keys whose results the run still waits for."""
+    with redis_errors(queue.client):
+        return set(queue.client.smembers(f"{queue.prefix}run:{run}"))
+
+
+def unreported(queue: JobQueue, read: dict[str, str]) -> set[str]:
+    """Partitions whose results Dagster does not have yet: in the outbox, or a waiting run's.
+
+    Args:
+        read: the last entry read of each stream, to go on from at the next call; updated.
+    """
+    found: set[str] = set()
+    streams = ["outbox", *(f"results:{run}" for run in open_runs(queue))]
+    for name in (f"{queue.prefix}{stream}" for stream in streams):
+        while True:
+            with redis_errors(queue.client):
+                items = queue.client.xrange(name, min=f"({read.get(name, '0')}", count=1_000)
+            if not items:
+                break
+            for entry, fields in items:
+                read[name] = entry
+                # What is no result is set aside by who empties the stream.
+                with suppress(BadJobError):
+                    found.add(Result.from_json(fields.get("r", ""), queue.kind.asset).partition)
+    return found
 
 
 def collect(

@@ -16,6 +16,7 @@ from dagster import (
     JobDefinition,
     MaterializeResult,
     OpExecutionContext,
+    ResourceParam,
     ScheduleDefinition,
     define_asset_job,
     multi_asset,
@@ -25,6 +26,8 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from reddit_assets.platform.checks import check_specs, corpus_check
 from reddit_assets.platform.names import CODE_VERSION, CORPUS, AssetSet
+from reddit_assets.platform.resources import Platform
+from reddit_assets.platform.telling import failures
 
 __all__ = ["make_corpus", "make_nightly", "make_schedule", "make_steering_jobs"]
 
@@ -75,26 +78,20 @@ def make_corpus() -> AssetsDefinition:
         check_specs=[corpus_check()],
         can_subset=True,
     )
-    def corpus(context: AssetExecutionContext) -> Iterator[Any]:
-        from reddit_assets.errors import RedditAssetsError
+    def corpus(context: AssetExecutionContext, platform: ResourceParam[Platform]) -> Iterator[Any]:
         from reddit_assets.platform.checks import evaluate_corpus
         from reddit_assets.platform.overview import corpus_metadata, oldest_unprocessed
-        from reddit_assets.platform.services.rescan import rescan
-        from reddit_assets.platform.telling import as_failure
-        from reddit_assets.workspace import Workspace
 
-        try:
-            workspace = Workspace.load()
+        with failures():
+            workspace = platform.workspace
             if context.selected_asset_keys:
-                found = rescan(workspace, context.instance, context.log.info)
+                found = platform.rescan.run(context.instance, context.log.info)
                 statuses = found.statuses
                 yield MaterializeResult(
                     asset_key=CORPUS, metadata=corpus_metadata(workspace, context.instance, found)
                 )
             else:
                 statuses = list(workspace.scanner().scan())
-        except RedditAssetsError as error:
-            raise as_failure(error) from None
         if context.selected_asset_check_keys:
             hours = oldest_unprocessed(statuses) / 3600
             yield evaluate_corpus(hours, workspace.settings.fresh_hours)
@@ -125,16 +122,10 @@ def make_steering_jobs() -> list[JobDefinition]:
 
 def _steering(name: str, description: str, act: Callable[[Any], str]) -> JobDefinition:
     @op(name=f"{name}_op")
-    def steer(context: OpExecutionContext) -> None:
-        from reddit_assets.errors import RedditAssetsError
-        from reddit_assets.platform.telling import as_failure
-        from reddit_assets.workspace import Workspace
-
-        try:
-            for queue in Workspace.load().queues.values():
+    def steer(context: OpExecutionContext, platform: ResourceParam[Platform]) -> None:
+        with failures():
+            for queue in platform.workspace.queues.values():
                 context.log.info(act(queue))
-        except RedditAssetsError as error:
-            raise as_failure(error) from None
 
     @dagster.job(name=name, description=description)
     def steering() -> None:

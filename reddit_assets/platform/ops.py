@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dagster import AssetExecutionContext, AssetRecordsFilter, Failure, MetadataValue
+from dagster import (
+    AssetExecutionContext,
+    AssetMaterialization,
+    AssetRecordsFilter,
+    Failure,
+    MetadataValue,
+)
 
 from reddit_assets.corpus.chainfile import ChainFile
 from reddit_assets.corpus.fingerprints import Stamp
 from reddit_assets.corpus.scan import Scanner
-from reddit_assets.errors import BadFileError, BadKeyError, RedditAssetsError
+from reddit_assets.errors import BadFileError, BadKeyError
 from reddit_assets.ledger.job import Job, Kind, Result
 from reddit_assets.platform.names import AssetSet
 from reddit_assets.platform.reporting import records
 from reddit_assets.platform.reporting.events import chains_event
 from reddit_assets.platform.reporting.inputs import materializer, report_inputs
-from reddit_assets.platform.run_logic import Lease, wait_for_jobs
-from reddit_assets.platform.telling import as_failure
+from reddit_assets.platform.run_logic import Lease, failed_partitions, wait_for_jobs
 from reddit_assets.workspace import Workspace
 
 __all__ = ["check_chains", "have_made"]
 
 _RESUME_TAG = "dagster/is_resume_retry"
+
+_PROGRESS_SECONDS = 10.0
 
 
 def have_made(
@@ -39,42 +46,39 @@ def have_made(
         lease: of the run, held by the caller.
 
     Raises:
-        Failure: jobs became dead letters (the others are recorded), or Redis is not there.
+        Failure: jobs became dead letters (the others are recorded).
+        RedditAssetsError: Redis is not there, or its memory is used up.
     """
-    log: Any = context.log
-    try:
-        report_inputs(context.instance, workspace.settings, workspace.layout)
-        key = assets.embeddings if kind is Kind.EMBED else assets.clusters
-        keys = list(context.partition_keys)
-        done = _done_before(context, key, keys)
-        if done:
-            log.info(f"{len(done)} partitions were recorded before the run was resumed.")
-            keys = [partition for partition in keys if partition not in done]
-        make = materializer(context.instance, workspace.layout, workspace.shards)
+    report_inputs(context.instance, workspace.settings, workspace.layout)
+    key = assets.embeddings if kind is Kind.EMBED else assets.clusters
+    keys = list(context.partition_keys)
+    done = _done_before(context, key, keys)
+    if done:
+        context.log.info(f"{len(done)} partitions were recorded before the run was resumed.")
+        keys = [partition for partition in keys if partition not in done]
+    make = materializer(context.instance, workspace.layout, workspace.shards)
 
-        def record(results: Sequence[Result]) -> None:
-            records.report(context.instance, make.chains(results))
-            for event in make.outputs(results):
-                context.log_event(event)
+    def record(results: Sequence[Result]) -> None:
+        records.report(context.instance, make.chains(results))
+        for event in make.outputs(results):
+            context.log_event(event)
 
-        outcome = wait_for_jobs(
-            workspace.queues[kind],
-            workspace.layout,
-            lease,
-            _jobs(workspace, kind, keys),
-            record=record,
-            log=log,
-        )
-    except RedditAssetsError as error:
-        raise as_failure(error) from None
-    if outcome.failed:
+    outcome = wait_for_jobs(
+        workspace.queues[kind],
+        workspace.layout,
+        lease,
+        _jobs(workspace, kind, keys),
+        record=record,
+        log=context.log,
+    )
+    _raise_if(outcome.errors, outcome.total)
+
+
+def _raise_if(failed: Mapping[str, str], total: int) -> None:
+    if failed:
         raise Failure(
-            description=outcome.summary(),
-            metadata={
-                "failed": MetadataValue.json(
-                    {name: result.error for name, result in list(outcome.failed.items())[:200]}
-                )
-            },
+            description=failed_partitions(failed, total),
+            metadata={"failed": MetadataValue.json(dict(list(failed.items())[:200]))},
             allow_retries=False,
         )
 
@@ -120,48 +124,36 @@ def _job(workspace: Workspace, scanner: Scanner, kind: Kind, key: str) -> Job:
     return Job(kind, key, cluster.stamp if cluster is not None else "", force=True)
 
 
-def check_chains(context: AssetExecutionContext, assets: AssetSet) -> None:
+def check_chains(context: AssetExecutionContext, assets: AssetSet, workspace: Workspace) -> None:
     """Open, check and fingerprint the run's chain files, here, and record each.
+
+    The caller holds the run's lease: one file may take longer than the lease lasts.
 
     Raises:
         Failure: files that cannot be used, each with its reason (the others are recorded).
     """
-    log: Any = context.log
-    try:
-        workspace = Workspace.load()
-        lease = Lease.of(workspace, Kind.EMBED, context.run_id)
-        lease.keep()
-        bad: dict[str, str] = {}
-        keys = list(context.partition_keys)
-        told = time.monotonic()
+    bad: dict[str, str] = {}
+    keys = list(context.partition_keys)
+    said = time.monotonic()
+    for number, key in enumerate(keys, 1):
         try:
-            for number, key in enumerate(keys, 1):
-                try:
-                    with ChainFile(workspace.layout.chain_path(key)) as chain:
-                        facts = {
-                            "rows": chain.rows,
-                            "bytes": chain.source.size,
-                            "text_column": chain.text_column,
-                            "path": str(chain.path),
-                            "seen_by": "run",
-                        }
-                        event = chains_event(assets, key, chain.source.fingerprint, facts)
-                    context.log_event(event)
-                except (BadFileError, BadKeyError) as error:
-                    bad[key] = str(error)
-                    log.error(f"{key}: {error}")
-                lease.keep()
-                if time.monotonic() - told > 10:
-                    told = time.monotonic()
-                    log.info(f"{number} of {len(keys)} chain files checked.")
-        finally:
-            lease.give_back()
-    except RedditAssetsError as error:
-        raise as_failure(error) from None
-    if bad:
-        lines = [f"{key}: {reason}" for key, reason in list(bad.items())[:50]]
-        raise Failure(
-            description=f"{len(bad)} of {len(keys)} partitions failed:\n" + "\n".join(lines),
-            metadata={"failed": MetadataValue.json(dict(list(bad.items())[:200]))},
-            allow_retries=False,
-        )
+            context.log_event(_checked(assets, key, workspace))
+        except (BadFileError, BadKeyError) as error:
+            bad[key] = str(error)
+            context.log.error(f"{key}: {error}")
+        if time.monotonic() - said > _PROGRESS_SECONDS:
+            said = time.monotonic()
+            context.log.info(f"{number} of {len(keys)} chain files checked.")
+    _raise_if(bad, len(keys))
+
+
+def _checked(assets: AssetSet, key: str, workspace: Workspace) -> AssetMaterialization:
+    with ChainFile(workspace.layout.chain_path(key)) as chain:
+        facts = {
+            "rows": chain.rows,
+            "bytes": chain.source.size,
+            "text_column": chain.text_column,
+            "path": str(chain.path),
+            "seen_by": "run",
+        }
+        return chains_event(assets, key, chain.source.fingerprint, facts)

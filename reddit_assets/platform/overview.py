@@ -19,7 +19,7 @@ from reddit_assets.errors import BadFileError
 from reddit_assets.ledger.job import Kind
 from reddit_assets.platform.names import CORPUS
 from reddit_assets.platform.reporting.events import table
-from reddit_assets.platform.services.rescan import Rescan
+from reddit_assets.platform.services.rescan import Rescanned
 from reddit_assets.workspace import Workspace
 
 __all__ = ["corpus_metadata", "oldest_unprocessed"]
@@ -43,7 +43,7 @@ class _Shard:
 
 
 def corpus_metadata(
-    workspace: Workspace, instance: DagsterInstance, found: Rescan
+    workspace: Workspace, instance: DagsterInstance, found: Rescanned
 ) -> dict[str, MetadataValue]:
     """Counts per shard, rows, disk use, throughput since the last time, and a plot."""
     shards: dict[str, _Shard] = {}

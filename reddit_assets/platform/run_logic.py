@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,10 +17,17 @@ from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import QueueUnavailableError, RedditAssetsError
 from reddit_assets.ledger.job import Job, Kind, Result
 from reddit_assets.ledger.queue import JobQueue
-from reddit_assets.ledger.waiters import Withdrawn, collect, open_run, recorded, withdraw
+from reddit_assets.ledger.waiters import (
+    Withdrawn,
+    collect,
+    open_run,
+    recorded,
+    waited_for,
+    withdraw,
+)
 from reddit_assets.workspace import Workspace
 
-__all__ = ["Lease", "Log", "Outcome", "Waiting", "wait_for_jobs"]
+__all__ = ["Lease", "Log", "Outcome", "Waiting", "failed_partitions", "wait_for_jobs"]
 
 # A run waits this long for Redis to come back before it gives up.
 _PATIENCE_SECONDS = 600.0
@@ -110,14 +117,22 @@ class Outcome:
     failed: dict[str, Result] = field(default_factory=dict)
     rows: int = 0
 
-    def summary(self) -> str:
-        """Which partitions failed and why, as the run's error."""
-        lines = [
-            f"{key}: {result.error} {result.hint}".strip() for key, result in self.failed.items()
-        ]
-        total = len(self.recorded) + len(self.failed)
-        more = f"\n… and {len(lines) - 50} more" if len(lines) > 50 else ""
-        return f"{len(lines)} of {total} partitions failed:\n" + "\n".join(lines[:50]) + more
+    @property
+    def errors(self) -> dict[str, str]:
+        """Why partitions failed."""
+        return {key: f"{r.error} {r.hint}".strip() for key, r in self.failed.items()}
+
+    @property
+    def total(self) -> int:
+        """Partitions that have ended."""
+        return len(self.recorded) + len(self.failed)
+
+
+def failed_partitions(failed: Mapping[str, str], total: int) -> str:
+    """Which of a run's partitions failed and why, as the run's error."""
+    lines = [f"{key}: {reason}" for key, reason in list(failed.items())[:50]]
+    more = f"\n… and {len(failed) - 50} more" if len(failed) > 50 else ""
+    return f"{len(failed)} of {total} partitions failed:\n" + "\n".join(lines) + more
 
 
 class Waiting:
@@ -231,20 +246,14 @@ class Waiting:
         if time.monotonic() - self._checked < _CHECK_SECONDS:
             return
         self._checked = time.monotonic()
-        waited_for = self._waited_for()
+        wanted = waited_for(self.queue, self.run)
         while self._take(block_seconds=0.001):
             pass
-        lost = [self._jobs[key] for key in self._pending if key not in waited_for]
+        lost = [self._jobs[key] for key in self._pending if key not in wanted]
         if lost:
             self._log.warning(f"{len(lost)} jobs are gone from Redis: they are queued again.")
             self.lease.keep(at_once=True)
             self.queue.enqueue(lost, self.layout, run=self.run)
-
-    def _waited_for(self) -> Collection[str]:
-        from reddit_assets.ledger.connection import redis_errors
-
-        with redis_errors(self.queue.client):
-            return set(self.queue.client.smembers(f"{self.queue.prefix}run:{self.run}"))
 
     def _tell(self, *, last: bool = False) -> None:
         now = time.monotonic()

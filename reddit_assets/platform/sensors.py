@@ -1,24 +1,25 @@
-"""The sensors: each reads a few lines and calls a function that a test can call without Dagster."""
+"""The sensors: each calls a service and shows its sentences.
 
-from __future__ import annotations
+Without ``from __future__ import annotations``: Dagster reads the types of resources.
+"""
 
-import json
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from dagster import (
     DefaultSensorStatus,
+    ResourceParam,
     SensorDefinition,
     SensorEvaluationContext,
     SkipReason,
     sensor,
 )
 
+from reddit_assets.platform.resources import Platform
 from reddit_assets.platform.telling import sentences, skip
 
 if TYPE_CHECKING:
-    from reddit_assets.corpus.facts import ProvenanceCache
-    from reddit_assets.workspace import Workspace
+    from reddit_assets.platform.services.tick import Service
 
 __all__ = ["make_sensors"]
 
@@ -29,101 +30,55 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
     Args:
         discovery_seconds: between two looks at the disk.
     """
+    often = min(30, discovery_seconds)
+    return [
+        _sensor(
+            "discovery",
+            "Finds new and changed chain files: adds partitions and queues embeddings.",
+            discovery_seconds,
+            lambda platform: platform.discover,
+        ),
+        _sensor(
+            "cluster_readiness",
+            "Queues the clusters of subreddits whose files all have fresh embeddings.",
+            discovery_seconds,
+            lambda platform: platform.readiness,
+        ),
+        _sensor(
+            "dead_runs",
+            "Fails runs whose process died and withdraws their jobs.",
+            often,
+            lambda platform: platform.watchdog,
+        ),
+        _sensor(
+            "dead_letters",
+            "Shows dead letters as failed checks of their partitions, and heals them.",
+            often,
+            lambda platform: platform.dead_letters,
+        ),
+        _sensor(
+            "reconciliation",
+            "Reports outputs on the disk that Dagster does not know, adopted ones too.",
+            2 * discovery_seconds,
+            lambda platform: platform.reconcile,
+        ),
+    ]
 
-    @cache
-    def provenances() -> ProvenanceCache:
-        from reddit_assets.corpus.facts import ProvenanceCache
 
-        return ProvenanceCache()
-
-    def load() -> Workspace:
-        from reddit_assets.workspace import Workspace
-
-        return Workspace.load(provenances=provenances())
-
-    on: dict[str, Any] = {"default_status": DefaultSensorStatus.RUNNING}
-
+def _sensor(
+    name: str, description: str, seconds: int, service_of: Callable[[Platform], "Service"]
+) -> SensorDefinition:
     @sensor(
-        name="discovery",
-        description="Finds new and changed chain files: adds partitions and queues embeddings.",
-        minimum_interval_seconds=discovery_seconds,
-        **on,
+        name=name,
+        description=description,
+        minimum_interval_seconds=seconds,
+        default_status=DefaultSensorStatus.RUNNING,
     )
-    def discovery(context: SensorEvaluationContext) -> SkipReason:
-        from reddit_assets.platform.services.discover import Cursor, discover
-
+    def look(context: SensorEvaluationContext, platform: ResourceParam[Platform]) -> SkipReason:
         with sentences():
-            told, cursor = discover(
-                load(),
-                context.instance,
-                Cursor.parse(context.cursor),
-            )
-        context.update_cursor(cursor.text())
-        return skip(told)
+            tick = service_of(platform).tick(context.instance, context.cursor)
+        if tick.cursor is not None:
+            context.update_cursor(tick.cursor)
+        return skip(tick.sentences)
 
-    @sensor(
-        name="cluster_readiness",
-        description="Queues the clusters of subreddits whose files all have fresh embeddings.",
-        minimum_interval_seconds=discovery_seconds,
-        **on,
-    )
-    def cluster_readiness(context: SensorEvaluationContext) -> SkipReason:
-        from reddit_assets.platform.services.discover import Cursor, make_ready
-
-        with sentences():
-            told, cursor = make_ready(
-                load(),
-                context.instance,
-                Cursor.parse(context.cursor),
-            )
-        context.update_cursor(cursor.text())
-        return skip(told)
-
-    @sensor(
-        name="dead_runs",
-        description="Fails runs whose process died and withdraws their jobs.",
-        minimum_interval_seconds=min(30, discovery_seconds),
-        **on,
-    )
-    def dead_runs(context: SensorEvaluationContext) -> SkipReason:
-        from reddit_assets.platform.services.watchdog import bury_dead_runs
-
-        with sentences():
-            told = bury_dead_runs(load(), context.instance)
-        return skip(told or ["All runs that wait for workers are alive."])
-
-    @sensor(
-        name="dead_letters",
-        description="Shows dead letters as failed checks of their partitions, and heals them.",
-        minimum_interval_seconds=min(30, discovery_seconds),
-        **on,
-    )
-    def dead_letters(context: SensorEvaluationContext) -> SkipReason:
-        from reddit_assets.platform.services.dead_letters import report_dead_letters
-
-        with sentences():
-            told, cursor = report_dead_letters(load(), context.instance, context.cursor)
-        context.update_cursor(cursor)
-        return skip(told)
-
-    @sensor(
-        name="reconciliation",
-        description="Reports outputs on the disk that Dagster does not know, adopted ones too.",
-        minimum_interval_seconds=2 * discovery_seconds,
-        **on,
-    )
-    def reconciliation(context: SensorEvaluationContext) -> SkipReason:
-        from reddit_assets.platform.services.reconcile import reconcile
-
-        with sentences():
-            workspace = load()
-            told, after = reconcile(
-                workspace,
-                context.instance,
-                after=json.loads(context.cursor or "null"),
-                budget_seconds=workspace.settings.tick_seconds / 2,
-            )
-        context.update_cursor(json.dumps(after))
-        return skip(told)
-
-    return [discovery, cluster_readiness, dead_runs, dead_letters, reconciliation]
+    return look

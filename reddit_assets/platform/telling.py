@@ -9,7 +9,7 @@ from dagster import Failure, SkipReason
 
 from reddit_assets.errors import RedditAssetsError
 
-__all__ = ["TickError", "as_failure", "sentences", "skip"]
+__all__ = ["TickError", "failures", "sentences", "skip"]
 
 
 class TickError(Exception):
@@ -29,9 +29,17 @@ def sentences() -> Iterator[None]:
         raise TickError(str(error)) from None
 
 
-def as_failure(error: RedditAssetsError) -> Failure:
-    """In a run: our error as Dagster's, its sentence as the description, not to be retried."""
-    return Failure(description=str(error), allow_retries=False)
+@contextmanager
+def failures() -> Iterator[None]:
+    """In a run: our errors become Dagster's, not to be retried.
+
+    Raises:
+        Failure: instead of any RedditAssetsError, with its sentence as the description.
+    """
+    try:
+        yield
+    except RedditAssetsError as error:
+        raise Failure(description=str(error), allow_retries=False) from None
 
 
 def skip(parts: list[str]) -> SkipReason:

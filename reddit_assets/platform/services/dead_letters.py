@@ -18,9 +18,10 @@ from reddit_assets.ledger.job import DeadLetter, Kind, partition_of
 from reddit_assets.platform.names import key_of_result
 from reddit_assets.platform.reporting import records
 from reddit_assets.platform.reporting.events import table
+from reddit_assets.platform.services.tick import Tick
 from reddit_assets.workspace import Workspace
 
-__all__ = ["CHECK", "letters_table", "report_dead_letters"]
+__all__ = ["CHECK", "DeadLetters", "letters_table"]
 
 CHECK = "no_dead_letters"
 
@@ -45,45 +46,52 @@ def letters_table(letters: list[DeadLetter]) -> MetadataValue:
     )
 
 
-def report_dead_letters(
-    workspace: Workspace, instance: DagsterInstance, cursor: str | None
-) -> tuple[list[str], str]:
-    """Report letters that are new, and partitions that have healed.
+class DeadLetters:
+    """Reports letters that are new, and partitions that have healed."""
 
-    Args:
-        cursor: what the last tick returned.
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
 
-    Returns:
-        Sentences, and the cursor: for each queue the reported letters and when they died.
-    """
+    def tick(self, instance: DagsterInstance, cursor: str | None = None) -> Tick:
+        """One look.
+
+        Args:
+            cursor: what the last look returned: for each queue the reported letters and when they
+                died.
+        """
+        reported = _parse(cursor)
+        scanner: Scanner | None = None
+        sentences: list[str] = []
+        for kind, queue in self._workspace.queues.items():
+            mine = reported.setdefault(kind.value, {})
+            died = queue.dead_since()
+            # A letter holds its job and its traceback: only those to be reported are loaded.
+            new = [key for key, at in died.items() if mine.get(key) != at][:_PER_TICK]
+            for letter in queue.dead_letters(new) if new else ():
+                records.report_check(instance, _failed(self._workspace, kind, letter))
+                mine[letter.key] = letter.died_at
+            healed = 0
+            for key in [key for key in mine if key not in died][:_PER_TICK]:
+                scanner = scanner or self._workspace.scanner()
+                if (why := _healed(scanner, kind, key)) is not None:
+                    records.report_check(instance, _passed(self._workspace, kind, key, why))
+                    del mine[key]
+                    healed += 1
+            if died or healed:
+                shown = ", ".join(list(died)[:5])
+                sentences.append(
+                    f"{kind.value}: {len(died)} dead letters{f' ({shown})' if shown else ''}, "
+                    f"{len(new)} new, {healed} healed."
+                )
+        return Tick(sentences or ["No dead letters."], json.dumps(reported))
+
+
+def _parse(cursor: str | None) -> dict[str, dict[str, float]]:
     try:
-        reported: dict[str, dict[str, float]] = json.loads(cursor or "{}")
+        found = json.loads(cursor or "{}")
     except ValueError:
-        reported = {}
-    told: list[str] = []
-    scanner: Scanner | None = None
-    for kind, queue in workspace.queues.items():
-        mine = reported.setdefault(kind.value, {})
-        letters = {letter.key: letter for letter in queue.dead_letters()}
-        new = [letter for key, letter in letters.items() if mine.get(key) != letter.died_at]
-        for letter in new[:_PER_TICK]:
-            records.report_check(instance, _failed(workspace, kind, letter))
-            mine[letter.key] = letter.died_at
-        gone = [key for key in mine if key not in letters]
-        healed = 0
-        for key in gone[:_PER_TICK]:
-            scanner = scanner or workspace.scanner()
-            if (why := _healed(scanner, kind, key)) is not None:
-                records.report_check(instance, _passed(workspace, kind, key, why))
-                del mine[key]
-                healed += 1
-        if letters or healed:
-            shown = ", ".join(list(letters)[:5])
-            told.append(
-                f"{kind.value}: {len(letters)} dead letters{f' ({shown})' if shown else ''}, "
-                f"{min(len(new), _PER_TICK)} new, {healed} healed."
-            )
-    return told or ["No dead letters."], json.dumps(reported)
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _healed(scanner: Scanner, kind: Kind, key: str) -> str | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dagster import DagsterInstance
@@ -14,24 +15,22 @@ from reddit_assets.corpus.fingerprints import Stamp
 from reddit_assets.corpus.provenance import EmbeddingProvenance, OutputFile, read_output
 from reddit_assets.corpus.scan import SubredditStatus
 from reddit_assets.errors import BadFileError
-from reddit_assets.ledger.connection import redis_errors
 from reddit_assets.ledger.job import Result
 from reddit_assets.ledger.outbox import OutboxEntry
+from reddit_assets.ledger.waiters import unreported
 from reddit_assets.platform.names import AssetSet, set_of
 from reddit_assets.platform.reporting import records
 from reddit_assets.platform.reporting.instance import InstanceSink
+from reddit_assets.platform.services.tick import Tick
 from reddit_assets.workspace import Workspace
 
-__all__ = ["reconcile", "result_of"]
+__all__ = ["Reconcile", "result_of"]
 
 # An output younger than this is still on its way through acknowledgement and outbox.
 _YOUNG_SECONDS = 90.0
 
 # Results reported at a time; a tick's budget is looked at in between.
 _BATCH = 500
-
-# Outputs that Dagster was seen to have: key -> stamp. Lost with the code server.
-_KNOWN: dict[str, Stamp] = {}
 
 
 def result_of(output: OutputFile, key: str, asset: str, chain_stamp: str = "") -> Result:
@@ -61,66 +60,9 @@ def result_of(output: OutputFile, key: str, asset: str, chain_stamp: str = "") -
     )
 
 
-def reconcile(
-    workspace: Workspace,
-    instance: DagsterInstance,
-    *,
-    after: str | None = None,
-    budget_seconds: float | None = None,
-    statuses: Iterable[SubredditStatus] | None = None,
-) -> tuple[list[str], str | None]:
-    """Report fresh outputs whose data version is not the one that Dagster has.
-
-    A quick look (no ``statuses``) opens only outputs that are younger than Dagster's latest event
-    of their partition; with the statuses of a deep scan every output is compared. Waits while
-    results are on their way (outbox, open runs): they will be reported anyway.
-
-    Args:
-        after: cluster key behind which to begin.
-        budget_seconds: stop after this time.
-
-    Returns:
-        Sentences, and where to go on.
-    """
-    if (why := _on_their_way(workspace)) is not None:
-        return [why], after
-    started = time.monotonic()
-    quick = statuses is None
-    sink = InstanceSink(workspace, instance)
-    batch: list[_Output] = []
-    reported = seen = 0
-    resume: str | None = None
-    for status in workspace.scanner().scan(after) if statuses is None else statuses:
-        seen += 1
-        batch += _outputs(workspace, status)
-        if len(batch) >= _BATCH:
-            reported += _compare(workspace, sink, batch, quick=quick)
-            batch = []
-        if budget_seconds is not None and time.monotonic() - started > budget_seconds:
-            resume = status.cluster_key
-            break
-    reported += _compare(workspace, sink, batch, quick=quick)
-    told = [f"{seen} subreddits compared with Dagster, {reported} outputs reported."]
-    if resume is not None:
-        told.append(f"The next tick goes on after {resume}.")
-    return told, resume
-
-
-def _on_their_way(workspace: Workspace) -> str | None:
-    for queue in workspace.queues.values():
-        counts = queue.counts()
-        if counts.outbox:
-            return f"{counts.outbox} results are in the outbox: they are reported first."
-        with redis_errors(queue.client):
-            for run in queue.client.zrange(f"{queue.prefix}runs", 0, -1):
-                if queue.client.xlen(f"{queue.prefix}results:{run}"):
-                    return f"Run {run[:8]} is recording results."
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """A fresh output on the disk; ``stamp`` is its size and time of change."""
+    """A fresh output on the disk."""
 
     asset: str
     key: str
@@ -129,56 +71,145 @@ class _Output:
     chain_stamp: str = ""
 
 
+@dataclass
+class _Comparison:
+    """One comparison of the disk with Dagster.
+
+    Attributes:
+        quick: open only what is younger than Dagster's latest event of it.
+        moving: partitions whose results are on their way, by asset.
+        read: how far each stream of results has been read.
+    """
+
+    sink: InstanceSink
+    quick: bool
+    moving: dict[str, set[str]] = field(default_factory=dict)
+    read: dict[str, str] = field(default_factory=dict)
+    reported: int = 0
+    refused: int = 0
+    skipped: int = 0
+
+
+class Reconcile:
+    """Compares the disk with Dagster."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        # Outputs that Dagster was seen to have.
+        self._known: dict[tuple[str, str], Stamp] = {}
+
+    def tick(self, instance: DagsterInstance, cursor: str | None = None) -> Tick:
+        """A quick comparison for half of a tick's time.
+
+        Args:
+            cursor: what the last tick returned.
+        """
+        budget = self._workspace.settings.tick_seconds / 2
+        sentences, after = self._compare(
+            instance, self._workspace.scanner().scan(_after(cursor)), quick=True, budget=budget
+        )
+        return Tick(sentences, json.dumps(after))
+
+    def compare(self, instance: DagsterInstance, statuses: Iterable[SubredditStatus]) -> list[str]:
+        """Compare every output of a deep scan; sentences.
+
+        Reports fresh outputs whose data version is not the one that Dagster has. What is on its
+        way (in the outbox, or to a run that waits) is left out: it is reported anyway.
+        """
+        return self._compare(instance, statuses, quick=False, budget=None)[0]
+
+    def _compare(
+        self,
+        instance: DagsterInstance,
+        statuses: Iterable[SubredditStatus],
+        *,
+        quick: bool,
+        budget: float | None,
+    ) -> tuple[list[str], str | None]:
+        started = time.monotonic()
+        look = _Comparison(InstanceSink(self._workspace, instance), quick)
+        batch: list[_Output] = []
+        seen = 0
+        resume: str | None = None
+        for status in statuses:
+            seen += 1
+            batch += _outputs(self._workspace, status)
+            if len(batch) >= _BATCH:
+                self._report(look, batch)
+                batch = []
+            if budget is not None and time.monotonic() - started > budget:
+                resume = status.cluster_key
+                break
+        self._report(look, batch)
+        sentences = [
+            f"{seen} subreddits compared with Dagster, {look.reported} outputs reported.",
+            f"{look.skipped} skipped: their results are on their way." if look.skipped else "",
+            f"{look.refused} refused by Dagster." if look.refused else "",
+            f"The next tick goes on after {resume}." if resume is not None else "",
+        ]
+        return [sentence for sentence in sentences if sentence], resume
+
+    def _report(self, look: _Comparison, batch: list[_Output]) -> None:
+        """Report the outputs whose data versions Dagster does not have."""
+        unknown = list(self._unknown(look, batch))
+        if not unknown:
+            return
+        # Read after the comparison: a job may have ended meanwhile.
+        for kind, queue in self._workspace.queues.items():
+            look.moving.setdefault(kind.asset, set()).update(unreported(queue, look.read))
+        wanted = [r for r in unknown if r.partition not in look.moving.get(r.asset, ())]
+        look.skipped += len(unknown) - len(wanted)
+        refused = look.sink.report(
+            [OutboxEntry(f"{r.asset} {r.partition}", r, uncertain=False) for r in wanted]
+        )
+        look.reported += len(wanted) - len(refused)
+        look.refused += len(refused)
+
+    def _unknown(self, look: _Comparison, batch: list[_Output]) -> Iterator[Result]:
+        groups: dict[tuple[AssetSet, str], list[_Output]] = {}
+        for output in batch:
+            if not (look.quick and self._known.get((output.asset, output.key)) == output.stamp):
+                assets = set_of(output.key, self._workspace.shards)
+                groups.setdefault((assets, output.asset), []).append(output)
+        instance = look.sink.instance
+        for (assets, name), group in groups.items():
+            asset = assets.embeddings if name == "embeddings" else assets.clusters
+            keys = [output.key for output in group]
+            versions = records.latest_versions(instance, asset, keys)
+            times = records.latest_times(instance, asset, keys) if look.quick else {}
+            for output in group:
+                if times.get(output.key, 0.0) > output.stamp.changed_at:
+                    self._known[name, output.key] = output.stamp
+                    continue
+                try:
+                    found = read_output(output.path)
+                except (FileNotFoundError, BadFileError):
+                    continue  # the next scan judges it
+                if versions.get(output.key) == found.data_version:
+                    self._known[name, output.key] = output.stamp
+                else:
+                    yield result_of(found, output.key, name, output.chain_stamp)
+
+
 def _outputs(workspace: Workspace, status: SubredditStatus) -> Iterator[_Output]:
     """A subreddit's fresh outputs but the youngest."""
-    horizon = time.time() - _YOUNG_SECONDS
+    layout = workspace.layout
     outputs = [
-        _Output(
-            "embeddings",
-            f.key,
-            workspace.layout.embedding_path(f.key),
-            f.output_stamp,
-            str(f.stamp),
-        )
+        _Output("embeddings", f.key, layout.embedding_path(f.key), f.output_stamp, str(f.stamp))
         for f in status.files
         if f.verdict.done and f.output_stamp
     ]
     if status.cluster is not None and status.cluster.verdict.done:
-        path = workspace.layout.cluster_path(status.cluster_key)
+        path = layout.cluster_path(status.cluster_key)
         with suppress(FileNotFoundError):
             outputs.append(_Output("clusters", status.cluster_key, path, Stamp.of(path.stat())))
+    horizon = time.time() - _YOUNG_SECONDS
     yield from (output for output in outputs if output.stamp.changed_at < horizon)
 
 
-def _compare(workspace: Workspace, sink: InstanceSink, batch: list[_Output], *, quick: bool) -> int:
-    """Report the outputs whose data versions Dagster does not have; their number."""
-    by_asset: dict[tuple[AssetSet, str], list[_Output]] = {}
-    for output in batch:
-        if not (quick and _KNOWN.get(output.key) == output.stamp):
-            assets = set_of(output.key, workspace.shards)
-            by_asset.setdefault((assets, output.asset), []).append(output)
-    unknown: list[tuple[_Output, Result]] = []
-    for (assets, name), group in by_asset.items():
-        key = assets.embeddings if name == "embeddings" else assets.clusters
-        keys = [output.key for output in group]
-        known = records.latest_versions(sink.instance, key, keys)
-        times = records.latest_times(sink.instance, key, keys) if quick else {}
-        for output in group:
-            if times.get(output.key, 0.0) > output.stamp.changed_at:
-                _KNOWN[output.key] = output.stamp
-                continue
-            try:
-                found = read_output(output.path)
-            except (FileNotFoundError, BadFileError):
-                continue  # the next scan judges it
-            if known.get(output.key) == found.data_version:
-                _KNOWN[output.key] = output.stamp
-            else:
-                unknown.append((output, result_of(found, output.key, name, output.chain_stamp)))
-    # A job may have ended meanwhile: what is on its way is not reported twice.
-    if not unknown or _on_their_way(workspace) is not None:
-        return 0
-    refused = sink.report(
-        [OutboxEntry(f"{r.asset} {r.partition}", r, uncertain=False) for _, r in unknown]
-    )
-    return len(unknown) - len(refused)
+def _after(cursor: str | None) -> str | None:
+    try:
+        found = json.loads(cursor or "null")
+    except ValueError:
+        return None
+    return found if isinstance(found, str) else None

@@ -1,40 +1,29 @@
-"""The nightly rescan: opens every footer, finds what is wrong, queues what must be made again."""
+"""The nightly rescan: opens every output, finds what is wrong, queues what must be made again."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dagster import DagsterInstance
 
-from reddit_assets.corpus.layout import CLUSTERED_NAME
 from reddit_assets.corpus.scan import Reason, SubredditStatus, Verdict
-from reddit_assets.errors import BadFileError
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.planner import ScanReport, queue_wanted
 from reddit_assets.platform.names import asset_sets
 from reddit_assets.platform.reporting.inputs import report_inputs
-from reddit_assets.platform.services.discover import (
-    add_partitions,
-    report_changed_chains,
-    told_jobs,
-)
-from reddit_assets.platform.services.reconcile import reconcile
+from reddit_assets.platform.services.discover import Discover, add_partitions
+from reddit_assets.platform.services.leftovers import Say, abandoned, orphans, remove, shown
+from reddit_assets.platform.services.looks import job_counts
+from reddit_assets.platform.services.reconcile import Reconcile
 from reddit_assets.workspace import Workspace
 
-__all__ = ["Rescan", "rescan"]
-
-# A temporary file that nobody has touched for so long belongs to nobody.
-_TEMPORARY_SECONDS = 86_400.0
-
-Tell = Callable[[str], None]
+__all__ = ["Rescan", "Rescanned"]
 
 
 @dataclass
-class Rescan:
+class Rescanned:
     """What the rescan found and did.
 
     Attributes:
@@ -42,6 +31,7 @@ class Rescan:
         statuses: of every subreddit.
         corrupt: outputs that are not whole files, by key, with the reason.
         orphans: embedding files and clusters whose chain files have vanished.
+        temporary: temporary files, also those in use.
         removed: orphans and temporary files deleted.
         forgotten: partition keys deleted, since their files have vanished.
     """
@@ -55,152 +45,120 @@ class Rescan:
     forgotten: list[str] = field(default_factory=list)
 
 
-def rescan(
-    workspace: Workspace, instance: DagsterInstance, tell: Tell, keep: Tell = lambda _: None
-) -> Rescan:
-    """Look at everything.
+class Rescan:
+    """Looks at everything.
 
     Args:
-        tell: takes sentences for the run's log.
-        keep: called now and then, for whoever must show that the run lives.
-
-    Raises:
-        SettingsError: there is no folder of chain files.
-        QueueUnavailableError: Redis cannot be reached.
+        discover, reconcile: do their parts of it.
     """
-    report_inputs(instance, workspace.settings, workspace.layout)
-    statuses: list[SubredditStatus] = []
-    scanner = workspace.scanner(deep=True)
-    report = queue_wanted(scanner, workspace.queues, observe=statuses)
-    found = Rescan(report, statuses, temporary=scanner.temporary())
-    files, clusters = report.files, report.clusters
-    tell(f"{report.subreddits} subreddits scanned in {report.seconds:.1f} s.")
-    tell(f"Embedding files: {_counted(files)}. Clusters: {_counted(clusters)}.")
-    for kind, jobs in ((Kind.EMBED, report.embed), (Kind.CLUSTER, report.cluster)):
-        if told := told_jobs(jobs):
-            tell(f"{kind.value}: {told}")
-    for key, reason in list(report.reasons.items())[:100]:
-        tell(f"{key}: {reason}.")
-    for problem in report.problems[:100]:
-        tell(problem)
-    keep("")
-    _find_corrupt(workspace, found)
-    _orphans(workspace, found, tell)
-    _temporary(found, tell)
-    added = add_partitions(instance, statuses, workspace.shards)
-    files_seen = [file for status in statuses for file in status.files]
-    changed = report_changed_chains(workspace, instance, files_seen, by_time=False)
-    tell(f"{added} partitions added, {changed} changed chain files reported.")
-    keep("")
-    _forget(workspace, instance, found, tell)
-    told_reconciled, _ = reconcile(workspace, instance, statuses=statuses)
-    for sentence in told_reconciled:
-        tell(sentence)
+
+    def __init__(self, workspace: Workspace, discover: Discover, reconcile: Reconcile) -> None:
+        self._workspace = workspace
+        self._discover = discover
+        self._reconcile = reconcile
+
+    def run(self, instance: DagsterInstance, say: Say) -> Rescanned:
+        """One look.
+
+        Args:
+            say: takes sentences for the run's log.
+
+        Raises:
+            SettingsError: there is no folder of chain files.
+            QueueUnavailableError: Redis cannot be reached.
+        """
+        workspace = self._workspace
+        report_inputs(instance, workspace.settings, workspace.layout)
+        scanner = workspace.scanner(deep=True)
+        statuses: list[SubredditStatus] = []
+        report = queue_wanted(scanner, workspace.queues, observe=statuses)
+        found = Rescanned(report, statuses, corrupt=_corrupt(statuses))
+        found.temporary = scanner.temporary() + [p for s in statuses for p in s.temporary]
+        _say_report(report, say)
+        self._clean(found, say)
+        self._partitions(instance, found, say)
+        for sentence in self._reconcile.compare(instance, statuses):
+            say(sentence)
+        return found
+
+    def _clean(self, found: Rescanned, say: Say) -> None:
+        layout = self._workspace.layout
+        found.orphans = orphans(layout, found.statuses)
+        if found.orphans and self._workspace.settings.remove_orphans:
+            found.removed += remove(layout, found.orphans, say)
+        elif found.orphans:
+            say(
+                f"{len(found.orphans)} orphans (their chain files have vanished) are kept, since "
+                f"REDDIT_REMOVE_ORPHANS is off: {shown(found.orphans)}"
+            )
+        if found.temporary:
+            old = abandoned(found.temporary)
+            say(f"{len(found.temporary)} temporary files, {len(old)} of them abandoned.")
+            found.removed += remove(layout, old, say)
+
+    def _partitions(self, instance: DagsterInstance, found: Rescanned, say: Say) -> None:
+        added = add_partitions(instance, found.statuses, self._workspace.shards)
+        files = [file for status in found.statuses for file in status.files]
+        changed = self._discover.report_changed(instance, files, by_time=False)
+        say(f"{added} partitions added, {changed} changed chain files reported.")
+        if not files:
+            say("No chain file was found: no partition is deleted. Is the storage mounted?")
+            return
+        found.forgotten = self._forget(instance, found.statuses)
+        if found.forgotten:
+            keys = ", ".join(found.forgotten[:20])
+            say(f"{len(found.forgotten)} partitions of vanished files deleted: {keys}.")
+
+    def _forget(self, instance: DagsterInstance, statuses: list[SubredditStatus]) -> list[str]:
+        """Delete the partition keys of files and subreddits that have vanished.
+
+        Looks at the disk again: subreddits that the filter leaves out were not scanned.
+        """
+        chains = self._workspace.layout.chains
+        files = {file.key for status in statuses for file in status.files}
+        full = {status.cluster_key for status in statuses if status.files}
+        empty = {status.cluster_key for status in statuses} - full
+
+        def file_gone(key: str) -> bool:
+            return key not in files and not self._workspace.layout.chain_path(key).exists()
+
+        def subreddit_gone(key: str) -> bool:
+            return key not in full and (key in empty or not (chains / key).is_dir())
+
+        forgotten: list[str] = []
+        for assets in asset_sets(self._workspace.settings.shards):
+            for name, gone in (
+                (assets.files.name or "", file_gone),
+                (assets.subreddits.name or "", subreddit_gone),
+            ):
+                for key in filter(gone, instance.get_dynamic_partitions(name)):
+                    instance.delete_dynamic_partition(name, key)
+                    forgotten.append(key)
+        return forgotten
+
+
+def _corrupt(statuses: list[SubredditStatus]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for status in statuses:
+        for file in status.files:
+            if file.reason is Reason.DAMAGED:
+                found[file.key] = file.detail
+        if status.cluster is not None and status.cluster.reason is Reason.DAMAGED:
+            found[status.cluster_key] = status.cluster.detail
     return found
+
+
+def _say_report(report: ScanReport, say: Say) -> None:
+    say(f"{report.subreddits} subreddits scanned in {report.seconds:.1f} s.")
+    say(f"Embedding files: {_counted(report.files)}. Clusters: {_counted(report.clusters)}.")
+    for kind, jobs in ((Kind.EMBED, report.embed), (Kind.CLUSTER, report.cluster)):
+        if sentence := job_counts(jobs):
+            say(f"{kind.value}: {sentence}")
+    for key, reason in list(report.reasons.items())[:100]:
+        say(f"{key}: {reason}.")
+    for problem in report.problems[:100]:
+        say(problem)
 
 
 def _counted(verdicts: Counter[Verdict]) -> str:
     return ", ".join(f"{verdicts[v]} {v.value}" for v in Verdict if verdicts[v]) or "none"
-
-
-def _find_corrupt(workspace: Workspace, found: Rescan) -> None:
-    from reddit_assets.corpus.provenance import read_output
-
-    for status in found.statuses:
-        for file in status.files:
-            if file.reason is Reason.DAMAGED:
-                found.corrupt[file.key] = file.detail
-        path = workspace.layout.cluster_path(status.cluster_key)
-        cluster = status.cluster
-        if cluster is not None and cluster.verdict is Verdict.STALE:
-            try:
-                read_output(path)
-            except FileNotFoundError:
-                continue
-            except BadFileError as error:
-                found.corrupt[status.cluster_key] = error.message
-
-
-def _orphans(workspace: Workspace, found: Rescan, tell: Tell) -> None:
-    for status in found.statuses:
-        found.orphans += [workspace.layout.embedding_path(key) for key in status.orphans]
-        folder = workspace.layout.cluster_dir(status.cluster_key)
-        if not status.files and (folder / CLUSTERED_NAME).is_file():
-            found.orphans += sorted(path for path in folder.iterdir() if path.is_file())
-    if not found.orphans:
-        return
-    if not workspace.settings.remove_orphans:
-        tell(
-            f"{len(found.orphans)} orphans (their chain files have vanished) are kept, since "
-            "REDDIT_REMOVE_ORPHANS is off: " + _shown(found.orphans)
-        )
-        return
-    _remove(found.orphans, found, tell)
-
-
-def _temporary(found: Rescan, tell: Tell) -> None:
-    found.temporary += [path for status in found.statuses for path in status.temporary]
-    if not found.temporary:
-        return
-    horizon = time.time() - _TEMPORARY_SECONDS
-    old = [path for path in found.temporary if _mtime(path) < horizon]
-    tell(f"{len(found.temporary)} temporary files, {len(old)} of them abandoned.")
-    _remove(old, found, tell)
-
-
-def _mtime(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return float("inf")
-
-
-def _remove(paths: Iterable[Path], found: Rescan, tell: Tell) -> None:
-    removed = []
-    for path in paths:
-        try:
-            path.unlink()
-            removed.append(path)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            tell(f"{path} cannot be removed: {error.strerror}.")
-    found.removed += removed
-    if removed:
-        tell(f"{len(removed)} files removed: {_shown(removed)}")
-
-
-def _shown(paths: list[Path]) -> str:
-    text = ", ".join(str(path) for path in paths[:20])
-    return f"{text}, … and {len(paths) - 20} more." if len(paths) > 20 else f"{text}."
-
-
-def _forget(workspace: Workspace, instance: DagsterInstance, found: Rescan, tell: Tell) -> None:
-    """Delete the partition keys of files that have vanished.
-
-    Looks at the disk again: subreddits that the filter leaves out were not scanned.
-    """
-    if not any(status.files for status in found.statuses):
-        tell("No chain file was found: no partition is deleted. Is the storage mounted?")
-        return
-    layout = workspace.layout
-    seen = {file.key for status in found.statuses for file in status.files}
-    with_files = {status.cluster_key for status in found.statuses if status.files}
-    for assets in asset_sets(workspace.settings.shards):
-        name = assets.files.name or ""
-        for key in instance.get_dynamic_partitions(name):
-            if key not in seen and not layout.chain_path(key).exists():
-                instance.delete_dynamic_partition(name, key)
-                found.forgotten.append(key)
-        name = assets.subreddits.name or ""
-        for key in instance.get_dynamic_partitions(name):
-            if key not in with_files and not (layout.chains / key).is_dir():
-                instance.delete_dynamic_partition(name, key)
-                found.forgotten.append(key)
-            elif key not in with_files and key in {s.cluster_key for s in found.statuses}:
-                # The folder is there, but empty.
-                instance.delete_dynamic_partition(name, key)
-                found.forgotten.append(key)
-    if found.forgotten:
-        shown = ", ".join(found.forgotten[:20])
-        tell(f"{len(found.forgotten)} partitions of vanished files deleted: {shown}.")
