@@ -1,0 +1,191 @@
+"""What services keep to themselves, leave alone and do not load; on a real queue and real files."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import AssetKey, DagsterInstance, materialize
+
+from reddit_assets.corpus.chainfile import ChainFile
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.errors import Failure
+from reddit_assets.ledger.job import Job, Kind
+from reddit_assets.ledger.outbox import Outbox
+from reddit_assets.ledger.waiters import expired_runs
+from reddit_assets.platform import ops
+from reddit_assets.platform.factory import make_assets
+from reddit_assets.platform.names import AssetSet
+from reddit_assets.platform.resources import Platform
+from reddit_assets.settings import Settings
+from reddit_assets.workspace import Workspace
+from reddit_assets_tests.factories import claim_jobs
+from reddit_assets_tests.platform_worker import FakeWorker, age, write_chain
+
+TEA = [f"as/Tea/c_{i}" for i in range(3)]
+DAYS = 3 * 86_400.0
+
+
+@pytest.fixture
+def settings(tmp_path: Path, valkey_url: str) -> Settings:
+    Layout.of(tmp_path).chains.mkdir()
+    return Settings(
+        root=tmp_path,
+        redis_url=valkey_url,
+        settle_seconds=0.0,
+        run_lease_seconds=0.8,
+        remove_orphans=True,
+    )
+
+
+@pytest.fixture
+def platform(settings: Settings) -> Platform:
+    return Platform(Workspace.load(settings))
+
+
+@pytest.fixture
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterInstance]:
+    with DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as instance:
+        yield instance
+
+
+def embed(workspace: Workspace, keys: list[str]) -> None:
+    """Let a worker make embeddings that look an hour old."""
+    queue = workspace.queues[Kind.EMBED]
+    worker = FakeWorker(workspace.settings, workspace.layout)
+    queue.enqueue([Job(Kind.EMBED, key, "s") for key in keys], workspace.layout)
+    for claim in claim_jobs(queue, "fake", len(keys), 60.0) or []:
+        worker.work(queue, claim)
+    for key in keys:
+        age(workspace.layout.chain_path(key), 9000)
+        age(workspace.layout.embedding_path(key), 3600)
+
+
+def test_one_slow_chain_file_does_not_cost_the_run_its_lease(
+    platform: Platform, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a chain file that takes two leases' time to be read:
+    workspace = platform.workspace
+    write_chain(workspace.layout, TEA[0])
+    instance.add_dynamic_partitions("chain_files", [TEA[0]])
+
+    def slow(path: Path) -> ChainFile:
+        time.sleep(1.6)
+        return ChainFile(path)
+
+    monkeypatch.setattr(ops, "ChainFile", slow)
+    queue = workspace.queues[Kind.EMBED]
+    expired: list[str] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            expired.extend(expired_runs(queue))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    # If it is checked in a run:
+    chains = make_assets(AssetSet(), 10)[0]
+    given = {"platform": platform}
+    result = materialize([chains], instance=instance, partition_key=TEA[0], resources=given)
+    done.set()
+    watcher.join()
+    # Then the run is never without its lease, and gives it back.
+    assert result.success
+    assert expired == []
+    assert queue.counts().runs == 0
+
+
+def test_the_nightly_deletes_temporary_files_of_ours_and_nothing_else(
+    platform: Platform, instance: DagsterInstance
+) -> None:
+    layout = platform.workspace.layout
+    write_chain(layout, TEA[0])
+    embed(platform.workspace, TEA[:1])
+    # Given old files below all trees, some with temporary names:
+    name = "c_0.parquet.0123456789abcdef.tmp"
+    kept = [
+        layout.chains / "as/Tea" / name,
+        layout.chains / "as/Tea/download.tmp",
+        layout.embeddings / "as/Tea/notes.tmp",
+        layout.clusters / "as/Tea/draft.parquet.tmp.bak",
+        layout.clusters / "as/Gone/notes.txt",
+    ]
+    ours = [
+        layout.embeddings / "as/Tea" / name,
+        layout.clusters / "as/Tea/clustered.parquet.0123456789abcdef.tmp",
+    ]
+    orphans = [layout.embeddings / "as/Gone/c_0.parquet", layout.clusters / "as/Gone/map.html"]
+    for path in [*kept, *ours, *orphans, layout.clusters / "as/Gone/clustered.parquet"]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("somebody's")
+        age(path, DAYS)
+    folder = layout.embeddings / "as/Tea/c_1.parquet.0123456789abcdef.tmp"
+    (folder / "deep").mkdir(parents=True)
+    age(folder, DAYS)
+    # If the nightly rescan looks, also as one that deletes orphans:
+    platform.rescan.run(instance, print)
+    # Then our own temporary files and the orphans are gone, and nothing else is.
+    assert [path for path in [*ours, *orphans] if path.exists()] == []
+    assert [path for path in kept if not path.exists()] == []
+    assert (folder / "deep").is_dir()
+    assert layout.chain_path(TEA[0]).exists()
+    assert layout.embedding_path(TEA[0]).exists()
+
+
+def test_what_is_on_its_way_does_not_stop_the_nightlys_comparison(
+    platform: Platform, instance: DagsterInstance
+) -> None:
+    # Given three outputs, the result of one of them in the outbox, the others' lost:
+    workspace = platform.workspace
+    for key in TEA:
+        write_chain(workspace.layout, key)
+    embed(workspace, TEA)
+    outbox = Outbox(workspace.queues[Kind.EMBED], "r")
+    entries = outbox.take(10)
+    outbox.done([entry.entry for entry in entries])
+    outbox.put([entry.result for entry in entries if entry.result.partition == TEA[0]])
+    # If the nightly rescan looks:
+    said: list[str] = []
+    platform.rescan.run(instance, said.append)
+    # Then the others are reported, and the one is left to its reporter.
+    found = instance.get_materialized_partitions(AssetKey("embeddings"))
+    assert found == set(TEA[1:])
+    assert "1 skipped: their results are on their way." in said
+
+
+def test_the_dead_letter_sensor_loads_only_new_letters(
+    platform: Platform, instance: DagsterInstance
+) -> None:
+    # Given thirty dead letters that were reported:
+    workspace = platform.workspace
+    queue = workspace.queues[Kind.EMBED]
+    keys = [f"as/Tea/d_{i:02}" for i in range(30)]
+
+    def bury(wanted: list[str]) -> None:
+        queue.enqueue([Job(Kind.EMBED, key, "s") for key in wanted], workspace.layout)
+        for claim in claim_jobs(queue, "fake", len(wanted), 60.0) or []:
+            failure = Failure("It is broken.", traceback="x" * 8_000)
+            queue.fail(claim, failure, max_attempts=1, retry_seconds=0)
+
+    def loaded(cursor: str | None) -> tuple[str | None, int]:
+        queue.client.config_resetstat()
+        tick = platform.dead_letters.tick(instance, cursor)
+        stats: dict[str, Any] = queue.client.info("commandstats")
+        return tick.cursor, stats.get("cmdstat_hgetall", {"calls": 0})["calls"]
+
+    bury(keys)
+    cursor, number = loaded(None)
+    assert number == 30
+    # If nothing has changed, then no letter is loaded; if one more dies, then that one is.
+    cursor, number = loaded(cursor)
+    assert number == 0
+    bury(["as/Tea/e"])
+    cursor, number = loaded(cursor)
+    assert number == 1
+    assert len(json.loads(cursor or "{}")["embed"]) == 31
