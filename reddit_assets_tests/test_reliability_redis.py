@@ -6,19 +6,25 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 import trustme
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.errors import QueueFullError, QueueUnavailableError, SettingsError
+from reddit_assets.errors import Failure, QueueFullError, QueueUnavailableError, SettingsError
 from reddit_assets.ledger.connection import connect
+from reddit_assets.ledger.intake import Intake
 from reddit_assets.ledger.job import Job, Kind, Result
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.servers import ValkeyServer
 from reddit_assets.settings import Settings, load_settings
-from reddit_assets_tests.factories import claim_jobs
+from reddit_assets_tests.factories import BOTH_SERVERS, claim_jobs
 
 LAYOUT = Layout.of(Path("/data"))
 
@@ -27,6 +33,7 @@ def jobs(count: int) -> list[Job]:
     return [Job(Kind.EMBED, f"as/A/c_{number}", "1-1") for number in range(count)]
 
 
+@BOTH_SERVERS
 def test_a_full_server_refuses_new_jobs_whole_and_lets_work_end(own_valkey) -> None:
     server = own_valkey(maxmemory="4mb")
     queue = JobQueue(connect(Settings(redis_url=server.url)), Kind.EMBED)
@@ -117,6 +124,245 @@ def test_tls_with_certificate_checks(valkey_server: ValkeyServer, tmp_path: Path
                 JobQueue(connect(settings), Kind.EMBED).counts()
     finally:
         front.stop()
+
+
+# --- errors ------------------------------------------------------------------------------
+class Front(threading.Thread):
+    """A server in front of another one, or of none, that answers as ``serve`` says."""
+
+    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
+        super().__init__(daemon=True)
+        self._serve = serve
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._guarded, args=(client,), daemon=True).start()
+
+    def _guarded(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError), client:
+            self._serve(client)
+
+    def stop(self) -> None:
+        self._listener.close()
+
+
+@pytest.fixture
+def front() -> Iterator[Callable[[Callable[[socket.socket], None]], Front]]:
+    fronts: list[Front] = []
+
+    def make(serve: Callable[[socket.socket], None]) -> Front:
+        fronts.append(Front(serve))
+        return fronts[-1]
+
+    yield make
+    for one in fronts:
+        one.stop()
+
+
+def answers(reply: bytes) -> Callable[[socket.socket], None]:
+    """A server that greets, and gives every other command this reply."""
+
+    def serve(client: socket.socket) -> None:
+        while data := client.recv(65536):
+            if b"HELLO" in data:
+                client.sendall(b"%1\r\n$5\r\nproto\r\n:3\r\n")
+            elif b"CLIENT" in data:
+                client.sendall(b"+OK\r\n" * data.count(b"CLIENT"))
+            else:
+                client.sendall(reply)
+
+    return serve
+
+
+REPLIES = {
+    "BUSY Redis is busy running a script.": "Wait until it ends",
+    "BUSY Valkey is busy running a script.": "SCRIPT KILL",
+    "NOREPLICAS Not enough good replicas to write.": "Start its replicas",
+    "CLUSTERDOWN Hash slot not served": "redis-cli --cluster check",
+    "CLUSTERDOWN The cluster is down": "does not serve the queue's slot",
+    "TRYAGAIN Multiple keys request during rehashing of slot": "Wait until the slot has moved",
+    "READONLY You can't write against a read only replica.": "Name the primary",
+    "MASTERDOWN Link with MASTER is down": "Start the primary",
+    "MOVED 3999 10.0.0.9:6381": "Name that node",
+    "ASK 3999 10.0.0.9:6381": "Wait until the slot has moved",
+    "LOADING Redis is loading the dataset in memory": "still reading its data",
+    "NOSCRIPT No matching script. Please use EVAL.": "not a proxy",
+    "WRONGTYPE Operation against a key holding the wrong kind of value": "choose another one",
+    "NOPERM this user has no permissions to run the 'evalsha' command": "Access control",
+    "NOAUTH Authentication required.": "Correct REDIS_URL",
+    "WRONGPASS invalid username-password pair": "user or password",
+    "MISCONF Redis is configured to save RDB snapshots": "Make room on its disk",
+    "OOM command not allowed when used memory > 'maxmemory'.": "Raise maxmemory",
+    "ERR Error running script (call to f_1): @user_script:5: -OOM command not allowed": "maxmemory",
+    "ERR Error running script (call to f_1): @user_script:5: -READONLY You can't": "the primary",
+    "EXECABORT Transaction discarded because of previous errors.": "Its log may say more",
+    "ERR max number of clients reached": "max number of clients reached",
+    "UNKNOWNWORD of a newer server": "of a newer server",
+}
+
+
+@pytest.mark.parametrize("reply", REPLIES, ids=lambda reply: reply[:32])
+def test_every_error_reply_is_a_sentence_that_says_what_to_do(front, reply: str) -> None:
+    # Given a server that answers everything with this error
+    port = front(answers(f"-{reply}\r\n".encode())).port
+    queue = JobQueue(connect(Settings(redis_url=f"redis://127.0.0.1:{port}/0")), Kind.EMBED)
+    full = "OOM" in reply or "MISCONF" in reply
+    # If anything is asked of it, Then it is our error, with a hint; a worker waits on both kinds.
+    for ask in (queue.dead_since, queue.counts, lambda: queue.enqueue(jobs(1), LAYOUT)):
+        with pytest.raises(QueueFullError if full else QueueUnavailableError) as caught:
+            ask()
+        assert REPLIES[reply] in str(caught.value)
+        assert f"127.0.0.1:{port}" in caught.value.message
+        assert caught.value.hint.endswith(".")
+
+
+@pytest.mark.parametrize("reply", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\x00\x02"])
+def test_another_program_on_the_port_is_a_sentence(front, reply: bytes) -> None:
+    port = front(answers(reply)).port
+    queue = JobQueue(connect(Settings(redis_url=f"redis://127.0.0.1:{port}/0")), Kind.EMBED)
+    with pytest.raises(QueueUnavailableError, match=r"REDIS_URL|reached"):
+        queue.counts()
+
+
+def test_a_refused_connection_is_said_in_words() -> None:
+    queue = JobQueue(connect(Settings(redis_url="redis://127.0.0.1:1/0")), Kind.EMBED)
+    with pytest.raises(QueueUnavailableError, match=r"reached: connection refused\."):
+        queue.counts()
+
+
+@BOTH_SERVERS
+def test_a_replica_and_a_server_without_replicas_refuse_in_words(own_valkey) -> None:
+    # Given a server that must not write, for one reason and for another
+    server = own_valkey(min_replicas_to_write="1")
+    client = connect(Settings(redis_url=server.url))
+    queue = JobQueue(client, Kind.EMBED)
+    with pytest.raises(QueueUnavailableError, match="too few replicas"):
+        queue.enqueue(jobs(1), LAYOUT)
+    client.config_set("min-replicas-to-write", "0")
+    queue.enqueue(jobs(1), LAYOUT)
+    client.config_set("replica-serve-stale-data", "yes")
+    client.replicaof("127.0.0.1", "1")
+    with pytest.raises(QueueUnavailableError, match="Name the primary"):
+        claim_jobs(queue, "w", 1, 30)
+    # If it may write again, Then nothing is lost.
+    client.replicaof("NO", "ONE")
+    assert len(claim_jobs(queue, "w", 1, 30) or []) == 1
+
+
+@BOTH_SERVERS
+def test_a_server_busy_with_a_script_is_said_in_words(own_valkey) -> None:
+    server = own_valkey(lua_time_limit="50")
+    queue = JobQueue(connect(Settings(redis_url=server.url)), Kind.EMBED)
+    queue.enqueue(jobs(1), LAYOUT)
+    endless = connect(Settings(redis_url=server.url))
+
+    def loop() -> None:
+        with contextlib.suppress(redis.exceptions.RedisError):
+            endless.eval("while true do end", 0)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    time.sleep(0.3)
+    with pytest.raises(QueueUnavailableError, match="busy with a script"):
+        claim_jobs(queue, "w", 1, 30)
+    queue.client.script_kill()
+    thread.join(10)
+    assert len(claim_jobs(queue, "w", 1, 30) or []) == 1
+
+
+@BOTH_SERVERS
+def test_a_name_that_another_program_uses_is_said_in_words(valkey_url: str) -> None:
+    queue = JobQueue(connect(Settings(redis_url=valkey_url)), Kind.EMBED)
+    queue.client.set(f"{queue.prefix}queued", "text")
+    with pytest.raises(QueueUnavailableError, match="choose another one"):
+        queue.enqueue(jobs(1), LAYOUT)
+
+
+# --- a reply that is lost ----------------------------------------------------------------
+class LossyFront:
+    """Passes commands on, and loses the reply to the next one that names ``script``."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self.lose_next = False
+        self.lost = 0
+
+    def serve(self, client: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", self._target)) as server:
+            while data := client.recv(1 << 20):
+                server.sendall(data)
+                reply = server.recv(1 << 20)
+                if self.lose_next and b"EVALSHA" in data and not reply.startswith(b"-NOSCRIPT"):
+                    self.lose_next, self.lost = False, self.lost + 1
+                    return  # the script ran, and nobody hears of it
+                client.sendall(reply)
+
+
+@BOTH_SERVERS
+@pytest.mark.parametrize("step", ["claim", "acknowledge", "fail", "crashed", "release"])
+def test_a_call_whose_reply_was_lost_is_answered_and_not_repeated(
+    valkey_server: ValkeyServer, valkey_url: str, front, step: str
+) -> None:
+    # Given a connection that breaks after a script ran and before its reply:
+    assert valkey_server.port is not None
+    lossy = LossyFront(valkey_server.port)
+    port = front(lossy.serve).port
+    queue = JobQueue(connect(Settings(redis_url=f"redis://127.0.0.1:{port}/0")), Kind.EMBED)
+    direct = JobQueue(connect(Settings(redis_url=valkey_url)), Kind.EMBED)
+    queue.enqueue(jobs(3), LAYOUT)
+    if step == "claim":
+        queue.counts()
+        lossy.lose_next = True
+    (claim,) = claim_jobs(queue, "w", 1, 30) or []
+    if step == "claim":
+        assert direct.counts().leased == 1, "no lease is nobody's"
+        assert claim.key == "as/A/c_0"
+    failure, result = Failure("broken"), Result(claim.id, "embeddings", claim.key)
+    lossy.lose_next = step != "claim"
+    # If the client sends the call again, Then the answer is the first one's:
+    if step == "acknowledge":
+        assert queue.acknowledge(claim, result, rows=7)
+        counts = direct.counts()
+        assert (counts.outbox, counts.totals["done"], counts.totals["rows"]) == (1, 1, 7)
+    elif step == "fail":
+        assert queue.fail(claim, failure, max_attempts=3, retry_seconds=60) == "delayed"
+        assert direct.counts().totals["failed"] == 1
+    elif step == "crashed":
+        assert queue.crashed([(claim, True)], failure, max_crashes=3) == {claim.token: "suspect"}
+        assert direct.counts().totals["crashed"] == 1
+    elif step == "release":
+        assert queue.release([claim]) == 1
+    assert lossy.lost == 1
+    assert "rejected" not in direct.counts().totals
+
+
+def test_a_claim_after_an_outage_finds_the_jobs_of_the_claim_before_it(
+    valkey_server: ValkeyServer, valkey_url: str, front
+) -> None:
+    # Given a claim whose replies are lost as often as the client tries:
+    assert valkey_server.port is not None
+    lossy = LossyFront(valkey_server.port)
+    port = front(lossy.serve).port
+    queue = JobQueue(connect(Settings(redis_url=f"redis://127.0.0.1:{port}/0")), Kind.EMBED)
+    queue.enqueue(jobs(3), LAYOUT)
+    queue.counts()
+    intake = Intake(queue, LAYOUT)
+    queue.client.connection_pool.disconnect()
+    queue.client.connection_pool.reset()
+    queue.client.get_connection_kwargs()["retry"] = Retry(NoBackoff(), 0)
+    lossy.lose_next = True
+    with pytest.raises(QueueUnavailableError):
+        intake.claim("w", 2, 30, alone=True)
+    # If the worker asks again, Then it holds what was leased to it, and no more.
+    assert len(intake.claim("w", 2, 30, alone=True).claims) == 2
+    assert JobQueue(connect(Settings(redis_url=valkey_url)), Kind.EMBED).counts().leased == 2
 
 
 def test_settings_come_from_the_environment_and_flags(monkeypatch: pytest.MonkeyPatch) -> None:

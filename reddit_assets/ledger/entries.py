@@ -47,8 +47,8 @@ def set_aside(
     log.warning("%s: entry %s is set aside. %s", stream, entry, why)
     shown = {"stream": stream, "entry": entry, "why": printable(why), "fields": str(fields)[:2000]}
     with redis_errors(queue.client):
-        pipeline = queue.client.pipeline(transaction=True)
+        pipeline = queue.client.pipeline(transaction=False)
         pipeline.xadd(f"{queue.prefix}rejected", shown, maxlen=_KEPT)
-        pipeline.xack(stream, group, entry)
         pipeline.xdel(stream, entry)
+        pipeline.xack(stream, group, entry)
         pipeline.execute()

@@ -81,20 +81,7 @@ class Operations(QueueBase):
 
     def counts(self) -> QueueCounts:
         """Where the jobs are."""
-        p = self.prefix
-        with redis_errors(self.client):
-            seconds, _ = self.client.time()
-            pipeline = self.client.pipeline(transaction=True)
-            pipeline.llen(self.public)
-            for name in ("queued", "delayed", "leases", "dead"):
-                pipeline.zcard(p + name)
-            pipeline.xlen(p + "outbox")
-            pipeline.xlen(p + "rejected")
-            pipeline.zcard(p + "runs")
-            pipeline.zcount(p + "workers", (seconds - 60) * 1000, "+inf")
-            pipeline.exists(p + "paused")
-            pipeline.hgetall(p + "counters")
-            *numbers, paused, totals = pipeline.execute()
+        *numbers, paused, totals = self.run_script("counts")
         public, queued, delayed, leased, dead, outbox, rejected, runs, workers = numbers
         return QueueCounts(
             public=public,
@@ -107,7 +94,7 @@ class Operations(QueueBase):
             runs=runs,
             workers=workers,
             paused=bool(paused),
-            totals={name: int(value) for name, value in totals.items()},
+            totals={name: int(total) for name, total in zip(*[iter(totals)] * 2, strict=True)},
         )
 
     def workers(self) -> dict[str, dict[str, str]]:

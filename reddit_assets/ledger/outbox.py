@@ -92,9 +92,11 @@ class Outbox:
         """Dagster has these: delete them."""
         if entries:
             with redis_errors(self.queue.client):
-                pipeline = self.queue.client.pipeline(transaction=True)
-                pipeline.xack(self._name, _GROUP, *entries)
+                # Not in MULTI, which is refused under maxmemory. Deleted first: an entry that were
+                # only acknowledged would stay, and nobody would be given it.
+                pipeline = self.queue.client.pipeline(transaction=False)
                 pipeline.xdel(self._name, *entries)
+                pipeline.xack(self._name, _GROUP, *entries)
                 pipeline.execute()
 
     def set_aside(self, entry: OutboxEntry, why: str) -> None:

@@ -120,17 +120,13 @@ class JobQueue(Operations):
         Args:
             seconds: how long the facts stay without being renewed.
         """
-        name = f"{self.prefix}worker:{worker}"
-        with redis_errors(self.client):
-            pipeline = self.client.pipeline(transaction=True)
-            pipeline.hset(name, mapping=dict(facts))
-            pipeline.pexpire(name, int(seconds * 1000))
-            pipeline.execute()
+        pairs = [part for pair in facts.items() for part in pair]
+        self.run_script("announce", worker, int(seconds * 1000), *pairs)
 
     def leave(self, worker: str) -> None:
         """The worker has stopped."""
         with redis_errors(self.client):
-            pipeline = self.client.pipeline(transaction=True)
+            pipeline = self.client.pipeline(transaction=False)
             pipeline.delete(f"{self.prefix}worker:{worker}")
             pipeline.zrem(f"{self.prefix}workers", worker)
             pipeline.execute()
@@ -329,15 +325,9 @@ class JobQueue(Operations):
     def lead(self, worker: str, seconds: float) -> bool:
         """Become or stay the one that reaps; it falls free after ``seconds`` without this call.
 
-        Not ``redis.lock``: two that reap do no harm, and this needs no state between calls.
+        Not ``redis.lock``, whose holder must keep a lock object; here the worker's name is enough.
         """
-        name = f"{self.prefix}reaper"
-        with redis_errors(self.client):
-            if self.client.set(name, worker, nx=True, px=int(seconds * 1000)):
-                return True
-            if self.client.get(name) != worker:
-                return False
-            return bool(self.client.pexpire(name, int(seconds * 1000)))
+        return bool(self.run_script("lead", worker, int(seconds * 1000)))
 
     # --- rescans -------------------------------------------------------------------------
     def queued_publicly(self, older_than_seconds: float) -> dict[str, str]:

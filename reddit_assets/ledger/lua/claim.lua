@@ -11,14 +11,15 @@ local worker, lease, largest, alone = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[
 local now = clock()
 local looks = 1000 -- superseded copies that one call discards at most
 
--- Our copies: '<id> <key>', or the end of the JSON that we write. A key with an escape in it is
--- left to Python.
+-- Our copies: the end of the JSON that we write in the public list, '<id> <key>' elsewhere (JSON as
+-- well in a queue of the older code). A key with an escape in it is left to Python.
 local ID = string.rep('%x', 16)
 local SHORT = '^(' .. ID .. ') (.+)$'
 local JSON = '"id": "(' .. ID .. ')", "key": "([^"\\]+)"}$'
 
-local function own_copy(line)
-  local id, key = string.match(line, SHORT)
+local function own_copy(lane, line)
+  local id, key
+  if lane ~= 'public' then id, key = string.match(line, SHORT) end
   if not id then id, key = string.match(string.sub(line, -largest), JSON) end
   return id, key
 end
@@ -36,7 +37,7 @@ end
 -- The ledger's key of a line taken from a lane, and the line itself if it is foreign; nothing if
 -- nobody wants it.
 local function accept(lane, line)
-  local id, key = own_copy(line)
+  local id, key = own_copy(lane, line)
   if not id then
     key = note_foreign(line)
     if key then return key, line end

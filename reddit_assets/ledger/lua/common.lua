@@ -20,8 +20,9 @@
 -- P counters         hash    totals since the queue was made                     all
 -- P paused           string  present while nothing new may be claimed            operations.py
 -- P workers          zset    worker -> time it was last seen (ms)                claim, renew
--- P worker:<worker>  hash    host, process, backend, … of a worker; expires      queue.py
--- P reaper           string  the worker that reaps now; expires                  queue.py
+-- P worker:<worker>  hash    host, process, backend, … of a worker; expires      announce
+-- P reaper           string  the worker that reaps now; expires                  lead
+-- P identity         string  a random name of this queue                         operations.py
 -- P reporters        zset    reporter -> time its connection slot expires (ms)   slot
 --
 -- Lanes: 'urgent' goes before all others; 'alone' holds suspects, of which a worker takes one at a

@@ -1,0 +1,15 @@
+-- Counts what is where, all at one moment. (MULTI would be refused under maxmemory.)
+-- KEYS: P, LIST
+-- Returns public, queued, delayed, leased, dead, outbox, rejected, runs, workers of the last minute,
+-- whether it is paused, and the counters' names and values.
+local counts = {redis.call('LLEN', LIST)}
+for _, name in ipairs({'queued', 'delayed', 'leases', 'dead'}) do
+  counts[#counts + 1] = redis.call('ZCARD', P .. name)
+end
+counts[6] = redis.call('XLEN', P .. 'outbox')
+counts[7] = redis.call('XLEN', P .. 'rejected')
+counts[8] = redis.call('ZCARD', P .. 'runs')
+counts[9] = redis.call('ZCOUNT', P .. 'workers', clock() - 60000, '+inf')
+counts[10] = redis.call('EXISTS', P .. 'paused')
+counts[11] = redis.call('HGETALL', P .. 'counters')
+return counts

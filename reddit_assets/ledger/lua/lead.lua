@@ -1,0 +1,9 @@
+-- Lets one worker become or stay the one that reaps.
+-- KEYS: P, LIST
+-- ARGV: worker, time after which it falls free without this call (ms)
+-- Returns 1 if the worker leads.
+local holder = redis.call('GET', P .. 'reaper')
+if holder and holder ~= ARGV[1] then return 0 end
+ignore_memory_limit()
+redis.call('SET', P .. 'reaper', ARGV[1], 'PX', ARGV[2])
+return 1
