@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +16,10 @@ import pytest
 from reddit_assets import __version__
 from reddit_assets.cli.app import run
 from reddit_assets.corpus.layout import Layout
+from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.errors import Failure
 from reddit_assets.ledger.connection import connect
+from reddit_assets.ledger.intake import PUBLIC_LISTS
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings, load_settings
@@ -143,6 +147,84 @@ def test_scan_queues_once_and_a_dry_run_nothing(root: Path, capsys: pytest.Captu
     payloads = queue_of(Kind.EMBED).client.lrange("phase4_todo_queue", 0, -1)
     assert len(payloads) == 3
     assert json.loads(payloads[0])["input_path"] == str(root / "chains/as/AskReddit/c_0.parquet")
+
+
+def test_scan_waits_for_files_that_were_just_written(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    # Given files that were copied a second ago
+    monkeypatch.setenv("REDDIT_SETTLE_SECONDS", "2")
+    for path in root.rglob("c_*.parquet"):
+        os.utime(path)
+    # If a dry run, or one that shall not wait, looks at them, Then it says what to do
+    for flags in (["--dry-run"], ["--no-wait"]):
+        assert run(["scan", *flags]) == 0
+        said = capsys.readouterr().out
+        assert (
+            "3 files were written less than 2 s ago and are left out: run it again in 2 s" in said
+        )
+        assert "REDDIT_SETTLE_SECONDS=0" in said
+        assert "everything is fresh" not in said
+    assert queue_of(Kind.EMBED).counts().queued == 0
+    # If an ordinary one does, Then it says that it waits, and queues them
+    older = root / "chains/bo/books/c_0.parquet"
+    os.utime(older, (1e9, 1e9))
+    assert run(["scan", "--json"]) == 0
+    output = capsys.readouterr()
+    assert "2 files were written less than 2 s ago: waiting" in output.err
+    report = json.loads(output.out)
+    assert (report["embed"]["queued"], report["embed"]["already"]) == (3, 0)
+    assert queue_of(Kind.EMBED).counts().queued == 3
+
+
+def test_queue_clear_forgets_what_waits(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    # Given jobs of ours, one in work, one dead, and lines that the earlier system left
+    run(["scan"])
+    bury("bo/books/c_0")
+    queue = queue_of(Kind.EMBED)
+    (claim,) = claim_jobs(queue, "tester", 1, 60.0)
+    for number in range(2_500):
+        line = {"input_path": f"/Volumes/x/{number}.parquet", "output_path": f"/y/{number}.parquet"}
+        queue.client.rpush(PUBLIC_LISTS[Kind.EMBED], json.dumps(line))
+    capsys.readouterr()
+    # If it is not confirmed, Then all stays
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert run(["queue", "clear"]) == 1
+    assert queue.counts().public == 2_501
+    # If the other kind is cleared, Then these stay as well
+    assert run(["queue", "clear", "--kind", "cluster", "--yes"]) == 0
+    assert queue.counts().public == 2_501
+    # If they are cleared, Then only what is in work and the dead letters stay
+    assert run(["queue", "clear", "--yes"]) == 0
+    said = capsys.readouterr().out
+    assert "Forgotten: 2,501 lines of the public lists, 1 jobs of the ledger." in said
+    assert "1 dead letters stay" in said
+    counts = queue.counts()
+    assert (counts.public, counts.queued, counts.leased, counts.dead) == (0, 0, 1, 1)
+    assert claim.key
+    # and the next scan queues what is missing on disk
+    assert run(["scan", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["embed"]["queued"] == 1
+
+
+def test_export_onnx_takes_the_earlier_flags(
+    tmp_path: Path, minilm: ModelSpec, capsys: pytest.CaptureFixture[str]
+):
+    # Given the flags of the earlier system, If the model is exported with them
+    folder = tmp_path / "minilm"
+    assert run(["export-onnx", "-m", minilm.name, "-o", str(folder), "--quantize"]) == 0
+    # Then both models are there, and the int8 one computes with the same inputs
+    import onnxruntime
+
+    sizes = {}
+    for name in ("model.onnx", "model_quantized.onnx"):
+        session = onnxruntime.InferenceSession(folder / name)
+        assert {"input_ids", "attention_mask"} <= {entry.name for entry in session.get_inputs()}
+        sizes[name] = (folder / name).stat().st_size
+    assert sizes["model_quantized.onnx"] < 0.7 * sizes["model.onnx"]
+    assert "for other programs" in capsys.readouterr().out
 
 
 def test_scan_obeys_subreddits(root: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,10 +1,10 @@
-"""``reddit-assets queue|pause|resume``: where the jobs are, and holding them."""
+"""``reddit-assets queue|pause|resume``: where the jobs are, holding them, forgetting them."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +20,14 @@ __all__ = ["open_queues", "queues_beside_up", "register"]
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    app.command("queue", epilog="Example:  watch -n 2 reddit-assets queue")(show)
+    group = typer.Typer(
+        epilog="Example:  watch -n 2 reddit-assets queue",
+        invoke_without_command=True,
+        rich_markup_mode=None,
+    )
+    group.callback()(show)
+    group.command("clear", epilog="Example:  reddit-assets queue clear --kind embed")(clear)
+    app.add_typer(group, name="queue")
     app.command("pause", epilog="Example:  reddit-assets pause --kind cluster")(pause)
     app.command("resume", epilog="Example:  reddit-assets resume")(resume)
 
@@ -50,8 +57,15 @@ def open_queues(settings: Settings) -> dict[Kind, JobQueue]:
     return {kind: JobQueue(client, kind) for kind in Kind}
 
 
-def show(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
+def show(
+    context: typer.Context,
+    root: Root = None,
+    redis_url: RedisUrl = None,
+    as_json: AsJson = False,
+) -> None:
     """Show where the jobs are: waiting, in work, delayed, dead, not yet reported."""
+    if context.invoked_subcommand:
+        return
     queues = queues_beside_up(root, redis_url)
     counts = {kind: queue.counts() for kind, queue in queues.items()}
     workers = {name: facts for queue in queues.values() for name, facts in queue.workers().items()}
@@ -85,6 +99,34 @@ def show(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = False)
     for name, facts in sorted(workers.items()):
         shown = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "seen")
         console.print(f"{name}: {shown}", highlight=False)
+
+
+def clear(
+    kind: KindName = "any",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    root: Root = None,
+    redis_url: RedisUrl = None,
+) -> None:
+    """Forget all waiting jobs, those of other programs in the public list included.
+
+    What is being computed goes on; the next scan queues what is missing on disk.
+    """
+    kinds = chosen_kinds(kind)
+    queues = queues_beside_up(root, redis_url)
+    counts = [queues[each].counts() for each in kinds]
+    waiting = sum(max(count.public, count.queued) + count.delayed for count in counts)
+    named = " and ".join(each.value for each in kinds)
+    if not yes:
+        typer.confirm(f"Forget about {waiting:,} waiting jobs ({named})?", abort=True)
+    lines, jobs = (sum(each) for each in zip(*(queues[k].clear() for k in kinds), strict=True))
+    typer.echo(f"Forgotten: {lines:,} lines of the public lists, {jobs:,} jobs of the ledger.")
+    after = [queues[each].counts() for each in kinds]
+    kept = sum(count.queued + count.delayed for count in after)
+    if kept:
+        typer.echo(f"{kept:,} stay: Dagster runs wait for them (cancel those), or they are new.")
+    if any(count.dead for count in after):
+        dead = sum(count.dead for count in after)
+        typer.echo(f"{dead:,} dead letters stay: `reddit-assets dead purge --all` forgets them.")
 
 
 def pause(kind: KindName = "any", root: Root = None, redis_url: RedisUrl = None) -> None:

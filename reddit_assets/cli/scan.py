@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +55,9 @@ def scan(
         bool, typer.Option("--urgent", help="Put the jobs before all others.")
     ] = False,
     adopt: Annotated[bool | None, flag("adopt", "--adopt/--no-adopt")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for files that were just written.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Queue a job for every missing or stale output that is not queued already.
@@ -61,6 +66,8 @@ def scan(
     long it would take at the rate measured so far.
     """
     from reddit_assets.cli.beside import load_beside_up
+    from reddit_assets.cli.progress import note
+    from reddit_assets.corpus.verdicts import Verdict
     from reddit_assets.ledger.job import Kind
     from reddit_assets.ledger.planner import queue_wanted, sweep
     from reddit_assets.workspace import Workspace
@@ -71,6 +78,16 @@ def scan(
     workspace = reach(settings)
     scanner, queues = workspace.scanner(deep=deep), workspace.queues
     report = queue_wanted(scanner, queues, kinds=kinds, dry_run=dry_run, urgent=urgent)
+    young = report.files[Verdict.SETTLING]
+    if young and wait and not dry_run:
+        note(
+            f"{young:,} files were written less than {settings.settle_seconds:g} s ago: "
+            "waiting until they have settled (--no-wait does not)."
+        )
+        time.sleep(settings.settle_seconds)
+        first, scanner = report, workspace.scanner(deep=deep)
+        report = queue_wanted(scanner, queues, kinds=kinds, urgent=urgent)
+        report.add_queued(first)
     recovered = 0
     if not dry_run:
         for each in kinds:
@@ -91,6 +108,12 @@ def scan(
         return
     for line in _lines(report, dry_run=dry_run, recovered=recovered):
         typer.echo(line)
+    if report.files[Verdict.SETTLING]:
+        typer.echo(
+            f"{report.files[Verdict.SETTLING]:,} files were written less than "
+            f"{settings.settle_seconds:g} s ago and are left out: run it again in "
+            f"{settings.settle_seconds:g} s, or set REDDIT_SETTLE_SECONDS=0."
+        )
     if dry_run:
         held = sum(c.queued + c.delayed + c.leased for c in (q.counts() for q in queues.values()))
         if held:
@@ -104,6 +127,7 @@ def report_fields(report: ScanReport) -> dict[str, Any]:
     fields = {name: getattr(report, name) for name in report.__dataclass_fields__}
     return {
         **fields,
+        "ignored": ignored_of(report),
         "files": dict(report.files),
         "clusters": dict(report.clusters),
         "embed": asdict(report.embed),
@@ -112,13 +136,10 @@ def report_fields(report: ScanReport) -> dict[str, Any]:
 
 
 def _lines(report: ScanReport, *, dry_run: bool, recovered: int) -> list[str]:
-    def counted(found: Any) -> str:
-        return ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(found.items()))
-
     lines = [
         f"{report.subreddits:,} subreddits seen in {report.seconds:.1f} s.",
-        f"Embedding files: {counted(report.files) or 'none'}.",
-        f"Cluster files: {counted(report.clusters) or 'none'}.",
+        f"Embedding files: {_counted(report.files) or 'none'}.",
+        f"Cluster files: {_counted(report.clusters) or 'none'}.",
     ]
     verb = "would be queued" if dry_run else "queued"
     lines.append(
@@ -136,7 +157,18 @@ def _lines(report: ScanReport, *, dry_run: bool, recovered: int) -> list[str]:
     if report.done and not both.queued:
         lines.append("Nothing to do: everything is fresh.")
     lines += [f"Cannot be used: {problem}" for problem in report.problems]
+    if ignored_of(report):
+        lines.append(f"Ignored: {_counted(ignored_of(report))}.")
     return lines
+
+
+def ignored_of(report: ScanReport) -> dict[str, int]:
+    """What lies in the tree and is no chain file of ours: counts by reason."""
+    return {str(reason): count for reason, count in getattr(report, "ignored", {}).items()}
+
+
+def _counted(found: Mapping[Any, int]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in sorted(found.items()))
 
 
 def _estimate(rows: int, rate: float | None, workers: int) -> str:

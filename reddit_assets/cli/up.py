@@ -95,6 +95,9 @@ def up(
         typer.echo(summary.blocked, err=True)
     for letter in summary.dead_letters:
         typer.echo(f"Failed: {letter['kind']} {letter['key']}: {letter['reason']}")
+    if summary.ignored:
+        shown = ", ".join(f"{count:,} {why}" for why, count in sorted(summary.ignored.items()))
+        typer.echo(f"Ignored: {shown}.")
     for problem in summary.problems:
         typer.echo(f"Cannot be used: {problem}")
     raise typer.Exit(status)

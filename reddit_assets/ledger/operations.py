@@ -14,6 +14,7 @@ from reddit_assets.ledger.scripts import chunks
 
 __all__ = ["Operations", "QueueCounts"]
 
+_CLEARED = 1_000  # Lines of the public list that one call takes.
 _UNFINISHED = ("queued", "delayed", "leased")
 
 
@@ -72,6 +73,30 @@ class Operations(QueueBase):
         """Claiming goes on."""
         with redis_errors(self.client):
             self.client.delete(f"{self.prefix}paused")
+
+    def clear(self) -> tuple[int, int]:
+        """Forget what waits: the public list, whoever pushed it, and the ledger's waiting jobs.
+
+        In many small steps: Redis answers others meanwhile. What is being computed goes on, dead
+        letters stay, and so do jobs that a Dagster run waits for.
+
+        Returns:
+            How many lines of the public list and how many jobs were forgotten.
+        """
+        lines = jobs = 0
+        with redis_errors(self.client):
+            # Not until it is empty: somebody may go on pushing.
+            for _ in range(0, self.client.llen(self.public), _CLEARED):
+                lines += len(self.client.lpop(self.public, _CLEARED) or ())
+            waiting = [
+                key
+                for state in ("queued", "delayed")
+                for key in self.client.zrange(f"{self.prefix}{state}", 0, -1)
+            ]
+        for chunk in chunks(waiting):
+            pairs = (part for key in chunk for part in (key, ""))
+            jobs += int(self.run_script("close", "queued", *pairs))
+        return lines, jobs
 
     def identity(self) -> str:
         """A random name, made once: the same by whatever address the queue is reached."""

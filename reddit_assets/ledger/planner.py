@@ -67,6 +67,12 @@ class ScanReport:
         pending = (Verdict.MISSING, Verdict.STALE, Verdict.SETTLING, Verdict.WAITING)
         return not any(self.files[v] + self.clusters[v] for v in pending)
 
+    def add_queued(self, first: ScanReport) -> None:
+        """Counts what an earlier part of the same scan queued, which this one found queued."""
+        for both, before in ((self.embed, first.embed), (self.cluster, first.cluster)):
+            both.queued += before.queued
+            both.already = max(0, both.already - before.queued)
+
 
 def wanted_jobs(status: SubredditStatus) -> Iterator[tuple[Job, Lane]]:
     """The jobs that a subreddit needs now, each with its lane.

@@ -27,6 +27,7 @@ class Completion:
             there was no reason to ask.
         dead: jobs that were given up.
         problems: files that cannot be partitions.
+        ignored: what lies in the tree and is no chain file, by reason.
         paused: whether a queue is paused, so that nothing will be done.
     """
 
@@ -38,6 +39,7 @@ class Completion:
     unreported: dict[str, int] | None = None
     dead: list[DeadLetter] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    ignored: dict[str, int] = field(default_factory=dict)
     paused: bool = False
 
     @property
@@ -156,4 +158,5 @@ def _tally(seen: list[SubredditStatus], dead: list[DeadLetter], report: ScanRepo
         clusters_done=sum(cluster.verdict.done for cluster in clusters),
         dead=dead,
         problems=report.problems,
+        ignored={str(k): count for k, count in getattr(report, "ignored", {}).items()},
     )

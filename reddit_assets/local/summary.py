@@ -25,6 +25,7 @@ class Summary:
 
     Attributes:
         blocked: why nothing could go on, where that ended it; else empty.
+        ignored: what lies in the tree and is no chain file, by reason.
     """
 
     root: str
@@ -39,6 +40,7 @@ class Summary:
     work_done: dict[str, int] = field(default_factory=dict)
     dead_letters: list[dict[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    ignored: dict[str, int] = field(default_factory=dict)
     restarts: int = 0
     seconds: float = 0.0
     done: bool = False
@@ -52,7 +54,7 @@ class Summary:
     def tell(self, state: Completion, layout: Layout, page: Page) -> None:
         """Takes over how far everything is; when it is done, also what Dagster has of it."""
         self.done = state.done
-        self.problems = state.problems
+        self.problems, self.ignored = state.problems, state.ignored
         self.dead_letters = [
             {"kind": letter.kind.value, "key": letter.key, "reason": letter.error}
             for letter in state.dead

@@ -14,7 +14,7 @@ from reddit_assets.engines.embedding.model import SIDECAR, ModelSpec
 from reddit_assets.engines.embedding.weights import load_bert
 from reddit_assets.errors import BackendUnavailableError, WriteError
 
-__all__ = ["export_onnx", "pooled_model"]
+__all__ = ["export_onnx", "export_quantized", "pooled_model"]
 
 PROTOBUF_LIMIT = 2**31 - 2**20
 """Protocol buffers end at 2 GiB, and so does a model kept in one file."""
@@ -79,6 +79,33 @@ def export_onnx(
             hint="Choose a folder with space and write permission.",
         ) from None
     return output
+
+
+def export_quantized(folder: Path) -> Path:
+    """Write ``model_quantized.onnx`` (dynamic int8) beside the export, and return its path.
+
+    For other programs: its vectors are not those of ``model.onnx``, and our workers use it never.
+
+    Raises:
+        BackendUnavailableError: onnxruntime is missing.
+        WriteError: the folder cannot be written.
+    """
+    from reddit_assets.engines.embedding.backends.onnx_backend import quantized
+
+    path = folder / "model_quantized.onnx"
+    try:
+        os.replace(_write_tmp(path, quantized((folder / "model.onnx").read_bytes())), path)
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"Quantizing needs onnxruntime ({error}).",
+            hint="Install it: pip install 'reddit-assets[onnx]'.",
+        ) from None
+    except OSError as error:
+        raise WriteError(
+            f"{path} could not be written: {error}.",
+            hint="Choose a folder with space and write permission.",
+        ) from None
+    return path
 
 
 def pooled_model(spec: ModelSpec) -> bytes:

@@ -44,7 +44,7 @@ class OnnxBackend(Backend):
             ) from None
         model = pooled_model(spec)
         if precision == "int8":
-            model = _quantized(model)
+            model = quantized(model)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -81,7 +81,7 @@ class OnnxBackend(Backend):
         }
 
 
-def _quantized(model: bytes) -> bytes:
+def quantized(model: bytes) -> bytes:
     """Dynamic int8: weights quantized per channel, activations at run time."""
     import logging
     import tempfile
