@@ -21,6 +21,7 @@ from reddit_assets.ledger.waiters import expired_runs
 from reddit_assets.platform import ops
 from reddit_assets.platform.factory import make_assets
 from reddit_assets.platform.names import AssetSet
+from reddit_assets.platform.overview import corpus_metadata
 from reddit_assets.platform.resources import Platform
 from reddit_assets.settings import Settings
 from reddit_assets.workspace import Workspace
@@ -189,3 +190,39 @@ def test_the_dead_letter_sensor_loads_only_new_letters(
     cursor, number = loaded(cursor)
     assert number == 1
     assert len(json.loads(cursor or "{}")["embed"]) == 31
+
+
+def test_the_overview_counts_what_is_there(platform: Platform, instance: DagsterInstance) -> None:
+    # Given two of three files of one shard embedded and clustered, one of another, one not:
+    workspace = platform.workspace
+    layout = workspace.layout
+    for key in (*TEA[:2], "bo/Books/c_0", "bo/Books/c_1"):
+        write_chain(layout, key)
+    embed(workspace, [*TEA[:2], "bo/Books/c_0"])
+    queue = workspace.queues[Kind.CLUSTER]
+    queue.enqueue([Job(Kind.CLUSTER, "as/Tea", "s")], layout)
+    for claim in claim_jobs(queue, "fake", 1, 60.0) or []:
+        FakeWorker(workspace.settings, layout).work(queue, claim)
+    # If the nightly rescan looks, then the overview says so, per shard and in all.
+    found = platform.rescan.run(instance, print)
+    shown = corpus_metadata(workspace, instance, found)
+    counts = {name: value.value for name, value in shown.items()}
+    assert (counts["files"], counts["embedded"], counts["missing"]) == (4, 3, 1)
+    assert (counts["subreddits"], counts["clustered"], counts["rows embedded"]) == (2, 1, 9)
+    rows = [dict(r.data) for r in shown["per shard"].records]  # type: ignore[attr-defined]
+    assert [(r["shard"], r["files"], r["embedded"], r["clustered"], r["rows"]) for r in rows] == [
+        ("as", 2, 2, 1, 6),
+        ("bo", 2, 1, 0, 3),
+    ]
+    (worst,) = [dict(r.data) for r in shown["worst subreddits"].records]  # type: ignore[attr-defined]
+    assert worst == {"subreddit": "as/Tea", "noise_share": 0.25, "clusters": 1, "rows": 6}
+    on_disk = sum(p.stat().st_size for p in workspace.settings.require_root().rglob("*.parquet"))
+    assert counts["disk, GB"] == pytest.approx(on_disk / 1e9, abs=1e-3)
+    assert str(counts["progress"]).startswith("![files per shard](data:image/svg+xml;base64,")
+
+
+def test_an_empty_tree_has_an_overview(platform: Platform, instance: DagsterInstance) -> None:
+    found = platform.rescan.run(instance, print)
+    shown = corpus_metadata(platform.workspace, instance, found)
+    assert shown["files"].value == 0
+    assert "worst subreddits" not in shown

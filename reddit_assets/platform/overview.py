@@ -6,10 +6,10 @@ import base64
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import polars as pl
 from dagster import DagsterInstance, MetadataValue
 
 from reddit_assets.corpus.keys import shard_of
@@ -25,48 +25,48 @@ from reddit_assets.workspace import Workspace
 __all__ = ["corpus_metadata", "oldest_unprocessed"]
 
 
-@dataclass
-class _Shard:
-    """One row of the table."""
-
-    subreddits: int = 0
-    clustered: int = 0
-    files: int = 0
-    embedded: int = 0
-    adopted: int = 0
-    stale: int = 0
-    missing: int = 0
-    rows: int = 0
-    chain_bytes: int = 0
-    embedding_bytes: int = 0
-    cluster_bytes: int = 0
+# One row per subreddit; summed, one per shard.
+_SUMS = (
+    "subreddits",
+    "clustered",
+    "files",
+    "embedded",
+    "adopted",
+    "stale",
+    "missing",
+    "rows",
+    "chain_bytes",
+    "embedding_bytes",
+    "cluster_bytes",
+)
+_SCHEMA = {
+    "shard": pl.String,
+    "subreddit": pl.String,
+    **dict.fromkeys(_SUMS, pl.Int64),
+    "noise_share": pl.Float64,
+    "clusters": pl.Int64,
+    "clustered_rows": pl.Int64,
+}
 
 
 def corpus_metadata(
     workspace: Workspace, instance: DagsterInstance, found: Rescanned
 ) -> dict[str, MetadataValue]:
     """Counts per shard, rows, disk use, throughput since the last time, and a plot."""
-    shards: dict[str, _Shard] = {}
-    noisy: list[dict[str, Any]] = []
-    for status in found.statuses:
-        name = shard_of(status.cluster_key) or "(no shard)"
-        shard = shards.setdefault(name, _Shard())
-        _count(workspace, status, shard, noisy)
-    total = _Shard()
-    for shard in shards.values():
-        for name in _Shard.__dataclass_fields__:
-            setattr(total, name, getattr(total, name) + getattr(shard, name))
+    subreddits = pl.DataFrame([_row(workspace, status) for status in found.statuses], _SCHEMA)
+    shards = subreddits.group_by("shard").agg(pl.col(_SUMS).sum()).sort("shard")
+    total = shards.select(pl.col(_SUMS).sum()).row(0, named=True)
     report = found.report
     totals = {kind.value: queue.counts().totals for kind, queue in workspace.queues.items()}
     oldest = oldest_unprocessed(found.statuses)
     metadata: dict[str, MetadataValue] = {
-        "files": MetadataValue.int(total.files),
-        "embedded": MetadataValue.int(total.embedded),
-        "rows embedded": MetadataValue.int(total.rows),
-        "subreddits": MetadataValue.int(total.subreddits),
-        "clustered": MetadataValue.int(total.clustered),
-        "missing": MetadataValue.int(total.missing),
-        "stale": MetadataValue.int(total.stale),
+        "files": MetadataValue.int(total["files"]),
+        "embedded": MetadataValue.int(total["embedded"]),
+        "rows embedded": MetadataValue.int(total["rows"]),
+        "subreddits": MetadataValue.int(total["subreddits"]),
+        "clustered": MetadataValue.int(total["clustered"]),
+        "missing": MetadataValue.int(total["missing"]),
+        "stale": MetadataValue.int(total["stale"]),
         "corrupt": MetadataValue.int(len(found.corrupt)),
         "orphans": MetadataValue.int(len(found.orphans)),
         "temporary files": MetadataValue.int(len(found.temporary)),
@@ -74,19 +74,20 @@ def corpus_metadata(
         "embed jobs queued": MetadataValue.int(report.embed.queued),
         "cluster jobs queued": MetadataValue.int(report.cluster.queued),
         "disk, GB": MetadataValue.float(
-            round((total.chain_bytes + total.embedding_bytes + total.cluster_bytes) / 1e9, 3)
+            round(sum(total[name] for name in _SUMS if name.endswith("_bytes")) / 1e9, 3)
         ),
         "oldest unprocessed file, hours": MetadataValue.float(round(oldest / 3600, 2)),
         "scan, seconds": MetadataValue.float(round(report.seconds, 2)),
-        "per shard": table([{"shard": n, **_shown(s)} for n, s in sorted(shards.items())[:300]]),
+        "per shard": table(_shown(shards).head(300).to_dicts()),
         "progress": MetadataValue.md(_plot(shards)),
         "totals": MetadataValue.json({"at": time.time(), "queues": totals}),
     }
     if (since := _throughput(instance, totals)) is not None:
         metadata["since the last time"] = table([since])
-    noisy.sort(key=lambda row: -row["noise_share"])
-    if noisy:
-        metadata["worst subreddits"] = table(noisy[:20])
+    noisy = subreddits.drop_nulls("noise_share").sort("noise_share", descending=True).head(20)
+    if len(noisy):
+        worst = noisy.select("subreddit", "noise_share", "clusters", rows="clustered_rows")
+        metadata["worst subreddits"] = table(worst.to_dicts())
     if found.corrupt:
         rows = [{"partition": k, "what": v} for k, v in list(found.corrupt.items())[:100]]
         metadata["corrupt outputs"] = table(rows)
@@ -112,42 +113,37 @@ def oldest_unprocessed(statuses: Sequence[SubredditStatus], now: float | None = 
     return max(0.0, *ages) if ages else 0.0
 
 
-def _count(
-    workspace: Workspace, status: SubredditStatus, shard: _Shard, noisy: list[dict[str, Any]]
-) -> None:
-    if status.files:
-        shard.subreddits += 1
-    for file in status.files:
-        shard.files += 1
-        shard.chain_bytes += file.stamp.size
-        shard.embedding_bytes += file.output_stamp.size if file.output_stamp else 0
-        shard.embedded += file.verdict.done
-        shard.adopted += file.verdict is Verdict.ADOPTED
-        shard.stale += file.verdict is Verdict.STALE
-        shard.missing += file.verdict in (Verdict.MISSING, Verdict.SETTLING)
-        if file.verdict.done:
-            output = _read(workspace.layout.embedding_path(file.key))
-            shard.rows += output.rows if output is not None else 0
-    cluster = status.cluster
-    if cluster is None or not cluster.verdict.done:
-        return
-    shard.clustered += 1
+def _row(workspace: Workspace, status: SubredditStatus) -> dict[str, Any]:
+    files = status.files
+    made = [_read(workspace.layout.embedding_path(f.key)) for f in files if f.verdict.done]
+    row: dict[str, Any] = {
+        "shard": shard_of(status.cluster_key) or "(no shard)",
+        "subreddit": status.cluster_key,
+        "subreddits": int(bool(files)),
+        "files": len(files),
+        "embedded": len(made),
+        "adopted": sum(f.verdict is Verdict.ADOPTED for f in files),
+        "stale": sum(f.verdict is Verdict.STALE for f in files),
+        "missing": sum(f.verdict in (Verdict.MISSING, Verdict.SETTLING) for f in files),
+        "rows": sum(output.rows for output in made if output is not None),
+        "chain_bytes": sum(f.stamp.size for f in files),
+        "embedding_bytes": sum(f.output_stamp.size for f in files if f.output_stamp),
+        "clustered": 0,
+        "cluster_bytes": 0,
+    }
+    if status.cluster is None or not status.cluster.verdict.done:
+        return row
+    row["clustered"] = 1
     output = _read(workspace.layout.cluster_path(status.cluster_key))
     if output is None:
-        return
-    shard.cluster_bytes += output.stamp.size
-    if (
-        isinstance(output.provenance, ClusterProvenance)
-        and "noise_share" in output.provenance.summary
-    ):
-        noisy.append(
-            {
-                "subreddit": status.cluster_key,
-                "noise_share": float(output.provenance.summary["noise_share"]),
-                "clusters": int(output.provenance.summary.get("clusters", 0)),
-                "rows": output.rows,
-            }
-        )
+        return row
+    row["cluster_bytes"] = output.stamp.size
+    provenance = output.provenance
+    if isinstance(provenance, ClusterProvenance) and "noise_share" in provenance.summary:
+        row["noise_share"] = float(provenance.summary["noise_share"])
+        row["clusters"] = int(provenance.summary.get("clusters", 0))
+        row["clustered_rows"] = output.rows
+    return row
 
 
 def _read(path: Any) -> OutputFile | None:
@@ -157,10 +153,9 @@ def _read(path: Any) -> OutputFile | None:
         return None
 
 
-def _shown(shard: _Shard) -> dict[str, Any]:
-    row: dict[str, Any] = dict(shard.__dict__)
-    size = row.pop("chain_bytes") + row.pop("embedding_bytes") + row.pop("cluster_bytes")
-    return {**row, "disk_mb": round(size / 1e6, 1)}
+def _shown(shards: pl.DataFrame) -> pl.DataFrame:
+    size = pl.sum_horizontal(pl.col("^.*_bytes$"))
+    return shards.with_columns(disk_mb=(size / 1e6).round(1)).drop("^.*_bytes$")
 
 
 def _throughput(
@@ -197,10 +192,10 @@ def _throughput(
 _COLOURS = {"embedded": "#2e7d32", "stale": "#f9a825", "missing": "#c62828"}
 
 
-def _plot(shards: Mapping[str, _Shard]) -> str:
+def _plot(shards: pl.DataFrame) -> str:
     """Stacked bars, files per shard (the 40 largest), as an inline picture."""
-    largest = sorted(shards.items(), key=lambda item: -item[1].files)[:40]
-    most = max((shard.files for _, shard in largest), default=1) or 1
+    largest = shards.sort("files", descending=True).head(40).to_dicts()
+    most = max((shard["files"] for shard in largest), default=1) or 1
     width, bar, left = 640, 18, 110
     height = bar * len(largest) + 34
     parts = [
@@ -213,12 +208,13 @@ def _plot(shards: Mapping[str, _Shard]) -> str:
         parts.append(f'<rect x="{x}" y="6" width="12" height="12" fill="{colour}"/>')
         parts.append(f'<text x="{x + 17}" y="16">{name}</text>')
         x += 100
-    for row, (name, shard) in enumerate(largest):
-        y = 28 + row * bar
-        parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(name)}</text>')
+    for line, shard in enumerate(largest):
+        y = 28 + line * bar
+        name, done = escape(shard["shard"]), f"{shard['embedded']}/{shard['files']}"
+        parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{name}</text>')
         x = left
         for field_name, colour in _COLOURS.items():
-            number = getattr(shard, field_name)
+            number = shard[field_name]
             length = (width - left - 70) * number / most
             if number:
                 parts.append(
@@ -226,9 +222,7 @@ def _plot(shards: Mapping[str, _Shard]) -> str:
                     f'height="{bar - 4}" fill="{colour}"/>'
                 )
             x += length
-        parts.append(
-            f'<text x="{x + 6:.1f}" y="{y + 13}" fill="#555">{shard.embedded}/{shard.files}</text>'
-        )
+        parts.append(f'<text x="{x + 6:.1f}" y="{y + 13}" fill="#555">{done}</text>')
     parts.append("</svg>")
     picture = base64.b64encode("".join(parts).encode()).decode()
     return f"![files per shard](data:image/svg+xml;base64,{picture})"
