@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey, DagsterInstance, materialize
+from dagster import AssetKey, DagsterInstance, DagsterRunStatus, job, materialize, op
 
 from reddit_assets.corpus.chainfile import ChainFile
 from reddit_assets.corpus.layout import Layout
@@ -23,6 +23,7 @@ from reddit_assets.platform.factory import make_assets
 from reddit_assets.platform.names import AssetSet
 from reddit_assets.platform.overview import corpus_metadata
 from reddit_assets.platform.resources import Platform
+from reddit_assets.platform.run_logic import Lease
 from reddit_assets.settings import Settings
 from reddit_assets.workspace import Workspace
 from reddit_assets_tests.factories import claim_jobs
@@ -190,6 +191,42 @@ def test_the_dead_letter_sensor_loads_only_new_letters(
     cursor, number = loaded(cursor)
     assert number == 1
     assert len(json.loads(cursor or "{}")["embed"]) == 31
+
+
+def test_a_backfill_never_sees_a_dead_run_that_is_not_to_be_retried(
+    platform: Platform, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @op
+    def nothing() -> None: ...
+
+    @job
+    def any_job() -> None:
+        nothing()
+
+    # Given a run of an instance that retries runs, whose process has died:
+    folder = str(tmp_path_factory.mktemp("dagster"))
+    retrying = {"run_retries": {"enabled": True, "max_retries": 2}}
+    with DagsterInstance.local_temp(folder, overrides=retrying) as instance:
+        run = instance.create_run_for_job(any_job, status=DagsterRunStatus.STARTED)
+        Lease(platform.workspace.queues[Kind.EMBED], run.run_id, 0.01).keep()
+        time.sleep(0.05)
+        seen: list[tuple[bool, str | None]] = []
+        decide = instance.add_run_tags
+
+        def look(run_id: str, tags: Any) -> None:
+            found = instance.get_run_by_id(run_id)
+            assert found is not None
+            seen.append((found.is_finished, found.tags.get("dagster/will_retry")))
+            decide(run_id, tags)
+
+        # If the watchdog looks, while a backfill looks whenever Dagster is about to decide:
+        monkeypatch.setattr(instance, "add_run_tags", look)
+        platform.watchdog.tick(instance)
+        # Then the run was never finished without saying that another one follows.
+        assert seen == [(False, None), (True, "true")]
+        found = instance.get_run_by_id(run.run_id)
+        assert found is not None
+        assert found.tags["dagster/will_retry"] == "true"
 
 
 def test_the_overview_counts_what_is_there(platform: Platform, instance: DagsterInstance) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.ledger.waiters import expired_runs, open_runs, withdraw
@@ -80,6 +81,10 @@ def _fail(instance: DagsterInstance, run_id: str) -> str:
     if run.status is DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, message=message)
         return f"Run {run_id[:8]} was being cancelled and is dead: cancelled."
+    if instance.run_retries_enabled:
+        # Dagster itself decides after the status has changed: a backfill that looks in between
+        # would take the run for the last one, and give up what is left.
+        instance.add_run_tags(run_id, {WILL_RETRY_TAG: "true"})
     instance.report_run_failed(run, message=message)
     return f"Run {run_id[:8]} is dead: failed."
 
