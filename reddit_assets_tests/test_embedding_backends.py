@@ -170,6 +170,7 @@ def beside_a_faulty_one(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(select, "make_backend", make)
     monkeypatch.setattr(select, "candidates", candidates)
+    monkeypatch.setattr(select, "ranked", lambda spec, choices, **_: choices)
 
 
 @pytest.mark.usefixtures("beside_a_faulty_one")

@@ -1,70 +1,96 @@
-"""How fast this processor multiplies matrices: the yardstick for an embedding engine."""
+"""How fast this processor multiplies matrices: the yardstick for an embedding engine.
+
+Every library at hand multiplies the shapes of a transformer layer, and the fastest one counts: a
+yardstick that is slower than the engine would be none.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-__all__ = ["SHAPE", "matmul_gflops"]
+from reddit_assets.engines.host import cpu_has_bf16
 
-SHAPE = (2048, 384, 1536)
-"""Tokens × hidden × intermediate: the largest product in a layer of MiniLM."""
-SECONDS = 0.6
+__all__ = ["SHAPES", "Peak", "matmul_peak"]
+
+SHAPES = ((2048, 384, 1536), (512, 384, 1536), (2048, 1536, 384))
+"""Tokens × inner × outer size of products in a layer of MiniLM."""
+SECONDS = 0.3
+
+Product = Callable[[], Any]
 
 
-def matmul_gflops(precision: str, threads: int) -> float | None:
-    """Rate of the product ``SHAPE`` with ``threads`` cores, in 10⁹ operations per second.
+@dataclass(frozen=True)
+class Peak:
+    """The fastest matrix product.
 
-    Each core multiplies matrices of its own, so that no synchronisation is counted. fp32 is
-    measured with onnxruntime and with torch, and the faster one counts; bf16 needs torch.
+    Attributes:
+        gflops: its rate, in 10⁹ operations per second.
+        library: what computed it.
+        shape: of the product.
+    """
+
+    gflops: float
+    library: str
+    shape: tuple[int, int, int]
+
+    def __str__(self) -> str:
+        sizes = " × ".join(map(str, self.shape))
+        return f"{self.gflops:,.0f} GFLOPS ({self.library}, {sizes})"
+
+
+def matmul_peak(precision: str, threads: int) -> Peak | None:
+    """The fastest product with ``threads`` cores, each multiplying matrices of its own.
+
+    Args:
+        precision: ``fp32`` or ``bf16``.
 
     Returns:
-        The rate, or ``None`` when nothing installed here multiplies in that precision.
+        ``None`` where nothing here multiplies in that precision.
     """
-    rates = []
-    if precision == "fp32" and find_spec("onnxruntime") and find_spec("onnx"):
-        rates.append(_rate(_onnx_product, threads))
-    if find_spec("torch") is not None:
-        rates.append(_rate(lambda: _torch_product(precision), threads))
-    return max(rates, default=None)
+    if precision == "bf16" and not cpu_has_bf16():
+        return None  # torch would emulate it.
+    found = []
+    for library, make in LIBRARIES.items():
+        for shape in SHAPES:
+            try:
+                rate = _rate([make(precision, shape) for _ in range(threads)], shape)
+            except Exception:
+                continue
+            found.append(Peak(rate, library, shape))
+    return max(found, key=lambda peak: peak.gflops, default=None)
 
 
-def _onnx_product() -> Any:
-    import onnxruntime
-    from onnx import TensorProto, helper
-
-    m, k, n = SHAPE
-    sides = {"left": [m, k], "right": [k, n], "product": [m, n]}
-    left, right, product = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)
-        for name, sizes in sides.items()
-    )
-    node = helper.make_node("MatMul", ["left", "right"], ["product"])
-    graph = helper.make_graph([node], "product", [left, right], [product])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+def _matrices(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    m, k, n = shape
     random = np.random.default_rng(0)
-    feeds = {
-        "left": random.normal(size=(m, k)).astype(np.float32),
-        "right": random.normal(size=(k, n)).astype(np.float32),
-    }
-    return lambda: session.run(None, feeds)
+    return (
+        random.standard_normal((m, k), dtype=np.float32),
+        random.standard_normal((k, n), dtype=np.float32),
+    )
 
 
-def _torch_product(precision: str) -> Any:
+def _numpy_product(precision: str, shape: tuple[int, int, int]) -> Product:
+    if precision != "fp32" or find_spec("threadpoolctl") is None:
+        raise NotImplementedError(precision)
+    left, right = _matrices(shape)
+    out = np.empty((shape[0], shape[2]), np.float32)
+    return lambda: np.matmul(left, right, out=out)
+
+
+def _torch_product(precision: str, shape: tuple[int, int, int]) -> Product:
     import torch
 
-    m, k, n = SHAPE
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    left, right = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    left, right = (torch.from_numpy(side).to(dtype) for side in _matrices(shape))
+    right = right.T.contiguous()
 
     def multiply() -> None:
         torch.set_num_threads(1)  # OpenMP keeps this number per calling thread.
@@ -73,10 +99,64 @@ def _torch_product(precision: str) -> Any:
     return multiply
 
 
-def _rate(make: Any, threads: int) -> float:
-    products = [make() for _ in range(threads)]
-    counts = [0] * threads
-    barrier = threading.Barrier(threads + 1)
+def _graph(shape: tuple[int, int, int]) -> tuple[bytes, np.ndarray]:
+    """An ONNX model of one product with constant weights, as a layer's are; and what goes in."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    left, right = _matrices(shape)
+    sizes = {"left": [shape[0], shape[1]], "product": [shape[0], shape[2]]}
+    given, made = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items()
+    )
+    node = helper.make_node("MatMul", ["left", "right"], ["product"])
+    weights = [numpy_helper.from_array(right, "right")]
+    graph = helper.make_graph([node], "product", [given], [made], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString(), left
+
+
+def _onnx_product(precision: str, shape: tuple[int, int, int]) -> Product:
+    import onnxruntime
+
+    if precision != "fp32":
+        raise NotImplementedError(precision)
+    model, left = _graph(shape)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"left": left})
+
+
+def _openvino_product(precision: str, shape: tuple[int, int, int]) -> Product:
+    import openvino
+
+    model, left = _graph(shape)
+    core = openvino.Core()
+    settings = {
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+        "INFERENCE_NUM_THREADS": 1,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+    }
+    compiled = core.compile_model(core.read_model(model, b""), "CPU", settings)
+    request = compiled.create_infer_request()
+    return lambda: request.infer({"left": left}, share_inputs=True)
+
+
+LIBRARIES: dict[str, Callable[[str, tuple[int, int, int]], Product]] = {
+    "numpy": _numpy_product,
+    "onnxruntime": _onnx_product,
+    "openvino": _openvino_product,
+    "torch": _torch_product,
+}
+
+
+def _rate(products: Sequence[Product], shape: tuple[int, int, int]) -> float:
+    """Rate of products that run side by side, one thread each, in 10⁹ operations per second."""
+    for multiply in products:
+        multiply()  # An error is raised here, and not in a thread that others wait for.
+    counts = [0] * len(products)
+    barrier = threading.Barrier(len(products) + 1)
 
     def work(index: int) -> None:
         multiply = products[index]
@@ -87,12 +167,22 @@ def _rate(make: Any, threads: int) -> float:
             multiply()
             counts[index] += 1
 
-    workers = [threading.Thread(target=work, args=(index,)) for index in range(threads)]
-    for worker in workers:
-        worker.start()
-    barrier.wait()
-    began = time.perf_counter()
-    for worker in workers:
-        worker.join()
-    seconds = time.perf_counter() - began
-    return 2 * SHAPE[0] * SHAPE[1] * SHAPE[2] * sum(counts) / seconds / 1e9
+    with _one_thread_each():
+        workers = [threading.Thread(target=work, args=(i,)) for i in range(len(products))]
+        for worker in workers:
+            worker.start()
+        barrier.wait()
+        began = time.perf_counter()
+        for worker in workers:
+            worker.join()
+        seconds = time.perf_counter() - began
+    return 2 * shape[0] * shape[1] * shape[2] * sum(counts) / seconds / 1e9
+
+
+def _one_thread_each() -> Any:
+    """Hold BLAS, which numpy uses, to the calling thread."""
+    if find_spec("threadpoolctl") is None:
+        return nullcontext()
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1, user_api="blas")

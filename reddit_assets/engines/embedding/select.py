@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from reddit_assets.engines.embedding.backends.base import Backend
+from reddit_assets.engines.embedding.choice import PACKAGES, Choice, make_backend
 from reddit_assets.engines.embedding.conformance import check, demand, reference_for
 from reddit_assets.engines.embedding.engine import DEFAULT_WINDOW_ROWS, Embedder
 from reddit_assets.engines.embedding.model import ModelSpec
+from reddit_assets.engines.embedding.ranking import ranked
 from reddit_assets.engines.embedding.weights import is_bert_family
 from reddit_assets.engines.host import available_cores, cpu_has_bf16
 from reddit_assets.errors import (
@@ -33,21 +34,8 @@ CPU_RANK = (
     ("onnx", "fp32"),
     ("torch", "fp32"),
 )
-"""Fastest first, as measured (docs/embedding.md); int8 is never chosen by itself."""
-
-PACKAGES = {"onnx": ("onnxruntime", "onnx"), "openvino": ("openvino", "onnx"), "torch": ("torch",)}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A backend, device and precision."""
-
-    backend: str
-    device: str
-    precision: str
-
-    def __str__(self) -> str:
-        return f"{self.backend} {self.precision} on {self.device}"
+"""What is tried, usually the fastest first; which is, is measured here. int8 is never chosen by
+itself."""
 
 
 def open_embedder(
@@ -63,6 +51,7 @@ def open_embedder(
 ) -> Embedder:
     """Open the fastest conformant backend that the arguments and this host allow.
 
+    Which backend is the fastest on this processor is measured at the first start (:mod:`.ranking`).
     Each candidate is loaded and checked against the reference (:mod:`.conformance`); with
     ``auto`` the next one is tried when one cannot be loaded, cannot compute or does not conform.
     What was chosen and why is in the embedder's ``reason`` and in the log.
@@ -84,7 +73,8 @@ def open_embedder(
     threads = threads or available_cores()
     refused: list[str] = []
     error: BackendUnavailableError | NonconformantError | None = None
-    for choice in candidates(spec, backend=backend, device=device, precision=precision):
+    choices = list(candidates(spec, backend=backend, device=device, precision=precision))
+    for choice in ranked(spec, choices, threads=threads):
         try:
             embedder = _open(
                 spec,
@@ -179,29 +169,6 @@ def candidates(
         yield Choice(name, "cpu", rank_precision)
 
 
-def make_backend(spec: ModelSpec, choice: Choice, *, threads: int) -> Backend:
-    """Load a backend.
-
-    Raises:
-        BackendUnavailableError: it cannot run here, with the reason.
-    """
-    if choice.backend == "onnx":
-        from reddit_assets.engines.embedding.backends.onnx_backend import OnnxBackend
-
-        return OnnxBackend(spec, precision=choice.precision, threads=threads)
-    if choice.backend == "openvino":
-        from reddit_assets.engines.embedding.backends.openvino_backend import OpenVinoBackend
-
-        return OpenVinoBackend(spec, precision=choice.precision, threads=threads)
-    if choice.backend == "torch":
-        from reddit_assets.engines.embedding.backends.torch_backend import TorchBackend
-
-        return TorchBackend(spec, device=choice.device, precision=choice.precision, threads=threads)
-    raise BackendUnavailableError(
-        f"There is no backend {choice.backend!r}.", hint="Use torch, onnx, openvino or auto."
-    )
-
-
 def _cpu_rank(backend: str, precision: str) -> list[tuple[str, str]]:
     chosen = [(b, p) for b, p in CPU_RANK if backend in ("auto", b) and precision in ("auto", p)]
     if not chosen and precision != "auto":  # int8, fp16: only because they were asked for.
@@ -255,7 +222,7 @@ def _reason(
     if "auto" not in (backend, precision):
         why = "as asked for"
     elif backend == "auto" and precision == "auto":
-        why = "the fastest conformant one here"
+        why = "the fastest conformant one here, as measured"
     else:
         why = f"the fastest here with {backend if precision == 'auto' else precision} as asked for"
     cosine = (embedder.conformance or {})["min_cosine"]
