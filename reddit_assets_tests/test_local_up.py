@@ -18,8 +18,11 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import redis
 
 from reddit_assets.corpus.layout import Layout
+from reddit_assets.ledger.job import Kind
+from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.instance import Page
 from reddit_assets.local.processes import FAMILY_VARIABLE, family_of
 from reddit_assets.local.sample import sample_files
@@ -250,6 +253,37 @@ def test_a_worker_that_does_not_come_up_takes_nothing_else_down(up: Up, tmp_path
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
+
+
+# What no JSON parser of Python takes, and what is no job: none of it may stop a worker.
+MALFORMED = (
+    '{"input_path": "a\nb", "output_path": "c"}',
+    '{"input_path": 01}',
+    '{"n": ' + "9" * 5_000 + "}",
+    "nan",
+    "[" * 10_000,
+)
+
+
+def test_malformed_lines_in_the_public_list_end_nothing(up: Up):
+    # Given a running `up`, If lines are pushed that are no JSON
+    with up.running() as process:
+        facts = json.loads((up.state / "up.json").read_text())
+        client = redis.Redis.from_url(facts["redis_url"], decode_responses=True)
+        queues = [JobQueue(client, kind) for kind in Kind]
+        for queue in queues:
+            client.rpush(queue.public, *MALFORMED)
+
+        # Then each is a dead letter soon, and no part was started again
+        def refused(queue: JobQueue) -> list[str]:
+            return [key for key in queue.dead_keys() if key.startswith("malformed:")]
+
+        wait_for(lambda: all(len(refused(q)) == len(MALFORMED) for q in queues), process)
+        assert not any(queue.counts().public for queue in queues)
+        assert "ended" not in up.errors.read_text()
+        assert up.page_answers
+        for queue in queues:
+            queue.purge(refused(queue))
 
 
 def test_exit_when_done_does_not_wait_for_a_worker_that_never_comes_up(up: Up, tmp_path: Path):
