@@ -193,7 +193,7 @@ def test_provenance_marks_exactly_the_outdated_as_stale(instance: DagsterInstanc
     # if one file changes, its embedding is stale, and no other;
     records.report(instance, [made("chains", KEYS[0], "c2")])
     assert [stale("embeddings", k) for k in KEYS] == ["STALE", "FRESH", "FRESH"]
-    # if it is embedded anew, its cluster is stale, and no other;
+    # if it is embedded again, its cluster is stale, and no other;
     pointer = ids("chains")[KEYS[0]]
     again = made("embeddings", KEYS[0], "e2", chains=("c2", pointer), model=("m1", "NULL"))
     records.report(instance, [again])

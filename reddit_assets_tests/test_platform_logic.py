@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -43,6 +44,7 @@ from reddit_assets_tests.platform_stack import wait_for
 from reddit_assets_tests.platform_worker import FakeWorker, age, write_chain
 
 EMBEDDINGS, CHAINS, CLUSTERS = AssetKey("embeddings"), AssetKey("chains"), AssetKey("clusters")
+LOG = logging.getLogger("a run")
 TEA = [f"as/Tea/c_{i}" for i in range(3)]
 
 
@@ -68,18 +70,6 @@ def worker(workspace: Workspace) -> Iterator[FakeWorker]:
     worker.ended.set()
 
 
-class Log:
-    """Collects a run's log."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def info(self, msg: str) -> None:
-        self.lines.append(msg)
-
-    warning = error = info
-
-
 def events(instance: DagsterInstance, asset: AssetKey, key: str) -> list[str]:
     """The job ids of a partition's materializations, latest first."""
     found = instance.fetch_materializations(
@@ -94,14 +84,14 @@ def jobs(keys: Sequence[str]) -> list[Job]:
 
 
 def test_a_run_collects_what_is_made_and_names_what_failed(
-    workspace: Workspace, worker: FakeWorker
+    workspace: Workspace, worker: FakeWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     for key in TEA:
         write_chain(workspace.layout, key)
     workspace.layout.chain_path(TEA[1]).write_bytes(b"PAR1")
     worker.start()
     recorded: list[Result] = []
-    log = Log()
     queue = workspace.queues[Kind.EMBED]
     outcome = wait_for_jobs(
         queue,
@@ -109,14 +99,14 @@ def test_a_run_collects_what_is_made_and_names_what_failed(
         Lease(queue, "run1", 60),
         jobs(TEA),
         record=recorded.extend,
-        log=log,
+        log=LOG,
     )
     assert sorted(r.partition for r in recorded) == [TEA[0], TEA[2]]
     assert set(outcome.failed) == {TEA[1]}
-    summary = failed_partitions(outcome.errors, outcome.total)
+    summary = failed_partitions(outcome.failed, outcome.total)
     assert "1 of 3 partitions failed" in summary
     assert f"{TEA[1]}: " in summary
-    assert any("2 of 3 partitions done" in line for line in log.lines)
+    assert any("2 of 3 partitions done" in line for line in caplog.messages)
 
 
 def test_an_interrupted_run_leaves_no_job_and_loses_no_result(
@@ -139,7 +129,7 @@ def test_an_interrupted_run_leaves_no_job_and_loses_no_result(
 
     with pytest.raises(KeyboardInterrupt):
         wait_for_jobs(
-            queue, workspace.layout, Lease(queue, "r", 60), jobs(TEA), record=interrupted, log=Log()
+            queue, workspace.layout, Lease(queue, "r", 60), jobs(TEA), record=interrupted, log=LOG
         )
     # Then nothing is queued, and the result waits in the outbox, to be looked up first.
     counts = queue.counts()
@@ -166,7 +156,7 @@ def test_a_run_survives_a_wiped_queue(
     threading.Thread(target=wipe, daemon=True).start()
     recorded: list[Result] = []
     wait_for_jobs(
-        queue, workspace.layout, Lease(queue, "r", 60), jobs(TEA), record=recorded.extend, log=Log()
+        queue, workspace.layout, Lease(queue, "r", 60), jobs(TEA), record=recorded.extend, log=LOG
     )
     assert sorted(r.partition for r in recorded) == TEA
 
@@ -308,7 +298,7 @@ def test_reconciliation_reports_what_dagster_lacks_once(
         "2 skipped: their results are on their way.",
     ]
     assert [len(events(instance, EMBEDDINGS, key)) for key in TEA] == [0, 0, 1]
-    Lease(queue, "r", 60).keep(at_once=True)
+    Lease(queue, "r", 60).keep()
     for entry in (outbox := Outbox(queue, "r")).take(2):
         outbox.done([entry.entry])
         queue.client.xadd(f"{queue.prefix}results:r", {"r": entry.result.to_json()})

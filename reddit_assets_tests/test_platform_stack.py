@@ -85,14 +85,14 @@ def test_changes_are_recomputed_alone_and_the_page_agrees(live: Live) -> None:
     for asset, key in (("embeddings", TEA[1]), ("clusters", "as/Tea"), ("clusters", "as/Jam")):
         assert stack.stale(asset, key) == ("FRESH", [])
 
-    # If another model is wanted, then every embedding is stale until it is made anew.
+    # If another model is wanted, then every embedding is stale until it is made again.
     before = len(worker.done)
     worker.hold.set()
     set_wanted_model(stack.layout, MODEL.model_copy(update={"fingerprint": "m2"}))
     wait_for(lambda: stack.stale("embeddings", TEA[0])[0] == "STALE", 30, "the model shows")
     assert stack.stale("clusters", "as/Tea")[0] == "FRESH"
     worker.hold.clear()
-    wait_for(lambda: len(worker.done) >= before + 81, 90, "everything is made anew")
+    wait_for(lambda: len(worker.done) >= before + 81, 90, "everything is made again")
     live.settle()
     assert len({key for kind, key in worker.done[before:] if kind is Kind.EMBED}) == 77
     assert stack.stale("embeddings", TEA[0]) == ("FRESH", [])
@@ -265,7 +265,9 @@ def test_the_nightly_rescan_finds_one_fault_of_each_kind(live: Live) -> None:
     layout.embedding_path(BOOKS[0]).unlink()
     layout.chain_path(BOOKS[2]).unlink()
     partitions = stack.counts("embeddings")[1]
-    shutil.copy(layout.chain_path(TEA[2]), layout.embeddings / "as/Tea/c_2.parquet.0123.tmp")
+    shutil.copy(
+        layout.chain_path(TEA[2]), layout.embeddings / "as/Tea/c_2.parquet.0123456789abcdef.tmp"
+    )
     # If the rescan is run by hand:
     done = stack.launch("nightly_rescan")
     # Then the overview counts each, and the right work is queued.

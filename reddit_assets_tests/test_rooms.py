@@ -77,6 +77,10 @@ def test_the_errors_of_the_project_have_one_base() -> None:
             {"torch", "dagster", "sentence_transformers", "transformers"},
         ),
         ("reddit_assets.workspace", {"torch", "dagster", "numba", "onnxruntime", "sklearn"}),
+        (
+            "reddit_assets.platform.reporting.rest, reddit_assets.platform.reporting.drain",
+            {"dagster", "torch", "numba", "polars", "sqlalchemy"},
+        ),
         ("reddit_assets.definitions", {"torch", "numba", "onnxruntime", "sklearn", "hdbscan"}),
         ("reddit_assets.cli", {"torch", "dagster", "numba", "onnxruntime", "pyarrow"}),
     ],

@@ -44,7 +44,7 @@ def make_nightly(sets: Iterable[AssetSet]) -> UnresolvedAssetJobDefinition:
     return define_asset_job(
         "nightly_rescan",
         selection=AssetSelection.assets(CORPUS) | AssetSelection.checks(*sampled),
-        description="Opens every footer, finds what is wrong, queues what must be made again.",
+        description="Opens every output, finds what is wrong, queues what must be made again.",
     )
 
 

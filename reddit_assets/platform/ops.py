@@ -71,7 +71,7 @@ def have_made(
         record=record,
         log=context.log,
     )
-    _raise_if(outcome.errors, outcome.total)
+    _raise_if(outcome.failed, outcome.total)
 
 
 def _raise_if(failed: Mapping[str, str], total: int) -> None:
@@ -108,7 +108,7 @@ def _done_before(context: AssetExecutionContext, key: Any, keys: Sequence[str]) 
 
 
 def _jobs(workspace: Workspace, kind: Kind, keys: Sequence[str]) -> list[Job]:
-    """Forced jobs, each with the stamp that a scan would give it: no scan queues it anew."""
+    """Forced jobs, each with the stamp that a scan would give it: no scan queues it again."""
     scanner = workspace.scanner()
     return [_job(workspace, scanner, kind, key) for key in keys]
 

@@ -6,12 +6,12 @@ finds the lease expired, fails the run and hands its results on (``watchdog``).
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import QueueUnavailableError, RedditAssetsError
@@ -27,7 +27,7 @@ from reddit_assets.ledger.waiters import (
 )
 from reddit_assets.workspace import Workspace
 
-__all__ = ["Lease", "Log", "Outcome", "Waiting", "failed_partitions", "wait_for_jobs"]
+__all__ = ["Lease", "Outcome", "Waiting", "failed_partitions", "wait_for_jobs"]
 
 # A run waits this long for Redis to come back before it gives up.
 _PATIENCE_SECONDS = 600.0
@@ -36,41 +36,27 @@ _PROGRESS_SECONDS = 10.0
 _CHECK_SECONDS = 30.0
 
 
-class Log(Protocol):
-    """The part of ``context.log`` that is used."""
-
-    def info(self, msg: str) -> None: ...
-
-    def warning(self, msg: str) -> None: ...
-
-    def error(self, msg: str) -> None: ...
-
-
 class Lease:
     """A run's lease on the queue: who waits shows that it lives.
 
     Args:
         queue: whose results the run waits for.
         run: the run's id.
-        seconds: a run that has not renewed its lease for so long is dead.
+        seconds: a run that has not renewed its lease for this long is dead.
     """
 
     def __init__(self, queue: JobQueue, run: str, seconds: float) -> None:
         self.run = run
         self._queue, self._seconds = queue, seconds
-        self._renewed = float("-inf")
 
     @classmethod
     def of(cls, workspace: Workspace, kind: Kind, run: str) -> Lease:
         """The lease of a run that waits for one queue's jobs."""
         return cls(workspace.queues[kind], run, workspace.settings.run_lease_seconds)
 
-    def keep(self, *, at_once: bool = False) -> None:
-        """Renew the lease if a quarter of it has passed, or at once. Call it often."""
-        now = time.monotonic()
-        if at_once or now - self._renewed >= self._seconds / 4:
-            open_run(self._queue, self.run, self._seconds)
-            self._renewed = now
+    def keep(self) -> None:
+        """Take or renew the lease."""
+        open_run(self._queue, self.run, self._seconds)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -80,13 +66,13 @@ class Lease:
             QueueUnavailableError: Redis cannot be reached at the beginning. Later the lease just
                 runs out.
         """
-        self.keep(at_once=True)
+        self.keep()
         done = threading.Event()
 
         def renew() -> None:
             while not done.wait(self._seconds / 4):
                 with suppress(RedditAssetsError):
-                    self.keep(at_once=True)
+                    self.keep()
 
         renewer = threading.Thread(target=renew, name="lease", daemon=True)
         renewer.start()
@@ -109,18 +95,13 @@ class Outcome:
 
     Attributes:
         recorded: partitions whose results are recorded.
-        failed: results of those whose jobs are dead letters, by partition.
+        failed: why the others' jobs are dead letters, by partition.
         rows: rows of all recorded outputs.
     """
 
     recorded: list[str] = field(default_factory=list)
-    failed: dict[str, Result] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     rows: int = 0
-
-    @property
-    def errors(self) -> dict[str, str]:
-        """Why partitions failed."""
-        return {key: f"{r.error} {r.hint}".strip() for key, r in self.failed.items()}
 
     @property
     def total(self) -> int:
@@ -153,7 +134,7 @@ class Waiting:
         lease: Lease,
         *,
         record: Callable[[Sequence[Result]], None],
-        log: Log,
+        log: logging.Logger,
     ) -> None:
         self.queue = queue
         self.layout = layout
@@ -179,7 +160,6 @@ class Waiting:
         self._pending.update(dict.fromkeys(self._jobs))
         for start in range(0, len(jobs), 2_000):
             self.queue.enqueue(jobs[start : start + 2_000], self.layout, run=self.run)
-            self.lease.keep()
         counts = self.queue.counts()
         self._log.info(
             f"{len(jobs)} {self.queue.kind.value} jobs queued; {counts.workers} workers are there, "
@@ -199,7 +179,6 @@ class Waiting:
         away_since: float | None = None
         while self._pending:
             try:
-                self.lease.keep()
                 self._take(block_seconds=1.0)
                 self._look_for_lost()
                 away_since = None
@@ -228,9 +207,10 @@ class Waiting:
             if result.ok:
                 fine[result.partition] = result
             else:
-                self.outcome.failed[result.partition] = result
+                why = f"{result.error} {result.hint}".strip()
+                self.outcome.failed[result.partition] = why
                 del self._pending[result.partition]
-                self._log.error(f"{result.partition}: {result.error} {result.hint}".strip())
+                self._log.error(f"{result.partition}: {why}")
         if fine:
             self._record(list(fine.values()))
         for key, result in fine.items():
@@ -252,7 +232,7 @@ class Waiting:
         lost = [self._jobs[key] for key in self._pending if key not in wanted]
         if lost:
             self._log.warning(f"{len(lost)} jobs are gone from Redis: they are queued again.")
-            self.lease.keep(at_once=True)
+            self.lease.keep()
             self.queue.enqueue(lost, self.layout, run=self.run)
 
     def _tell(self, *, last: bool = False) -> None:
@@ -288,7 +268,7 @@ def wait_for_jobs(
     jobs: Sequence[Job],
     *,
     record: Callable[[Sequence[Result]], None],
-    log: Log,
+    log: logging.Logger,
 ) -> Outcome:
     """Have outputs made, whether or not they are fresh, and record each result.
 
@@ -298,7 +278,7 @@ def wait_for_jobs(
 
     Args:
         lease: of the run; its owner gives it back, unless this fails.
-        jobs: what is wanted; forced, to make fresh outputs anew.
+        jobs: what is wanted; forced, to make fresh outputs again.
         record: see :class:`Waiting`.
 
     Returns:

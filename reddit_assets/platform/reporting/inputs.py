@@ -50,7 +50,7 @@ def report_inputs(instance: DagsterInstance, settings: Settings, layout: Layout)
 
 
 def files_of_cluster(layout: Layout, result: Result) -> Mapping[str, str]:
-    """The files that a cluster was made of, with their data versions, from its footer.
+    """The files that a cluster was made of, with their data versions, from its provenance.
 
     Empty when this host does not see the file, or when it is another one by now.
     """
@@ -69,5 +69,5 @@ def files_of_cluster(layout: Layout, result: Result) -> Mapping[str, str]:
 def materializer(
     instance: DagsterInstance, layout: Layout, shards: tuple[str, ...]
 ) -> Materializer:
-    """A materializer that knows clusters' inputs from their footers."""
+    """A materializer that knows clusters' inputs from their provenance."""
     return Materializer(instance, shards, lambda result: files_of_cluster(layout, result))
