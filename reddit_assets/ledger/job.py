@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NoReturn
@@ -148,7 +148,7 @@ class Result:
 
     def to_json(self) -> str:
         """The result as JSON, empty fields left out."""
-        record = ((one.name, getattr(self, one.name)) for one in fields(self))
+        record = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
         # Bytes that were not UTF-8 are surrogates, which cannot be sent: they are escaped.
         return printable(_encode({name: value for name, value in record if value not in ("", {})}))
 
@@ -161,7 +161,7 @@ class Result:
         """
         record = {"asset": asset, **read_object(text)}
         types = {"ok": bool, "metadata": dict}
-        known = {one.name: record[one.name] for one in fields(cls) if one.name in record}
+        known = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
         for name, value in known.items():
             wanted = types.get(name, str)
             if not isinstance(value, wanted):

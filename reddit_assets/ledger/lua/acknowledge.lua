@@ -7,17 +7,19 @@ local entry = entry_of(key)
 ignore_memory_limit()
 
 return once(ARGV[1], ARGV[2], function()
-  if not holds(entry, token) then
+  local known = redis.call('HMGET', entry, 'state', 'token', 'runs', 'next_id')
+  if known[1] ~= 'leased' or known[2] ~= token then
     count('rejected')
     return 0
   end
-  deliver(key, redis.call('HGET', entry, 'runs'), result, true)
+  deliver(key, known[3], result, true)
   count('done')
   for at, name in ipairs({'rows', 'tokens', 'milliseconds'}) do
     if ARGV[at + 5] ~= '0' then count(name, ARGV[at + 5]) end
   end
   redis.call('ZREM', P .. 'leases', key)
-  if take_wish(entry, '') then
+  if known[4] then
+    take_wish(entry, '')
     redis.call('HDEL', entry, 'token', 'worker', 'started', 'attempts', 'crashes', 'evictions',
       'suspect', 'tombs', 'error')
     requeue(key, entry, clock(), false)
