@@ -203,7 +203,7 @@ def test_a_crash_loop_ends_though_the_job_is_wanted_again_each_time(queue: JobQu
     for number in range(2):
         claim = claim_one(queue)
         again = jobs("1", stamp=f"new-{number}", force=True)
-        assert queue.enqueue(again, LAYOUT, run="second").anew == 1
+        assert queue.enqueue(again, LAYOUT, run="second").again == 1
         outcomes += crash(queue, claim)
     # Then it ends as a dead letter of the newest source, and both runs know.
     assert outcomes == ["suspect", "dead"]
@@ -282,7 +282,7 @@ def test_a_run_that_wants_it_anew_while_it_is_computed_gets_it_anew(queue: JobQu
     queue.enqueue(jobs("1"), LAYOUT)
     first = claim_one(queue)
     runs.open_run(queue, "a", 30)
-    assert queue.enqueue(jobs("1", force=True), LAYOUT, run="a").anew == 1
+    assert queue.enqueue(jobs("1", force=True), LAYOUT, run="a").again == 1
     assert queue.acknowledge(first, result_of(first))
     assert queue.counts().outbox == 1
     assert runs.collect(queue, "a", block_seconds=0) == []

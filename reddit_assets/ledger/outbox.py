@@ -39,7 +39,7 @@ class Outbox:
     Args:
         queue: whose outbox.
         reporter: a name of this process's own.
-        takeover_seconds: entries that another reporter has held for so long are taken over.
+        takeover_seconds: entries that another reporter has held for this long are taken over.
     """
 
     def __init__(self, queue: JobQueue, reporter: str, *, takeover_seconds: float = 60.0) -> None:

@@ -29,14 +29,14 @@ class Enqueued:
     Attributes:
         queued: new in the queue.
         superseded: were queued, and are now queued for the run as well.
-        anew: being computed now, and queued again afterwards.
+        again: being computed now, and queued again afterwards.
         already: queued or being computed already.
         blocked: dead letters; someone must retry them.
     """
 
     queued: int = 0
     superseded: int = 0
-    anew: int = 0
+    again: int = 0
     already: int = 0
     blocked: int = 0
 
@@ -44,7 +44,7 @@ class Enqueued:
         """Count a script's answers."""
         self.queued += letters.count("q")
         self.superseded += letters.count("s")
-        self.anew += letters.count("n")
+        self.again += letters.count("n")
         self.already += letters.count("a")
         self.blocked += letters.count("d")
 
@@ -52,7 +52,7 @@ class Enqueued:
         return Enqueued(
             self.queued + other.queued,
             self.superseded + other.superseded,
-            self.anew + other.anew,
+            self.again + other.again,
             self.already + other.already,
             self.blocked + other.blocked,
         )
@@ -271,7 +271,7 @@ class JobQueue(Operations):
 
         Args:
             claims: all that it had, each with whether it was being computed.
-            failure: told of a job that has crashed ``max_crashes`` times, each time alone.
+            failure: why, for a job that has crashed ``max_crashes`` times, each time alone.
 
         Returns:
             By token: ``queued`` (it was not started), ``suspect`` (it will run alone), ``dead``
@@ -299,7 +299,7 @@ class JobQueue(Operations):
         return self.run_script(name, claims[0].worker, request, *arguments)
 
     def _failed(self, claim: Claim, failure: Failure) -> str:
-        """What the waiting runs are told if the job dies."""
+        """What the waiting runs learn if the job dies."""
         return Result(
             job=claim.id,
             asset=self.kind.asset,

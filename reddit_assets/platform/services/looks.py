@@ -64,7 +64,7 @@ def job_counts(jobs: Enqueued) -> str:
     """What became of jobs, as a sentence; nothing if there were none."""
     parts = [
         (jobs.queued, "queued"),
-        (jobs.anew, "queued again after the one in work"),
+        (jobs.again, "queued again after the one in work"),
         (jobs.superseded, "replaced an older copy"),
         (jobs.already, "skipped: queued or in work already"),
         (jobs.blocked, "skipped: dead letters (retry them, or change the file)"),
