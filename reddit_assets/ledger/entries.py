@@ -1,4 +1,4 @@
-"""Entries of the streams of results. What is no result is set aside with a warning, and blocks nobody."""
+"""Entries of the streams of results: what is no result is set aside and blocks nobody."""
 
 from __future__ import annotations
 
