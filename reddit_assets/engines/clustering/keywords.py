@@ -4,6 +4,9 @@ A cluster's texts are one document. A term's weight is the share of the cluster'
 it, less one text, times log(1 + A / f), with f the texts of all clusters that hold it and A the
 texts per cluster on average. Texts are counted, not occurrences, so that one long text does not
 name a cluster.
+
+Not scikit-learn's CountVectorizer: its token pattern keeps URLs, numbers and plurals beside their
+singular, and it would hold all texts' counts at once; ours counts one cluster after the other.
 """
 
 from __future__ import annotations

@@ -52,7 +52,11 @@ def compute_threads(threads: int | None, rows: int = PARALLEL_ROWS) -> Iterator[
 
 
 def _principal(points: NDArray[np.float32], components: int) -> NDArray[np.float32]:
-    """The first principal components, float32 (n, components), from a sample of the rows."""
+    """The first principal components, float32 (n, components), from a sample of the rows.
+
+    Not scikit-learn's PCA: that copies the rows to float64 and gives other last bits for another
+    number of threads; here sums go by blocks, and the vectors are held once.
+    """
     n, dimensions = points.shape
     mean = points[:PRINCIPAL_ROWS].mean(axis=0, dtype=np.float64)
     scatter = np.zeros((dimensions, dimensions))
