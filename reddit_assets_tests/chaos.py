@@ -1,7 +1,7 @@
 """The chaos experiment: everything that can die dies, and nothing may be lost.
 
 Real Valkey with an append-only file, real Postgres, real webserver, real worker processes; only the
-engine is made up (:mod:`hash_processor`), so that the faults come thick and fast. Run it with
+engine is made up (:mod:`hash_task`), so that the faults come thick and fast. Run it with
 ``make chaos``; a short version is in the test suite.
 """
 
@@ -30,7 +30,7 @@ from reddit_assets.corpus.provenance import EmbeddingProvenance, read_output
 from reddit_assets.corpus.scan import Scanner, ScanOptions, Verdict
 from reddit_assets.errors import QueueUnavailableError, RedditAssetsError
 from reddit_assets.ledger.connection import connect
-from reddit_assets.ledger.job import Kind
+from reddit_assets.ledger.job import Job, Kind, Lane
 from reddit_assets.ledger.planner import queue_wanted, sweep
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.instance import write_instance
@@ -46,6 +46,7 @@ class Plan:
     """How much of everything. Times in seconds."""
 
     files: int = 10_000
+    poisoned: int = 1  # among them: files that kill the process that reads them
     leased: int = 5
     plain: int = 2
     work: float = 0.1  # per file
@@ -61,7 +62,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """What was left at the end; all of the first block must be zero or equal."""
+    """What was left at the end; all of the first block must be zero."""
 
     missing: int = 0
     invalid: int = 0
@@ -69,7 +70,8 @@ class Report:
     temporary: int = 0
     leases: int = 0
     ledger: int = 0
-    dead: int = 0
+    innocent_dead: int = 0
+    poisoned_alive: int = 0
     unreported: int = 0
     reported_unknown: int = 0
 
@@ -95,7 +97,8 @@ class Report:
             "temporary",
             "leases",
             "ledger",
-            "dead",
+            "innocent_dead",
+            "poisoned_alive",
             "unreported",
             "reported_unknown",
         )
@@ -118,6 +121,7 @@ class Chaos:
         self.waiting: dict[str, tuple[float, str]] = {}
         self.recoveries: list[float] = []
         self.frozen: set[str] = set()
+        self.poisoned: set[str] = set()
         self.over = threading.Event()
 
     # --- the cast ------------------------------------------------------------------------
@@ -134,12 +138,11 @@ class Chaos:
             "REDDIT_ROOT": str(self.folder / "root"),
             "DAGSTER_HOME": str(self.home),
             "DAGSTER_URL": f"http://127.0.0.1:{self.port}",
-            "PYTHONPATH": str(TESTS),
+            "PYTHONPATH": f"{TESTS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
             "CHAOS_LOG": str(self.log),
             "REDDIT_LEASE_SECONDS": str(self.plan.lease),
             "REDDIT_POLL_SECONDS": "0.1",
             "REDDIT_RETRY_SECONDS": "0.5",
-            "REDDIT_MAX_RECOVERIES": "50",
             "REDDIT_MAX_ATTEMPTS": "20",
         }
         self.log.touch()
@@ -200,14 +203,23 @@ class Chaos:
 
     def _write_chains(self) -> None:
         then = time.time() - 7200
+        places = self.random.sample(range(self.plan.files), self.plan.poisoned)
         for number in range(self.plan.files):
             key = f"{number % 16:02x}/Sub{number % 97}/c_{number}"
             path = self.layout.chain_path(key)
             path.parent.mkdir(parents=True, exist_ok=True)
             # The engine sleeps as long as a small file takes to embed.
             texts = [f"sleep {self.plan.work}", "x" * (number % 13), ""]
+            if number in places:
+                texts[1] = "crash"
+                self.poisoned.add(key)
             pq.write_table(pa.table({"body": texts}), path)
             os.utime(path, (then, then))
+
+    def _stamp(self, key: str) -> str:
+        file = self.scanner().file(key)
+        assert file is not None
+        return str(file.stamp)
 
     def _add_partitions(self) -> None:
         from dagster import DagsterInstance
@@ -223,6 +235,9 @@ class Chaos:
     # --- the faults ----------------------------------------------------------------------
     def run(self) -> Report:
         began = time.monotonic()
+        # Where plain consumers do not see them: those would not obey the text.
+        poisoned = [Job(Kind.EMBED, key, self._stamp(key)) for key in sorted(self.poisoned)]
+        self.queue.enqueue(poisoned, self.layout, lane=Lane.STALE)
         queue_wanted(self.scanner(), {Kind.EMBED: self.queue}, kinds=(Kind.EMBED,))
         threading.Thread(target=self._watch_recoveries, daemon=True).start()
         plan = self.plan
@@ -343,8 +358,9 @@ class Chaos:
             return False
         self.report.repushed += len(swept.repushed)
         done = report.files[Verdict.FRESH] + report.files[Verdict.ADOPTED]
-        self.say(f"{done} of {self.plan.files} there")
-        return done == self.plan.files
+        dead = len(self.queue.dead_keys())
+        self.say(f"{done} of {self.plan.files} there, {dead} dead letters")
+        return done + dead >= self.plan.files
 
     def _settle(self) -> None:
         """Let work in progress end, and do what the nightly rescan does."""
@@ -382,9 +398,17 @@ class Chaos:
         late = {(key, token) for what, key, token, how in lines if how == "late"}
         report.published_late = len(late)
         keys: set[str] = set()
+        dead = self.queue.dead_keys()
+        report.innocent_dead = len(dead - self.poisoned)
+        # A plain consumer may get one that Redis forgot when it was killed, and make it.
+        report.poisoned_alive = sum(
+            not self.layout.embedding_path(key).exists() for key in self.poisoned - dead
+        )
         for status in self.scanner(deep=True).scan():
             report.temporary += len(status.temporary)
             for file in status.files:
+                if file.key in dead:
+                    continue
                 keys.add(file.key)
                 if file.verdict is Verdict.MISSING:
                     report.missing += 1
@@ -405,11 +429,12 @@ class Chaos:
                 else:
                     report.by_plain_consumers += 1
         counts = self.queue.counts()
-        report.leases, report.dead = counts.leased, counts.dead
+        report.leases = counts.leased
         report.ledger = (
             counts.queued
             + counts.delayed
-            + len(self.client.keys(f"\\{{{Kind.EMBED.value}}}:job:*"))
+            + len(self.client.keys(f"{self.queue.prefix}job:*"))
+            - len(dead)
         )
         report.unreported = len(keys - set(self.materialized))
         report.reported_unknown = len(set(self.materialized) - keys)

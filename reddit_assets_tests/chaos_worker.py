@@ -1,6 +1,6 @@
 """The processes of the chaos experiment: leased workers that keep a log, and plain consumers.
 
-``chaos_worker.py leased`` is the real worker with :mod:`hash_processor`; it writes a line for each
+``chaos_worker.py leased`` is the real worker with :mod:`hash_task`; it writes a line for each
 publication. ``chaos_worker.py plain`` takes jobs as the original's workers do: ``BLPOP``, one fixed
 temporary name, no acknowledgement.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import redis
-from hash_processor import MODEL, PROCESSORS
+from hash_task import MODEL, TASKS
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.ledger.connection import connect, redis_errors
@@ -66,7 +66,7 @@ def leased() -> int:
     layout = Layout.from_settings(settings)
     queue = JobQueue(connect(settings), Kind.EMBED)
     with Display() as display:
-        return LoggedWorker([queue], settings, layout, display, processors=PROCESSORS).run()
+        return LoggedWorker([queue], settings, layout, display, tasks=TASKS).run()
 
 
 def plain() -> None:

@@ -87,6 +87,8 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason, hint, host = _says(error)
+        # Our folder and our temporary file were there: only storage that fails takes them away.
+        host = host or error.errno == errno.ENOENT
         raise WriteError(
             f"{path} cannot be written: {reason}.", hint=hint, host_fault=host
         ) from error

@@ -287,11 +287,18 @@ class JobQueue(Operations):
         answers = self._once("crashed", held, max_crashes, failure.to_json(), *arguments)
         return {claim.token: answer for claim, answer in zip(held, answers, strict=True)}
 
-    def release(self, claims: Iterable[Claim]) -> int:
-        """Give claimed jobs back to the head of their lanes; the number given back."""
+    def release(self, claims: Iterable[Claim], *, delay_seconds: float = 0.0) -> int:
+        """Give claimed jobs back unharmed; the number given back.
+
+        Args:
+            delay_seconds: they wait this long, and go behind all others then; without a delay
+                they go to the head of their lanes.
+        """
         held = list(claims)
         arguments = [part for claim in held for part in (claim.key, claim.token)]
-        return int(self._once("release", held, *arguments)) if held else 0
+        if not held:
+            return 0
+        return int(self._once("release", held, int(delay_seconds * 1000), *arguments))
 
     def _once(self, name: str, claims: Sequence[Claim], *arguments: Any) -> Any:
         """Run a script that does its work once, however often the call is sent."""

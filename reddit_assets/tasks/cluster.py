@@ -1,4 +1,4 @@
-"""Cluster tasks: a subreddit's embedding files in, its clustered file and map out."""
+"""Clustering: a subreddit's embedding files in, its clustered file and map out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import socket
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ClassVar
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import ClusterProvenance, read_output
@@ -14,19 +14,22 @@ from reddit_assets.corpus.scan import SubredditStatus, Verdict
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.engines.clustering.warmup import warm_up
 from reddit_assets.errors import ClusteringError, Failure, SettingsError
+from reddit_assets.ledger.job import Claim, Result
 from reddit_assets.settings import Settings
-from reddit_assets.tasks.messages import Event, Failed, Finished, Progress, Started, Task
+from reddit_assets.tasks.messages import Event, Failed, Finished, Progress, Started
 from reddit_assets.tasks.subreddit import cluster_subreddit
 from reddit_assets.workspace import Workspace
 
-__all__ = ["ClusterProcessor"]
+__all__ = ["ClusterTask"]
 
 # A picture above this would bloat Dagster's event log.
 _LARGEST_PICTURE = 120_000
 
 
-class ClusterProcessor:
+class ClusterTask:
     """One subreddit after the other; compiled code is warm before the first."""
+
+    silent: ClassVar[bool] = True  # HDBSCAN computes for minutes without a word
 
     def __init__(self, settings: Settings, layout: Layout) -> None:
         self.layout = layout
@@ -39,94 +42,100 @@ class ClusterProcessor:
         """Reduction and versions."""
         return {"reduction": self.params.reduction, **self._versions}
 
-    def run(self, tasks: Iterator[Task | None], emit: Callable[[Event], None]) -> None:
-        """As :class:`~reddit_assets.worker.child.Processor`."""
-        for task in tasks:
-            if task is None:
+    def run(self, claims: Iterator[Claim | None], emit: Callable[[Event], None]) -> None:
+        """As :class:`~reddit_assets.tasks.messages.Task`."""
+        for claim in claims:
+            if claim is None:
                 continue
-            emit(Started(task.token))
+            emit(Started(claim.token))
             try:
-                emit(self._cluster(task, emit))
+                emit(self._cluster(claim, emit))
             except Exception as error:
-                emit(Failed(task.token, Failure.of(error)))
+                emit(Failed(claim.token, Failure.of(error)))
 
-    def _check_settings(self, task: Task) -> None:
+    def _check_settings(self, claim: Claim) -> None:
         """Refuse a job of other clustering settings: its cluster would be stale at once, for ever.
 
         Raises:
             SettingsError: the job was queued for other settings than this worker's.
         """
-        _, _, wanted = task.stamp.rpartition("-")
+        _, _, wanted = claim.stamp.rpartition("-")
         if wanted and not self.params.fingerprint.startswith(wanted):
             raise SettingsError(
-                f"{task.key} was queued for clustering settings {wanted}, but this worker has "
+                f"{claim.key} was queued for clustering settings {wanted}, but this worker has "
                 f"{self.params.fingerprint[:12]}.",
                 hint="Give workers and the Dagster host the same REDDIT_… clustering settings "
-                "and the same version, then retry the dead letter.",
+                "and the same version.",
+                host_fault=True,
             )
 
-    def _cluster(self, task: Task, emit: Callable[[Event], None]) -> Finished:
-        self._check_settings(task)
+    def _cluster(self, claim: Claim, emit: Callable[[Event], None]) -> Finished:
+        self._check_settings(claim)
         # Whatever has an embedding now goes in, and what has none is named in the footer: its
         # arrival makes the cluster stale.
-        status = self._workspace.scanner(settle_seconds=0).subreddit(task.key)
+        status = self._workspace.scanner(settle_seconds=0).subreddit(claim.key)
         keys = [file.key for file in status.files if file.verdict.done]
         missing = [file.key for file in status.files if not file.verdict.done]
-        if not task.force and not missing and (fresh := self._existing(task, status)):
+        if not claim.force and not missing and (fresh := self._existing(claim, status)):
             return fresh
         if not keys:
             raise ClusteringError(
-                f"{task.key} has no embedding file of a chain file.",
+                f"{claim.key} has no embedding file of a chain file.",
                 hint="Embed its files first; the scan then queues the cluster.",
             )
         result = cluster_subreddit(
             self.layout,
-            task.key,
+            claim.key,
             keys,
             self.params,
-            token=task.token,
+            token=claim.token,
             excluded=missing,
-            job_id=task.job_id,
+            job_id=claim.id,
             writer={"host": socket.gethostname(), **self._versions},
-            progress=lambda stage: emit(Progress(task.token, 0)),
+            progress=lambda stage: emit(Progress(claim.token, 0)),
         )
         metadata: dict[str, Any] = {
             **result.metadata,
             "host": socket.gethostname(),
             "device": "cpu",
             "backend": self.params.reduction,
-            "path": str(self.layout.cluster_path(task.key)),
-            "map": str(self.layout.cluster_dir(task.key) / "map.html"),
-            "job_id": task.job_id,
+            "path": str(self.layout.cluster_path(claim.key)),
+            "map": str(self.layout.cluster_dir(claim.key) / "map.html"),
+            "job_id": claim.id,
             "top_clusters": result.table,
         }
         if result.png is not None and len(result.png) <= _LARGEST_PICTURE:
             metadata["map_png"] = base64.b64encode(result.png).decode("ascii")
         return Finished(
-            task.token,
+            claim.token,
+            _result(claim, result.data_version, "made", metadata),
             result.files,
-            data_version=result.data_version,
-            metadata=metadata,
             rows=result.rows,
             seconds=result.seconds,
         )
 
-    def _existing(self, task: Task, status: SubredditStatus) -> Finished | None:
+    def _existing(self, claim: Claim, status: SubredditStatus) -> Finished | None:
         """The output if it is fresh and may be taken as it is."""
         cluster = status.cluster
         if cluster is None or cluster.verdict is not Verdict.FRESH:
             return None
-        output = read_output(self.layout.cluster_path(task.key))
+        output = read_output(self.layout.cluster_path(claim.key))
         provenance = output.provenance
-        return Finished(
-            task.token,
-            (),
-            data_version=output.data_version,
-            outcome="fresh",
-            metadata={
-                "rows": output.rows,
-                **(provenance.summary if isinstance(provenance, ClusterProvenance) else {}),
-                "path": str(output.path),
-                "job_id": task.job_id,
-            },
-        )
+        metadata = {
+            "rows": output.rows,
+            **(provenance.summary if isinstance(provenance, ClusterProvenance) else {}),
+            "path": str(output.path),
+            "job_id": claim.id,
+        }
+        return Finished(claim.token, _result(claim, output.data_version, "fresh", metadata))
+
+
+def _result(claim: Claim, version: str, outcome: str, metadata: dict[str, Any]) -> Result:
+    return Result(
+        job=claim.id,
+        asset=claim.kind.asset,
+        partition=claim.key,
+        outcome=outcome,
+        data_version=version,
+        metadata=metadata,
+    )

@@ -1,12 +1,10 @@
-"""Embedding tasks: chain files in, embedding files (still under their temporary names) out."""
+"""Embedding: chain files in, embedding files (still under their temporary names) out."""
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import EmbeddingProvenance, read_output
@@ -14,25 +12,25 @@ from reddit_assets.corpus.wanted import claim_wanted_model
 from reddit_assets.engines.embedding.model import find_model
 from reddit_assets.engines.embedding.select import open_embedder
 from reddit_assets.errors import Failure
+from reddit_assets.ledger.job import Claim, Result
 from reddit_assets.settings import Settings
 from reddit_assets.tasks.filework import FileJob, FileResult
-from reddit_assets.tasks.messages import Event, Failed, Finished, Progress, Started, Task
+from reddit_assets.tasks.messages import Event, Failed, Finished, Progress, Started
 from reddit_assets.tasks.pipeline import FilePipeline, identity_of
-from reddit_assets.tasks.verifier import Verifier
 from reddit_assets.workspace import Workspace
 
-__all__ = ["EmbedProcessor"]
-
-log = logging.getLogger(__name__)
+__all__ = ["EmbedTask"]
 
 
-class EmbedProcessor:
-    """Holds the engine, and feeds tasks to its file pipeline.
+class EmbedTask:
+    """Holds the engine, and feeds claims to its file pipeline.
 
     Raises:
         ModelNotFoundError, ModelMismatchError, BackendUnavailableError, NonconformantError: this
             host cannot embed for this tree.
     """
+
+    silent: ClassVar[bool] = False
 
     def __init__(self, settings: Settings, layout: Layout) -> None:
         self.layout = layout
@@ -50,114 +48,110 @@ class EmbedProcessor:
             window_rows=settings.window_rows,
             allow_nonconformant=settings.allow_nonconformant,
         )
-        self._verifier = Verifier(spec, self.model, layout)
-        self._beside = ThreadPoolExecutor(1, "verify")
-        self._described = {**self.embedder.describe(), "reason": self.embedder.reason}
+        self._described = {
+            **self.embedder.describe(),
+            "reason": self.embedder.reason,
+            "model": self.model.fingerprint,
+        }
 
     def facts(self) -> dict[str, object]:
-        """Backend, device, precision, versions, and why they were chosen."""
+        """Backend, device, precision, versions, why they were chosen, and the model."""
         return self._described
 
-    def run(self, tasks: Iterator[Task | None], emit: Callable[[Event], None]) -> None:
-        """As :class:`~reddit_assets.worker.child.Processor`."""
-        FilePipeline(self.embedder, _Report(emit, self._metadata)).run(self._jobs(tasks, emit))
-        self._beside.shutdown()
-        self._verifier.close()
-
-    def verify(self, task: Task, emit: Callable[[Event], None]) -> None:
-        """As :class:`~reddit_assets.worker.child.Verifying`."""
-        self._beside.submit(self._verify, task, emit)
+    def run(self, claims: Iterator[Claim | None], emit: Callable[[Event], None]) -> None:
+        """As :class:`~reddit_assets.tasks.messages.Task`."""
+        report = _Report(emit, self._result)
+        FilePipeline(self.embedder, report).run(self._jobs(claims, emit))
 
     def _jobs(
-        self, tasks: Iterator[Task | None], emit: Callable[[Event], None]
+        self, claims: Iterator[Claim | None], emit: Callable[[Event], None]
     ) -> Iterator[FileJob | None]:
-        """The tasks as file jobs; outputs that are fresh already are reported and left out."""
-        for task in tasks:
-            if task is None:
+        """The claims as file jobs; outputs that are fresh already are reported and left out."""
+        for claim in claims:
+            if claim is None:
                 yield None
                 continue
             try:
-                existing = self._existing(task)
+                existing = self._existing(claim)
             except Exception as error:
-                emit(Failed(task.token, Failure.of(error)))
+                emit(Failed(claim.token, Failure.of(error)))
                 continue
             if existing is not None:
-                emit(Started(task.token))
+                emit(Started(claim.token))
                 emit(existing)
                 continue
             yield FileJob(
-                token=task.token,
-                key=task.key,
-                source=self.layout.chain_path(task.key),
-                output=self.layout.embedding_path(task.key),
-                job_id=task.job_id,
+                token=claim.token,
+                key=claim.key,
+                source=self.layout.chain_path(claim.key),
+                output=self.layout.embedding_path(claim.key),
+                job_id=claim.id,
             )
 
-    def _verify(self, task: Task, emit: Callable[[Event], None]) -> None:
-        emit(Started(task.token))
-        try:
-            found = self._verifier.verify(task)
-        except Exception as error:
-            # Not the file's fault, and nothing to try again: the check that asks is told.
-            log.warning("%s cannot be verified here: %s", task.key, error)
-            unable = {"unable": Failure.of(error).error}
-            found = Finished(task.token, (), data_version="", outcome="verified", metadata=unable)
-        emit(found)
-
-    def _existing(self, task: Task) -> Finished | None:
+    def _existing(self, claim: Claim) -> Finished | None:
         """The output if it is fresh and may be taken as it is."""
-        if task.force or not self.layout.embedding_path(task.key).exists():
+        if claim.force or not self.layout.embedding_path(claim.key).exists():
             return None
-        status = self._workspace.scanner(deep=True, settle_seconds=0).file(task.key)
+        status = self._workspace.scanner(deep=True, settle_seconds=0).file(claim.key)
         if status is None or not status.verdict.done:
             return None
-        output = read_output(self.layout.embedding_path(task.key))
+        output = read_output(self.layout.embedding_path(claim.key))
         provenance = output.provenance
         own = isinstance(provenance, EmbeddingProvenance)
         return Finished(
-            task.token,
-            (),
-            data_version=output.data_version,
-            source_version=provenance.source.fingerprint
-            if isinstance(provenance, EmbeddingProvenance)
-            else "",
-            outcome="fresh",
-            metadata={
-                "rows": output.rows,
-                "adopted": not own,
-                "path": str(output.path),
-                "job_id": task.job_id,
-            },
+            claim.token,
+            Result(
+                job=claim.id,
+                asset=claim.kind.asset,
+                partition=claim.key,
+                outcome="fresh",
+                data_version=output.data_version,
+                source_version=provenance.source.fingerprint
+                if isinstance(provenance, EmbeddingProvenance)
+                else "",
+                metadata={
+                    "rows": output.rows,
+                    "adopted": not own,
+                    "path": str(output.path),
+                    "job_id": claim.id,
+                },
+            ),
         )
 
-    def _metadata(self, job: FileJob, result: FileResult) -> dict[str, Any]:
-        seconds = result.seconds
-        return {
-            "rows": result.rows,
-            "tokens": result.tokens,
+    def _result(self, job: FileJob, made: FileResult) -> Result:
+        seconds = made.seconds
+        metadata: dict[str, Any] = {
+            "rows": made.rows,
+            "tokens": made.tokens,
             "seconds": round(seconds, 3),
-            "rows_per_second": round(result.rows / seconds, 1) if seconds else 0.0,
+            "rows_per_second": round(made.rows / seconds, 1) if seconds else 0.0,
             "device": self._described.get("device"),
             "backend": self._described.get("backend"),
             "precision": self._described.get("precision"),
             "host": socket.gethostname(),
-            "bytes": result.size,
+            "bytes": made.size,
             "model": self.model.name,
             "path": str(job.output),
             "job_id": job.job_id,
         }
+        return Result(
+            job=job.job_id,
+            asset="embeddings",
+            partition=job.key,
+            data_version=made.data_version,
+            source_version=made.source_version,
+            metadata=metadata,
+        )
 
 
 class _Report:
     """Turns the pipeline's callbacks into the child's events."""
 
     def __init__(
-        self,
-        emit: Callable[[Event], None],
-        metadata: Callable[[FileJob, FileResult], dict[str, Any]],
+        self, emit: Callable[[Event], None], result: Callable[[FileJob, FileResult], Result]
     ) -> None:
         self._emit = emit
-        self._metadata = metadata
+        self._result = result
 
     def started(self, job: FileJob) -> None:
         self._emit(Started(job.token))
@@ -169,10 +163,8 @@ class _Report:
         self._emit(
             Finished(
                 job.token,
+                self._result(job, result),
                 ((result.temporary, job.output),),
-                data_version=result.data_version,
-                source_version=result.source_version,
-                metadata=self._metadata(job, result),
                 rows=result.rows,
                 tokens=result.tokens,
                 seconds=result.seconds,

@@ -1,13 +1,18 @@
-"""What parent and child say to each other. All of it can be pickled."""
+"""What a worker's parent and its computing child say to each other. All of it can be pickled.
+
+The parent sends claims (:class:`~reddit_assets.ledger.job.Claim`), :class:`Recall`, and ``None`` to
+end the child; the child answers with events.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from reddit_assets.errors import Failure
-from reddit_assets.ledger.job import Kind
+from reddit_assets.ledger.job import Claim, Result
 
 __all__ = [
     "Broken",
@@ -23,33 +28,32 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A claimed job as the child needs it.
+class Task(Protocol):
+    """Computes the jobs of one kind, in the child.
 
     Attributes:
-        key: partition key of the file, or cluster key of the subreddit.
-        token: names the temporary files.
-        force: make the output even if it is fresh.
-        excluded: files that a cluster is made without.
-        stamp: what the input looked like when the job was queued; of a cluster it also names the
-            clustering settings.
-        verify: rows to compute again and compare, instead of making the output.
+        silent: whether it may compute for longer than the stall limit without saying anything.
+            Its life is then judged by the processor time that it uses.
     """
 
-    kind: Kind
-    key: str
-    token: str
-    job_id: str
-    force: bool = False
-    excluded: tuple[str, ...] = ()
-    stamp: str = ""
-    verify: int = 0
+    silent: ClassVar[bool]
+
+    def facts(self) -> dict[str, object]:
+        """Backend, device, versions, … for people to see; ``model``: its fingerprint, if any."""
+        ...
+
+    def run(self, claims: Iterator[Claim | None], emit: Callable[[Event], None]) -> None:
+        """Work until ``claims`` ends.
+
+        ``claims`` yields ``None``, again and again, while no claim is waiting: finish what is in
+        hand. Every claim ends in one ``Finished`` or ``Failed`` event.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """To the child: give back the tasks that you have not started."""
+    """To the child: give back the claims that you have not started."""
 
 
 class Event:
@@ -58,13 +62,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Ready(Event):
-    """The engine is loaded and has checked itself.
-
-    Attributes:
-        facts: backend, device, precision, … for people to see.
-    """
+    """The engine is loaded and has checked itself. ``facts`` and ``silent`` are its task's."""
 
     facts: dict[str, Any]
+    silent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Broken(Event):
 
 @dataclass(frozen=True, slots=True)
 class Recalled(Event):
-    """These tasks were not started and will not be."""
+    """These claims were not started and will not be."""
 
     tokens: tuple[str, ...]
 
@@ -90,10 +91,10 @@ class Started(Event):
 
 @dataclass(frozen=True, slots=True)
 class Progress(Event):
-    """Rows done since the last such event."""
+    """Rows done since the last such event; none: the job is being read or checked."""
 
     token: str
-    rows: int
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +102,14 @@ class Finished(Event):
     """The outputs lie under their temporary names, synced; or they were fresh already.
 
     Attributes:
-        files: temporary file and final name, in the order of publishing.
-        data_version: of the output.
-        source_version: content fingerprint of the chain file.
+        files: temporary file and final name, in the order of publishing; empty if nothing was made.
+        result: what is acknowledged once the files are published.
+        seconds: of computing.
     """
 
     token: str
-    files: tuple[tuple[Path, Path], ...]
-    data_version: str
-    source_version: str = ""
-    outcome: str = "made"
-    metadata: dict[str, Any] = field(default_factory=dict)
+    result: Result
+    files: tuple[tuple[Path, Path], ...] = ()
     rows: int = 0
     tokens: int = 0
     seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""The computing process: tasks come in, outputs under temporary names go out.
+"""The computing process: claims come in, outputs under temporary names go out.
 
 It knows nothing of Redis and never renames a file: whether its work is still wanted is for the
 parent to know.
@@ -15,55 +15,26 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from multiprocessing.connection import Connection
-from typing import Protocol, runtime_checkable
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import Failure, RedditAssetsError
+from reddit_assets.ledger.job import Claim
 from reddit_assets.settings import Settings
 from reddit_assets.tasks.messages import Broken, Event, Ready, Recall, Recalled, Task
 
-__all__ = ["Processor", "child_main"]
+__all__ = ["child_main"]
 
 _PR_SET_PDEATHSIG = 1
 
-# Seconds without a task until ``None`` is said: first, and then again and again.
+# Seconds without a claim until ``None`` is said: first, and then again and again.
 _FIRST_LOOK, _LATER_LOOKS = 0.002, 0.02
 
 
-class Processor(Protocol):
-    """Computes tasks of one kind."""
-
-    def facts(self) -> dict[str, object]:
-        """Backend, device, versions, … for people to see."""
-        ...
-
-    def run(self, tasks: Iterator[Task | None], emit: Callable[[Event], None]) -> None:
-        """Work until ``tasks`` ends.
-
-        ``tasks`` yields ``None``, again and again, while no task is waiting: finish what is in
-        hand.
-        Every task ends in one ``Finished`` or ``Failed`` event.
-        """
-        ...
-
-
-@runtime_checkable
-class Verifying(Protocol):
-    """A processor that also computes samples of outputs again."""
-
-    def verify(self, task: Task, emit: Callable[[Event], None]) -> None:
-        """Answer out of turn, from a thread of its own; returns at once.
-
-        Those who ask must not wait until a large file before them has been read.
-        """
-        ...
-
-
-def child_main(processor: str, settings: Settings, layout: Layout, pipe: Connection) -> None:
+def child_main(task: str, settings: Settings, layout: Layout, pipe: Connection) -> None:
     """Entry of the process.
 
     Args:
-        processor: ``module:class`` of the :class:`Processor`.
+        task: ``module:class`` of the :class:`~reddit_assets.tasks.messages.Task`.
     """
     _die_with_parent()
     os.setsid()
@@ -76,29 +47,27 @@ def child_main(processor: str, settings: Settings, layout: Layout, pipe: Connect
             pipe.send(event)
 
     try:
-        loaded = _load(processor)(settings, layout)
-        emit(Ready(dict(loaded.facts())))
+        loaded = _load(task)(settings, layout)
+        emit(Ready(dict(loaded.facts()), loaded.silent))
     except RedditAssetsError as error:
         emit(Broken(Failure.of(error)))
         return
-    waiting: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-    receiver = threading.Thread(target=_receive, args=(pipe, waiting, emit, loaded), daemon=True)
-    receiver.start()
-    loaded.run(_tasks(waiting), emit)
+    waiting: queue.SimpleQueue[Claim | None] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(pipe, waiting, emit), daemon=True).start()
+    loaded.run(_claims(waiting), emit)
 
 
-def _load(processor: str) -> Callable[[Settings, Layout], Processor]:
-    module, _, name = processor.partition(":")
+def _load(task: str) -> Callable[[Settings, Layout], Task]:
+    module, _, name = task.partition(":")
     return getattr(import_module(module), name)
 
 
 def _receive(
     pipe: Connection,
-    waiting: queue.SimpleQueue[Task | None],
+    waiting: queue.SimpleQueue[Claim | None],
     emit: Callable[[Event], None],
-    processor: Processor,
 ) -> None:
-    """Moves tasks from the pipe to the queue; ends the process with the parent."""
+    """Moves claims from the pipe to the queue; ends the process with the parent."""
     while True:
         try:
             message = pipe.recv()
@@ -107,40 +76,38 @@ def _receive(
             os._exit(1)
         if isinstance(message, Recall):
             emit(Recalled(tuple(_take_back(waiting))))
-        elif message is not None and message.verify and isinstance(processor, Verifying):
-            processor.verify(message, emit)
         else:
             waiting.put(message)
 
 
-def _take_back(waiting: queue.SimpleQueue[Task | None]) -> Iterator[str]:
-    """The tokens of all tasks that nobody has begun."""
+def _take_back(waiting: queue.SimpleQueue[Claim | None]) -> Iterator[str]:
+    """The tokens of all claims that nobody has begun."""
     while True:
         try:
-            task = waiting.get_nowait()
+            claim = waiting.get_nowait()
         except queue.Empty:
             return
-        if task is not None:
-            yield task.token
+        if claim is not None:
+            yield claim.token
 
 
-def _tasks(waiting: queue.SimpleQueue[Task | None]) -> Iterator[Task | None]:
-    """Tasks as they come; ``None`` now and then while none waits; ends when the parent says so.
+def _claims(waiting: queue.SimpleQueue[Claim | None]) -> Iterator[Claim | None]:
+    """Claims as they come; ``None`` now and then while none waits; ends when the parent says so.
 
-    ``None`` comes again and again, so that a processor can look after its unfinished work.
+    ``None`` comes again and again, so that a task can look after its unfinished work.
     """
     wait = _FIRST_LOOK
     while True:
         try:
-            task = waiting.get(timeout=wait)
+            claim = waiting.get(timeout=wait)
         except queue.Empty:
             wait = _LATER_LOOKS
             yield None
             continue
         wait = _FIRST_LOOK
-        if task is None:
+        if claim is None:
             return
-        yield task
+        yield claim
 
 
 def _die_with_parent() -> None:

@@ -43,6 +43,7 @@ class Display:
         self._tokens = 0
         self._problems = 0
         self._current = ""
+        self._trouble = ""
 
     def __enter__(self) -> Display:
         if self._console.is_terminal:
@@ -83,12 +84,12 @@ class Display:
             for name in ("backend", "device", "precision", "threads", "reduction")
             if facts.get(name) is not None
         ]
-        log.info("Ready to %s: %s.", kind.value, ", ".join(shown) or "engine loaded")
+        log.info("Ready to %s: %s.", kind, ", ".join(shown) or "engine loaded")
         self._refresh()
 
     def holding(self, kind: Kind, jobs: int) -> None:
         """Jobs in this worker's hands now."""
-        _HELD.labels(kind.value).set(jobs)
+        _HELD.labels(kind).set(jobs)
 
     def started(self, kind: Kind, key: str) -> None:
         """A job is being computed."""
@@ -98,32 +99,45 @@ class Display:
     def progressed(self, kind: Kind, rows: int) -> None:
         """Rows of a job are done."""
         self._rows[kind] += rows
-        _ROWS.labels(kind.value).inc(rows)
+        _ROWS.labels(kind).inc(rows)
         self._refresh()
 
     def finished(self, kind: Kind, key: str, event: Finished) -> None:
         """A job is acknowledged."""
-        if event.outcome != "verified":
-            self._done[kind] += 1
+        outcome = event.result.outcome
+        self._done[kind] += 1
         self._tokens += event.tokens
-        _JOBS.labels(kind.value, event.outcome).inc()
-        _TOKENS.labels(kind.value).inc(event.tokens)
-        _SECONDS.labels(kind.value).inc(event.seconds)
-        if event.outcome == "made":
+        _JOBS.labels(kind, outcome).inc()
+        _TOKENS.labels(kind).inc(event.tokens)
+        _SECONDS.labels(kind).inc(event.seconds)
+        if outcome == "made":
             rate = event.rows / event.seconds if event.seconds else 0.0
             what = f"{event.rows:,} rows in {event.seconds:.2f} s ({rate:,.0f} rows/s)"
         else:
-            what = "was fresh already" if event.outcome == "fresh" else event.outcome
-        log.info("%s %s: %s", kind.value, key, what)
+            what = "was fresh already"
+        log.info("%s %s: %s", kind, key, what)
         self._refresh()
 
     def failed(self, kind: Kind, key: str, failure: Failure, outcome: str) -> None:
         """An attempt failed; ``outcome`` says what becomes of the job."""
         self._problems += 1
-        _JOBS.labels(kind.value, outcome).inc()
+        _JOBS.labels(kind, outcome).inc()
         text = f"{failure.error} {failure.hint}".strip()
-        log.error("%s %s failed (%s): %s", kind.value, key, outcome, text)
+        log.error("%s %s failed (%s): %s", kind, key, outcome, text)
         self._refresh()
+
+    def trouble(self, kind: Kind, key: str, failure: Failure, rest: float) -> None:
+        """The host is at fault; the job is given back unharmed. One line per cause."""
+        if failure.error != self._trouble:
+            text = f"{failure.error} {failure.hint}".strip()
+            log.error(
+                "%s %s is given back, and tried again after a rest of %.0f s: %s",
+                kind,
+                key,
+                rest,
+                text,
+            )
+        self._trouble = failure.error
 
     def note(self, text: str) -> None:
         """Something worth knowing."""

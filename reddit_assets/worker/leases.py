@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from reddit_assets.errors import QueueFullError, QueueUnavailableError
+from reddit_assets.errors import RedditAssetsError
 from reddit_assets.settings import Settings
+from reddit_assets.worker.liveness import Life
 from reddit_assets.worker.slot import WorkerSlot
 
 __all__ = ["LeaseKeeper"]
@@ -55,32 +56,34 @@ class LeaseKeeper(threading.Thread):
                     self._announce(slot)
                     self._reap(slot)
                 away = False
-            except (QueueUnavailableError, QueueFullError) as error:
+            except Exception as error:
+                # This thread must not die: without it every lease of the worker runs out.
                 if not away:
-                    log.warning("Leases cannot be renewed: %s", error)
+                    ours = isinstance(error, RedditAssetsError)
+                    log.warning("Leases cannot be renewed: %s", error, exc_info=not ours)
                 away = True
                 # After an outage every lease looks expired: their holders get time to renew
                 # before anybody reaps.
                 self._reap_from = time.monotonic() + self._settings.lease_seconds
 
     def renew(self, slot: WorkerSlot) -> None:
-        """Renew a station's leases if its child is alive."""
+        """Renew a slot's leases if its child is alive."""
         claims = slot.renewable()
         if not claims:
             slot.queue.renew(self._worker, [], self._settings.lease_seconds)
             return
-        liveness = slot.liveness
-        state = "dead" if liveness is None else liveness.state()
-        if state in ("stopped", "dead"):
+        liveness, process = slot.liveness, slot.process
+        life = Life.DEAD if liveness is None else liveness.state()
+        if life in (Life.STOPPED, Life.DEAD):
             return  # the leases run out, or the main thread finds the child dead
-        if state == "stalled":
+        if life is Life.STALLED:
             log.error(
                 "The %s process has shown no sign of life for %.0f s: it is replaced.",
-                slot.kind.value,
+                slot.kind,
                 self._settings.stall_seconds,
             )
-            if slot.process is not None:
-                slot.process.kill()
+            if process is not None:
+                process.kill()
             return
         lost = slot.queue.renew(self._worker, claims, self._settings.lease_seconds)
         with slot.lock:

@@ -1,9 +1,10 @@
-"""One computing child of a worker and the jobs that the worker holds for it."""
+"""A worker's slot for one kind of job: its queue, its computing child, and the claims it holds."""
 
 from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,22 +16,25 @@ from reddit_assets.ledger.intake import Intake
 from reddit_assets.ledger.job import Claim, Kind
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
-from reddit_assets.tasks.messages import Recall, Task
+from reddit_assets.tasks.messages import Recall
 from reddit_assets.worker.child import child_main
 from reddit_assets.worker.liveness import Liveness
 
-__all__ = ["PROCESSORS", "Held", "WorkerSlot"]
+__all__ = ["TASKS", "Held", "WorkerSlot"]
 
 # What computes the jobs of a kind: module and class, imported by the child alone.
-PROCESSORS = {
-    Kind.EMBED: "reddit_assets.tasks.embed:EmbedProcessor",
-    Kind.CLUSTER: "reddit_assets.tasks.cluster:ClusterProcessor",
+TASKS = {
+    Kind.EMBED: "reddit_assets.tasks.embed:EmbedTask",
+    Kind.CLUSTER: "reddit_assets.tasks.cluster:ClusterTask",
 }
 
 # A child with this many bytes of chain files before it, beside what it has begun, has enough to
 # do: more would only be withheld from other workers, and the last files of a queue would be
 # computed by one of them alone.
 _ENOUGH_BYTES = 500_000
+
+# Rests after faults of the host: doubled from the first to the longest.
+_FIRST_REST, _LONGEST_REST = 1.0, 60.0
 
 
 @dataclass(slots=True)
@@ -47,17 +51,22 @@ class Held:
     size: int = 0
     sent: bool = False
     started: bool = False
-    rows: int = 0
 
 
 class WorkerSlot:
-    """A queue, a child that computes its jobs, and what is held for it.
+    """One kind's queue and child, and what is held for it.
 
     ``held`` is shared with the thread that renews leases: take ``lock`` to change it.
 
     Args:
         queue: where the jobs come from.
-        processors: what computes them; tests and experiments give their own.
+        tasks: what computes them; tests and experiments give their own.
+
+    Attributes:
+        lost: tokens that no longer hold their jobs.
+        facts: what the loaded task says of itself; ``None`` until then.
+        deaths: how often the child died in a row without finishing a job.
+        unfit: why this host must not do such jobs now, in a sentence; empty if it may.
     """
 
     def __init__(
@@ -65,20 +74,24 @@ class WorkerSlot:
         queue: JobQueue,
         settings: Settings,
         layout: Layout,
-        processors: Mapping[Kind, str] = PROCESSORS,
+        tasks: Mapping[Kind, str] = TASKS,
     ) -> None:
         self.queue = queue
         self.intake = Intake(queue, layout)
         self.kind = queue.kind
         self.settings = settings
         self.layout = layout
-        self._processor = processors[queue.kind]
+        self._task = tasks[queue.kind]
         self.lock = threading.Lock()
         self.held: dict[str, Held] = {}
         self.lost: set[str] = set()
         self.backlog: deque[str] = deque()
         self.facts: dict[str, Any] | None = None
         self.jobs_done = 0
+        self.deaths = 0
+        self.unfit = ""
+        self._rest, self._rests_until = 0.0, 0.0
+        self._suspect_since: float | None = None
         self.process: multiprocessing.process.BaseProcess | None = None
         self.pipe: Connection | None = None
         self.liveness: Liveness | None = None
@@ -91,8 +104,8 @@ class WorkerSlot:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
             target=child_main,
-            args=(self._processor, self.settings, self.layout, theirs),
-            name=f"reddit-assets-{self.kind.value}",
+            args=(self._task, self.settings, self.layout, theirs),
+            name=f"reddit-assets-{self.kind}",
             daemon=True,
         )
         self.process.start()
@@ -101,6 +114,12 @@ class WorkerSlot:
         self.liveness = Liveness(self.process.pid, self.settings.stall_seconds)
         self.facts = None
         self.jobs_done = 0
+
+    def ready(self, facts: dict[str, Any], silent: bool) -> None:
+        """The child's engine is loaded."""
+        self.facts = facts
+        if self.liveness is not None:
+            self.liveness.silent = silent
 
     def end_child(self, *, kill: bool = False) -> None:
         """End the computing process: at once, or when it has nothing in hand."""
@@ -128,6 +147,24 @@ class WorkerSlot:
         by_jobs = self.kind is Kind.CLUSTER and self.jobs_done >= self.settings.recycle_jobs
         return by_jobs or self.liveness.resident_mb() > self.settings.recycle_mb
 
+    # --- rests ---------------------------------------------------------------------------
+    @property
+    def resting(self) -> bool:
+        """Whether the slot takes and computes nothing for a while."""
+        return time.monotonic() < self._rests_until
+
+    def rest(self, seconds: float | None = None) -> float:
+        """Take nothing for a while, longer from time to time; the seconds."""
+        self._rest = seconds or min(max(2 * self._rest, _FIRST_REST), _LONGEST_REST)
+        self._rests_until = time.monotonic() + self._rest
+        return self._rest
+
+    def rested(self) -> bool:
+        """A job has succeeded: the next rest is short. Returns whether there was one."""
+        was, self._rest = self._rest > 0, 0.0
+        self.deaths = 0
+        return was
+
     # --- what is held --------------------------------------------------------------------
     def hold(self, claim: Claim, size: int) -> None:
         """Keep a claimed job until the child takes it."""
@@ -148,18 +185,38 @@ class WorkerSlot:
         with self.lock:
             return [(held.claim, held.started) for held in self.held.values()]
 
+    def unsent(self) -> list[Claim]:
+        """Claims that the child does not have."""
+        with self.lock:
+            return [held.claim for held in self.held.values() if not held.sent]
+
+    @property
+    def suspects(self) -> bool:
+        """Whether a job that must run alone is held."""
+        return any(held.claim.suspect for held in self.held.values())
+
+    def suspect_waits(self, waits: bool) -> None:
+        """Note whether a suspect waits for a worker with nothing in hand."""
+        if not waits or not self.held:
+            self._suspect_since = None
+        elif self._suspect_since is None:
+            self._suspect_since = time.monotonic()
+
     def wants(self) -> int:
         """How many jobs to claim now."""
-        if self.facts is None:
+        if self.facts is None or self.resting:
             return 0
         limit = 1 if self.kind is Kind.CLUSTER else self.settings.claim_jobs
+        since = self._suspect_since
+        patience = self.settings.lease_seconds
         with self.lock:
+            if self.suspects:
+                return 0  # others would only wait for it
+            if self.held and since is not None and time.monotonic() - since > patience:
+                return 0  # nobody idle has taken the suspect: empty the hands for it
             room = limit - len(self.held)
-            holding = list(self.held.values())
-        if any(held.claim.suspect for held in holding):
-            return 0  # it must be alone in its process
-        sizes = [held.size for held in holding]
-        waiting = [held.size for held in holding if not held.started]
+            sizes = [held.size for held in self.held.values()]
+            waiting = [held.size for held in self.held.values() if not held.started]
         if self.kind is Kind.CLUSTER or room <= 0:
             return room
         if not sizes:
@@ -170,35 +227,37 @@ class WorkerSlot:
         return max(1, min(room, (_ENOUGH_BYTES - sum(waiting)) // average))
 
     def feed(self) -> None:
-        """Give the child what is waiting for it."""
-        if self.pipe is None or self.facts is None:
+        """Give the child what is waiting for it; a suspect only when it has nothing else.
+
+        Raises:
+            OSError: the child has just died.
+        """
+        if self.pipe is None or self.facts is None or self.resting:
             return
+        ordered = sorted(
+            (token for token in self.backlog if token in self.held),
+            # Suspects last: what is harmless need not wait for them.
+            key=lambda token: self.held[token].claim.suspect,
+        )
+        sent = [held for held in self.held.values() if held.sent]
+        busy, alone = bool(sent), any(held.claim.suspect for held in sent)
+        self.backlog = deque(ordered)
         while self.backlog:
-            token = self.backlog.popleft()
-            held = self.held.get(token)
-            if held is None:
-                continue
-            claim = held.claim
+            held = self.held[self.backlog[0]]
+            if alone or (busy and held.claim.suspect):
+                return
+            busy, alone = True, held.claim.suspect
+            self.backlog.popleft()
             held.sent = True
             if self.liveness is not None:
                 self.liveness.progressed()
-            self.pipe.send(
-                Task(
-                    kind=self.kind,
-                    key=claim.key,
-                    token=claim.token,
-                    job_id=claim.id,
-                    force=claim.force,
-                    stamp=claim.stamp,
-                )
-            )
+            self.pipe.send(held.claim)
 
     def recall(self) -> None:
-        """Ask the child for the tasks that it has not started."""
+        """Ask the child for the claims that it has not started.
+
+        Raises:
+            OSError: the child has just died.
+        """
         if self.pipe is not None:
             self.pipe.send(Recall())
-
-    def unsent(self) -> list[Claim]:
-        """Claims that the child does not have."""
-        with self.lock:
-            return [held.claim for held in self.held.values() if not held.sent]

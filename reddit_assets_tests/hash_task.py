@@ -1,4 +1,4 @@
-"""A processor with real files and made-up vectors: for tests of everything but the engine."""
+"""A task with real files and made-up vectors: for tests of everything but the engine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,19 +18,21 @@ from reddit_assets.corpus.provenance import EmbeddingProvenance, ModelIdentity, 
 from reddit_assets.corpus.scan import Scanner, ScanOptions
 from reddit_assets.corpus.wanted import claim_wanted_model
 from reddit_assets.errors import Failure
-from reddit_assets.ledger.job import Kind
+from reddit_assets.ledger.job import Claim, Kind, Result
 from reddit_assets.settings import Settings
-from reddit_assets.tasks.messages import Event, Failed, Finished, Progress, Started, Task
+from reddit_assets.tasks.messages import Event, Failed, Finished, Progress, Started
 
 MODEL = ModelIdentity(name="hash", fingerprint="hash-8", dimension=8, max_tokens=256, pooling="sum")
-PROCESSORS = {
-    Kind.EMBED: "hash_processor:HashProcessor",
-    Kind.CLUSTER: "hash_processor:NoClusters",
+TASKS = {
+    Kind.EMBED: "hash_task:HashTask",
+    Kind.CLUSTER: "hash_task:NoClusters",
 }
 
 
-class HashProcessor:
+class HashTask:
     """Vectors made of the texts' lengths. Some texts make it misbehave (see ``_obey``)."""
+
+    silent: ClassVar[bool] = True
 
     def __init__(self, settings: Settings, layout: Layout) -> None:
         self.layout = layout
@@ -38,29 +41,29 @@ class HashProcessor:
     def facts(self) -> dict[str, object]:
         return {"backend": "hash", "device": "cpu", "precision": "exact"}
 
-    def run(self, tasks: Iterator[Task | None], emit: Callable[[Event], None]) -> None:
-        for task in tasks:
-            if task is None:
+    def run(self, claims: Iterator[Claim | None], emit: Callable[[Event], None]) -> None:
+        for claim in claims:
+            if claim is None:
                 continue
-            emit(Started(task.token))
+            emit(Started(claim.token))
             try:
-                emit(self._existing(task) or self._embed(task, emit))
+                emit(self._existing(claim) or self._embed(claim, emit))
             except Exception as error:
-                emit(Failed(task.token, Failure.of(error)))
+                emit(Failed(claim.token, Failure.of(error)))
 
-    def _existing(self, task: Task) -> Finished | None:
-        if task.force:
+    def _existing(self, claim: Claim) -> Finished | None:
+        if claim.force:
             return None
-        status = Scanner(self.layout, ScanOptions(deep=True, settle_seconds=0)).file(task.key)
+        status = Scanner(self.layout, ScanOptions(deep=True, settle_seconds=0)).file(claim.key)
         if status is None or not status.verdict.done:
             return None
-        output = read_output(self.layout.embedding_path(task.key))
-        return Finished(task.token, (), output.data_version, outcome="fresh")
+        output = read_output(self.layout.embedding_path(claim.key))
+        return Finished(claim.token, self._result(claim, output.data_version, outcome="fresh"))
 
-    def _embed(self, task: Task, emit: Callable[[Event], None]) -> Finished:
-        output = self.layout.embedding_path(task.key)
-        temporary = temporary_path(output, task.token)
-        with ChainFile(self.layout.chain_path(task.key)) as chain:
+    def _embed(self, claim: Claim, emit: Callable[[Event], None]) -> Finished:
+        output = self.layout.embedding_path(claim.key)
+        temporary = temporary_path(output, claim.token)
+        with ChainFile(self.layout.chain_path(claim.key)) as chain:
             version = embedding_version(chain.source.fingerprint, MODEL.fingerprint)
             with EmbeddingWriter(temporary, chain.schema, MODEL.dimension) as writer:
                 for batch in chain.batches(1000):
@@ -71,28 +74,35 @@ class HashProcessor:
                     for row, text in enumerate(texts):
                         vectors[row, len(text) % MODEL.dimension] = 1.0
                     writer.write(batch, vectors)
-                    emit(Progress(task.token, len(texts)))
+                    emit(Progress(claim.token, len(texts)))
                 chain.verify_unchanged()
                 writer.finish(
                     EmbeddingProvenance(
-                        key=task.key,
+                        key=claim.key,
                         data_version=version,
                         source=chain.source,
                         model=MODEL,
-                        writer={"token": task.token},
-                        job_id=task.job_id,
+                        writer={"token": claim.token},
+                        job_id=claim.id,
                         written_at=time.time(),
                     )
                 )
         return Finished(
-            task.token,
+            claim.token,
+            self._result(
+                claim,
+                version,
+                source_version=chain.source.fingerprint,
+                metadata={"rows": chain.rows},
+            ),
             ((temporary, output),),
-            version,
-            source_version=chain.source.fingerprint,
-            metadata={"rows": chain.rows},
             rows=chain.rows,
             seconds=0.001,
         )
+
+    @staticmethod
+    def _result(claim: Claim, version: str, **more: object) -> Result:
+        return Result(claim.id, "embeddings", claim.key, data_version=version, **more)
 
     @staticmethod
     def _obey(text: str) -> None:
@@ -115,20 +125,22 @@ class HashProcessor:
 class NoClusters:
     """Stands in where a test makes no clusters."""
 
+    silent: ClassVar[bool] = True
+
     def __init__(self, settings: Settings, layout: Layout) -> None:
         pass
 
     def facts(self) -> dict[str, object]:
         return {}
 
-    def run(self, tasks: Iterator[Task | None], emit: Callable[[Event], None]) -> None:
-        for task in tasks:
-            if task is not None:
-                emit(Failed(task.token, Failure("no clusters here", permanent=True)))
+    def run(self, claims: Iterator[Claim | None], emit: Callable[[Event], None]) -> None:
+        for claim in claims:
+            if claim is not None:
+                emit(Failed(claim.token, Failure("no clusters here", permanent=True)))
 
 
 def worker_main() -> int:
-    """A worker process with this processor; settings from the environment."""
+    """A worker process with this task; settings from the environment."""
     import logging
     import sys
 
@@ -150,7 +162,7 @@ def worker_main() -> int:
             layout,
             display,
             until_empty=until_empty,
-            processors=PROCESSORS,
+            tasks=TASKS,
         ).run()
 
 
