@@ -22,6 +22,7 @@ from reddit_assets.platform import ops
 from reddit_assets.platform.factory import make_assets
 from reddit_assets.platform.names import AssetSet
 from reddit_assets.platform.overview import corpus_metadata
+from reddit_assets.platform.quality import check_embeddings, sample_keys
 from reddit_assets.platform.resources import Platform
 from reddit_assets.platform.run_logic import Lease
 from reddit_assets.settings import Settings
@@ -227,6 +228,25 @@ def test_a_backfill_never_sees_a_dead_run_that_is_not_to_be_retried(
         found = instance.get_run_by_id(run.run_id)
         assert found is not None
         assert found.tags["dagster/will_retry"] == "true"
+
+
+def test_a_sample_holds_the_broken_the_newest_and_others(platform: Platform) -> None:
+    # Given twenty embeddings, one of which was cut short and still looks old:
+    layout = platform.workspace.layout
+    keys = [f"as/Tea/s_{i:02}" for i in range(20)]
+    for key in keys:
+        write_chain(layout, key)
+    embed(platform.workspace, keys)
+    for number, key in enumerate(keys):
+        age(layout.embedding_path(key), 3600 - number)
+    path = layout.embedding_path(keys[3])
+    path.write_bytes(path.read_bytes()[:200])
+    age(path, 3600)
+    # Then a sample of eight has it, the newest three, and four others.
+    sample = sample_keys(platform.workspace.scanner(), 8, seed=1)
+    assert len(set(sample)) == 8
+    assert {keys[3], *keys[-3:]} <= set(sample)
+    assert "whole parquet file" in check_embeddings(layout, sample).problems[keys[3]]
 
 
 def test_the_overview_counts_what_is_there(platform: Platform, instance: DagsterInstance) -> None:

@@ -15,7 +15,7 @@ from reddit_assets.corpus.provenance import (
     is_embedding_column,
     read_output,
 )
-from reddit_assets.corpus.scan import Scanner
+from reddit_assets.corpus.scan import Reason, Scanner
 from reddit_assets.engines.vectors import NORM_TOLERANCE
 from reddit_assets.errors import BadFileError
 
@@ -23,6 +23,8 @@ __all__ = ["Findings", "check_clusters", "check_conformance", "check_embeddings"
 
 _ROWS_READ = 2_000
 _NOISE_LIMIT = 0.9
+# What a quick look sees of a file that is not whole.
+_BROKEN = (Reason.EMPTY, Reason.DAMAGED, Reason.INCOMPLETE)
 # Below this many rows, noise alone says nothing.
 _FEW_ROWS = 200
 
@@ -51,17 +53,21 @@ class Findings:
 
 
 def sample_keys(scanner: Scanner, number: int, seed: int | None = None) -> list[str]:
-    """Keys of fresh embedding files: half of them the newest, half drawn from all."""
-    done: list[tuple[str, int]] = []
+    """Keys of embedding files: broken ones, then the newest for half of the rest, others drawn."""
+    broken: list[str] = []
+    done: list[tuple[int, str]] = []
     for status in scanner.scan():
         for file in status.files:
-            if file.verdict.done and file.output_stamp:
-                done.append((file.key, file.output_stamp.mtime_ns))
-    newest = sorted(done, key=lambda item: -item[1])[: number // 2]
-    chosen = {key for key, _ in newest}
-    rest = [key for key, _ in done if key not in chosen]
-    drawn = random.Random(seed).sample(rest, min(len(rest), number - len(chosen)))
-    return sorted(chosen | set(drawn))
+            if file.reason in _BROKEN:
+                broken.append(file.key)
+            elif file.verdict.done and file.output_stamp:
+                done.append((file.output_stamp.mtime_ns, file.key))
+    broken = broken[:number]
+    keys = [key for _, key in sorted(done, reverse=True)]
+    half = (number - len(broken)) // 2
+    rest = keys[half:]
+    drawn = random.Random(seed).sample(rest, min(len(rest), number - len(broken) - half))
+    return sorted([*broken, *keys[:half], *drawn])
 
 
 def check_embeddings(layout: Layout, keys: Sequence[str], budget_seconds: float = 30.0) -> Findings:
