@@ -169,7 +169,10 @@ class Server:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(index, file=self._process.stdin, flush=True)
-        return json.loads(self._process.stdout.readline())
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit("An arrangement ended; its error is above.")
+        return json.loads(answer)
 
     def end(self) -> None:
         assert self._process.stdin is not None
