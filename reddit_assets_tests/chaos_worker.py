@@ -27,6 +27,7 @@ from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import load_settings
 from reddit_assets.tasks.messages import Finished
 from reddit_assets.worker.display import Display
+from reddit_assets.worker.outcomes import Outcomes
 from reddit_assets.worker.slot import WorkerSlot
 from reddit_assets.worker.worker import Worker
 
@@ -40,19 +41,25 @@ def note(line: str) -> None:
         os.close(descriptor)
 
 
-class LoggedWorker(Worker):
+class LoggedOutcomes(Outcomes):
     """Says of every publication whether its token held before and after."""
 
-    def _publish(self, slot: WorkerSlot, claim: Claim, event: Finished) -> None:
-        super()._publish(slot, claim, event)
+    def publish(self, slot: WorkerSlot, claim: Claim, event: Finished) -> None:
+        super().publish(slot, claim, event)
         entry = f"{slot.queue.prefix}job:{claim.key}"
-        found = self._patiently(lambda: _fields(slot.queue, entry))
+        found = self._stop.patiently(lambda: _fields(slot.queue, entry))
         state, token = found or (None, None)
         # Only another holder makes it late. A server that was killed may have forgotten the last
         # second, and with it who held what.
         other = "late" if state == "leased" else "forgotten"
         verdict = "held" if token == claim.token else other
         note(f"publish {claim.key} {claim.token} {verdict}")
+
+
+class LoggedWorker(Worker):
+    """The real worker, watched."""
+
+    outcomes_type = LoggedOutcomes
 
 
 def _fields(queue: JobQueue, entry: str) -> list[str | None]:

@@ -11,7 +11,7 @@ from reddit_assets.corpus.provenance import EmbeddingProvenance, read_output
 from reddit_assets.corpus.wanted import claim_wanted_model
 from reddit_assets.engines.embedding.model import find_model
 from reddit_assets.engines.embedding.select import open_embedder
-from reddit_assets.errors import Failure
+from reddit_assets.errors import Failure, NonconformantError
 from reddit_assets.ledger.job import Claim, Result
 from reddit_assets.settings import Settings
 from reddit_assets.tasks.filework import FileJob, FileResult
@@ -97,6 +97,16 @@ class EmbedTask:
             return None
         output = read_output(self.layout.embedding_path(claim.key))
         provenance = output.provenance
+        if isinstance(provenance, EmbeddingProvenance) and not provenance.conformant:
+            # This host accepts it, and whoever queued the job does not: made again here, it would
+            # be queued again without end.
+            raise NonconformantError(
+                f"{output.path} has inexact vectors, which scans do not accept; this worker's "
+                "are inexact as well.",
+                hint="Set REDDIT_ALLOW_NONCONFORMANT where scans run too, or let an exact backend "
+                "embed.",
+                host_fault=True,
+            )
         own = isinstance(provenance, EmbeddingProvenance)
         return Finished(
             claim.token,

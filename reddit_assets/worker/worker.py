@@ -5,28 +5,20 @@ from __future__ import annotations
 import logging
 import multiprocessing.connection
 import os
-import signal
 import socket
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
-from types import FrameType
-from typing import TypeVar
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.corpus.output import publish, remove_temporary
 from reddit_assets.errors import (
-    Failure,
-    LeaseLostError,
     ModelMismatchError,
     QueueFullError,
     QueueUnavailableError,
     RedditAssetsError,
     StartupError,
 )
-from reddit_assets.ledger.job import Claim, Kind, new_token, outputs_of
+from reddit_assets.ledger.job import Claim, Kind, new_token
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
 from reddit_assets.tasks.messages import (
@@ -42,16 +34,14 @@ from reddit_assets.tasks.messages import (
 from reddit_assets.worker.display import Display
 from reddit_assets.worker.fitness import check_model
 from reddit_assets.worker.leases import LeaseKeeper
+from reddit_assets.worker.outcomes import Outcomes
 from reddit_assets.worker.slot import TASKS, Held, WorkerSlot
+from reddit_assets.worker.stop import LONGEST_WAIT, Stop
 
 __all__ = ["Worker"]
 
 log = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
-
-# Waits between tries while Redis is away: doubled from the first to the second.
-_FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0
 # A child that dies this often in a row is started again only after a rest.
 _MANY_DEATHS = 5
 # One that never came up does not do so by itself.
@@ -67,6 +57,8 @@ class Worker:
         until_empty: return when no job is queued, delayed or leased by anybody.
         tasks: what computes the jobs.
     """
+
+    outcomes_type = Outcomes  # experiments watch how claims end
 
     def __init__(
         self,
@@ -84,9 +76,11 @@ class Worker:
         self.display = display
         self.slots = [WorkerSlot(queue, settings, layout, tasks) for queue in queues]
         self._until_empty = until_empty
-        self._signals = 0
-        self._wake = threading.Event()
         self._recalled = False
+        self._stop = Stop(display, lambda: not any(slot.held for slot in self.slots))
+        self.outcomes = self.outcomes_type(
+            self.name, self.slots, settings, layout, display, self._stop
+        )
         self._keeper = LeaseKeeper(self.name, self.slots, settings, self._facts)
 
     # --- life ----------------------------------------------------------------------------
@@ -96,38 +90,21 @@ class Worker:
         Raises:
             RedditAssetsError: no child can work on this host.
         """
-        previous = {
-            number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
-            for slot in self.slots:
-                slot.start_child()
-            self._keeper.start()
-            self._work()
-            return 130 if self._aborted else 0
-        finally:
-            self._give_back()
-            if self._keeper.is_alive():
-                self._keeper.stop()
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    @property
-    def _stopping(self) -> bool:
-        return self._signals > 0
-
-    @property
-    def _aborted(self) -> bool:
-        return self._signals > 1
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
-        self._wake.set()
+        with self._stop.on_signals():
+            try:
+                for slot in self.slots:
+                    slot.start_child()
+                self._keeper.start()
+                self._work()
+                return 130 if self._stop.at_once else 0
+            finally:
+                self._give_back()
+                if self._keeper.is_alive():
+                    self._keeper.stop()
 
     def _work(self) -> None:
-        while not self._aborted:
-            if self._stopping:
+        while not self._stop.at_once:
+            if self._stop.asked:
                 if not self._recalled:
                     self._begin_stop()
                 if not any(slot.held for slot in self.slots):
@@ -145,7 +122,7 @@ class Worker:
                 if slot.worn:
                     self.display.note(f"The {slot.kind} process is renewed.")
                     slot.end_child()
-                if slot.process is None and not (slot.unfit or slot.resting or self._stopping):
+                if slot.process is None and not (slot.unfit or slot.resting or self._stop.asked):
                     slot.start_child()
 
     def _begin_stop(self) -> None:
@@ -153,17 +130,17 @@ class Worker:
         self._recalled = True
         self.display.note("Stopping after the current job; again to stop at once.")
         for slot in self.slots:
-            self._release(slot, slot.unsent())
+            self.outcomes.release(slot, slot.unsent())
             with suppress(OSError):
                 slot.recall()
 
     def _give_back(self) -> None:
         """End the children and give back every job that is still held."""
         for slot in self.slots:
-            slot.end_child(kill=bool(slot.held) or self._aborted)
+            slot.end_child(kill=bool(slot.held) or self._stop.at_once)
             claims = [claim for claim, _ in slot.renewable()]
             for claim in claims:
-                self._clean(claim, [claim.token])
+                self.outcomes.clean(claim, [claim.token])
                 slot.drop(claim.token)
             try:
                 slot.queue.release(claims)
@@ -180,7 +157,7 @@ class Worker:
         fit = [slot for slot in self.slots if not slot.unfit]
         if any(slot.held or slot.facts is None for slot in fit):
             return False
-        counts = self._patiently(lambda: [slot.queue.counts() for slot in fit])
+        counts = self._stop.patiently(lambda: [slot.queue.counts() for slot in fit])
         return counts is not None and not any(
             c.public or c.queued or c.delayed or c.leased for c in counts
         )
@@ -199,32 +176,6 @@ class Worker:
                 facts[name] = str(slot.facts[name])
         return facts
 
-    # --- Redis away ----------------------------------------------------------------------
-    def _patiently(self, step: Callable[[], _T], *, then: _T | None = None) -> _T | None:
-        """Do a step against Redis, waiting as long as it is away.
-
-        Returns:
-            What the step returns; ``then`` if the worker is told to stop at once meanwhile.
-        """
-        wait, said = _FIRST_WAIT, False
-        while True:
-            try:
-                answer = step()
-                if said:
-                    self.display.note("Redis is back.")
-                return answer
-            except (QueueUnavailableError, QueueFullError) as error:
-                if not said:
-                    self.display.warn(f"{error} Waiting for it.")
-                    said = True
-                if self._aborted:
-                    return then
-                self._wake.clear()
-                self._wake.wait(wait)
-                wait = min(wait * 2, _LONGEST_WAIT)
-                if self._stopping and not any(slot.held for slot in self.slots):
-                    return then
-
     # --- claiming ------------------------------------------------------------------------
     def _claim(self, slot: WorkerSlot) -> int:
         """Claim what the slot wants; the number of jobs taken."""
@@ -232,12 +183,14 @@ class Worker:
         if count <= 0 or not self._fit(slot):
             return 0
         lease, alone = self.settings.lease_seconds, not slot.held
-        claimed = self._patiently(lambda: slot.intake.claim(self.name, count, lease, alone=alone))
+        claimed = self._stop.patiently(
+            lambda: slot.intake.claim(self.name, count, lease, alone=alone)
+        )
         if claimed is None:
             return 0
         slot.suspect_waits(claimed.suspects)
         for claim in claimed.claims:
-            self._clean(claim, claim.tombs)
+            self.outcomes.clean(claim, claim.tombs)
             slot.hold(claim, self._size(claim))
         return len(claimed.claims) + claimed.more
 
@@ -250,33 +203,12 @@ class Worker:
         try:
             check_model(self.layout, slot.facts)
         except ModelMismatchError as error:
-            self._retire(slot, error)
+            self.outcomes.retire(slot, error)
             return False
         except RedditAssetsError as error:
             self.display.warn(f"{error} A rest of {slot.rest():.0f} s.")
             return False
         return True
-
-    def _retire(self, slot: WorkerSlot, error: RedditAssetsError) -> None:
-        """Take a slot out of service; the worker's others go on.
-
-        Raises:
-            RedditAssetsError: ``error``, when no slot is left.
-        """
-        slot.unfit = str(error)
-        slot.end_child(kill=True)
-        self._release(slot, [claim for claim, _ in slot.renewable()])
-        if all(one.unfit for one in self.slots):
-            raise error
-        self.display.warn(f"No {slot.kind} jobs here any more: {error}")
-
-    def _release(self, slot: WorkerSlot, claims: Sequence[Claim], *, delay: float = 0.0) -> None:
-        """Give jobs back unharmed; with a delay, behind all others."""
-        for claim in claims:
-            self._clean(claim, [claim.token])
-        self._patiently(partial(slot.queue.release, claims, delay_seconds=delay))
-        for claim in claims:
-            slot.drop(claim.token)
 
     def _size(self, claim: Claim) -> int:
         """Bytes of the job's input; a missing file is the child's to report, in one place."""
@@ -286,14 +218,6 @@ class Worker:
             return self.layout.chain_path(claim.key).stat().st_size
         except OSError:
             return 0
-
-    def _clean(self, claim: Claim, tokens: Sequence[str]) -> None:
-        """Delete the temporary files of dead tokens."""
-        try:
-            for output in outputs_of(self.layout, claim.kind, claim.key):
-                remove_temporary(output, tokens)
-        except (RedditAssetsError, OSError) as error:
-            log.warning("A temporary file of %s cannot be deleted: %s", claim.key, error)
 
     # --- the children's events -----------------------------------------------------------
     def _listen(self) -> None:
@@ -305,11 +229,11 @@ class Worker:
                 [*waited_on, *sentinels], timeout=self.settings.poll_seconds
             )
         else:
-            self._wake.wait(self.settings.poll_seconds)
+            self._stop.wait(self.settings.poll_seconds)
         for slot in self.slots:
             while (event := _next_event(slot)) is not None:
                 self._handle(slot, event)
-                if self._aborted:
+                if self._stop.at_once:
                     return
             if slot.process is not None and not slot.process.is_alive():
                 self._child_died(slot)
@@ -321,10 +245,10 @@ class Worker:
             slot.ready(event.facts, event.silent)
             self.display.ready(slot.kind, event.facts)
         elif isinstance(event, Broken):
-            self._retire(slot, StartupError(event.failure.error, hint=event.failure.hint))
+            self.outcomes.retire(slot, StartupError(event.failure.error, hint=event.failure.hint))
         elif isinstance(event, Recalled):
             held = [slot.held[token].claim for token in event.tokens if token in slot.held]
-            self._release(slot, held)
+            self.outcomes.release(slot, held)
         elif isinstance(event, Started | Progress | Finished | Failed):
             known = slot.held.get(event.token)
             if known is not None:
@@ -339,9 +263,9 @@ class Worker:
         elif isinstance(event, Progress):
             self.display.progressed(slot.kind, event.rows)
         elif isinstance(event, Finished):
-            self._finish(slot, held.claim, event)
+            self.outcomes.finish(slot, held.claim, event)
         else:
-            self._fail(slot, held.claim, event.failure)
+            self.outcomes.fail(slot, held.claim, event.failure)
 
     def _child_died(self, slot: WorkerSlot) -> None:
         """The ledger counts the crash, and queues the jobs again."""
@@ -354,7 +278,7 @@ class Worker:
             f"The {slot.kind} process died (exit status {code}) with {started} jobs begun."
         )
         if not came_up and slot.deaths >= _MOST_FAILED_STARTS:
-            self._retire(
+            self.outcomes.retire(
                 slot,
                 StartupError(
                     f"The {slot.kind} process dies before its engine is loaded "
@@ -363,106 +287,15 @@ class Worker:
                 ),
             )
             return
-        self._crashed(slot, claims, code)
+        self.outcomes.crashed(slot, claims, code)
         if slot.deaths > _MANY_DEATHS:
             rest = slot.rest()
             self.display.warn(
                 f"It has died {slot.deaths} times in a row: a rest of {rest:.0f} s. "
                 "Look at its last output above, and at the host's memory."
             )
-        elif not self._stopping:
-            self._wake.wait(min(_LONGEST_WAIT, _FIRST_WAIT * 2**slot.deaths))
-
-    def _crashed(
-        self, slot: WorkerSlot, claims: list[tuple[Claim, bool]], code: int | None
-    ) -> None:
-        for claim, _ in claims:
-            self._clean(claim, [claim.token])
-        crashes = 1 + max((claim.crashes for claim, started in claims if started), default=0)
-        failure = Failure(
-            f"The computing process died or hung {crashes} times with this job alone in it "
-            f"(exit status {code}).",
-            hint="Look at the worker's log and at the host's memory; then retry the dead letter.",
-            type="ProcessDied",
-        )
-        limit = self.settings.max_recoveries
-        outcomes = self._patiently(lambda: slot.queue.crashed(claims, failure, max_crashes=limit))
-        for claim, _ in claims:
-            slot.drop(claim.token)
-            if (outcomes or {}).get(claim.token) == "dead":
-                self.display.failed(slot.kind, claim.key, failure, "dead")
-
-    # --- ends of jobs --------------------------------------------------------------------
-    def _finish(self, slot: WorkerSlot, claim: Claim, event: Finished) -> None:
-        """Publish and acknowledge what the child made, if the job is still this worker's."""
-        slot.jobs_done += 1
-        try:
-            if event.files:
-                self._publish(slot, claim, event)
-            done = self._patiently(
-                lambda: slot.queue.acknowledge(
-                    claim,
-                    event.result,
-                    rows=event.rows,
-                    tokens=event.tokens,
-                    seconds=event.seconds,
-                ),
-                then=False,
-            )
-            if not done:
-                raise LeaseLostError(f"{claim.key}: another worker has taken the job over.")
-        except LeaseLostError as error:
-            self._clean(claim, [claim.token])
-            slot.drop(claim.token)
-            self.display.warn(f"{error} What was computed here is dropped.")
-        except ModelMismatchError as error:
-            self._retire(slot, error)
-        except RedditAssetsError as error:
-            self._clean(claim, [claim.token])
-            self._fail(slot, claim, Failure.of(error))
-        else:
-            slot.drop(claim.token)
-            if slot.rested():
-                self.display.note(f"{slot.kind} goes on.")
-            self.display.finished(slot.kind, claim.key, event)
-
-    def _publish(self, slot: WorkerSlot, claim: Claim, event: Finished) -> None:
-        """Rename the outputs while the token holds the job with a whole lease to spare.
-
-        Raises:
-            LeaseLostError: it does not.
-            ModelMismatchError: another model is wanted by now.
-            WriteError: a rename is refused.
-        """
-        check_model(self.layout, slot.facts)
-        lease = self.settings.lease_seconds
-        lost = self._patiently(
-            lambda: slot.queue.renew(self.name, [(claim, True)], lease), then={claim.token}
-        )
-        if lost or claim.token in slot.lost:
-            raise LeaseLostError(f"{claim.key}: the lease was lost while it was computed.")
-        for temporary, output in event.files:
-            publish(temporary, output)
-
-    def _fail(self, slot: WorkerSlot, claim: Claim, failure: Failure) -> None:
-        """A failed attempt; where the host is at fault, the job goes back unharmed instead."""
-        if failure.host_fault:
-            rest = slot.rest()
-            self._release(slot, [claim, *slot.unsent()], delay=rest)
-            self.display.trouble(slot.kind, claim.key, failure, rest)
-            return
-        outcome = self._patiently(
-            lambda: slot.queue.fail(
-                claim,
-                failure,
-                max_attempts=self.settings.max_attempts,
-                retry_seconds=self.settings.retry_seconds,
-            ),
-            then="lost",
-        )
-        slot.drop(claim.token)
-        slot.deaths = 0
-        self.display.failed(slot.kind, claim.key, failure, str(outcome))
+        elif not self._stop.asked:
+            self._stop.wait(min(LONGEST_WAIT, 0.2 * 2**slot.deaths))
 
 
 def _next_event(slot: WorkerSlot) -> Event | None:
