@@ -19,7 +19,7 @@ from reddit_assets.corpus.scan import Verdict
 from reddit_assets.corpus.wanted import set_wanted_model
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.planner import ScanReport, queue_wanted
-from reddit_assets.platform.services.rescan import rescan
+from reddit_assets.platform.resources import Platform
 from reddit_assets.settings import Settings
 from reddit_assets.workspace import Workspace
 
@@ -129,7 +129,7 @@ def test_the_nightly_removes_nothing_but_our_temporary_files(
     kept.append(young)
     # If the nightly rescan runs
     with DagsterInstance.ephemeral() as instance:
-        found = rescan(workspace, instance, lambda sentence: None)
+        found = Platform(workspace).rescan.run(instance, lambda sentence: None)
     # Then our old ones below embeddings/ and clusters/ are gone, and nothing else is
     assert set(found.removed) == set(gone)
     assert [path for path in gone if path.exists()] == []

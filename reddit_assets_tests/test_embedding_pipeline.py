@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from reddit_assets.corpus.provenance import read_output
-from reddit_assets.engines.embedding import filework
 from reddit_assets.engines.embedding.backends.base import Batch
 from reddit_assets.engines.embedding.engine import Embedder
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.errors import BadFileError, SourceChangedError
+from reddit_assets.tasks import filework
 from reddit_assets.tasks.filework import FileJob, FileResult
 from reddit_assets.tasks.pipeline import FilePipeline
 from reddit_assets_tests.embedding_fakes import DIMENSION, FakeBackend, fake_spec
