@@ -226,3 +226,28 @@ def test_models_of_other_families_are_not_exported(spec: ModelSpec, tmp_path: Pa
     ):
         with pytest.raises(BackendUnavailableError, match="BERT-family"):
             load_bert(other)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
+def test_other_files_by_the_name_of_the_model_are_refused(
+    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    # Given a package by the right name whose weights or tokenizer are not those that were published
+    folder = copy_of(spec, tmp_path / "package")
+    if file == "tokenizer.json":
+        tokenizer = json.loads((folder / file).read_text())
+        tokenizer["model"]["vocab"]["[CLS]"], tokenizer["model"]["vocab"]["[SEP]"] = 102, 101
+        (folder / file).write_text(json.dumps(tokenizer))
+    else:
+        with open(folder / file, "r+b") as weights:
+            weights.seek(-1, 2)
+            weights.write(b"\x7f")
+    monkeypatch.setattr(hub, "installed_package", lambda name: folder)
+    # If the model is looked for by its name, then it is refused with what to do,
+    with pytest.raises(
+        ModelNotFoundError, match="not all-MiniLM-L6-v2 as it was published"
+    ) as raised:
+        find_model(NAME, tmp_path / "none")
+    assert "name the folder itself" in raised.value.hint
+    # and whoever trusts the folder can name it.
+    assert find_model(folder, tmp_path / "none").fingerprint != spec.fingerprint

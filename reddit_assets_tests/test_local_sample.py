@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reddit_assets.errors import StartupError
-from reddit_assets.local.sample import sample_files, write_sample
+from reddit_assets.local.sample import COPY, sample_files, write_sample
 
 
 def digest(root: Path) -> dict[str, str]:
@@ -51,7 +51,11 @@ def test_the_sample_has_what_the_real_data_has():
     assert None in bodies
     assert "" in bodies
     assert any("🍁" in body for body in bodies if body)
-    assert len(set(bodies)) > 0.9 * len(bodies)
+    # and what authors and moderators have taken away, in real shares, and copies of one text
+    for text, share in (("[deleted]", 0.06), ("[removed]", 0.04), (COPY, 0.03)):
+        assert bodies.count(text) == pytest.approx(share * len(bodies), rel=0.1)
+    own = [body for body in bodies if body not in ("[deleted]", "[removed]", COPY)]
+    assert len(set(own)) > 0.9 * len(own)
 
 
 def test_a_second_run_leaves_existing_files_alone(tmp_path: Path):

@@ -1,8 +1,8 @@
 """The sample: a small corpus that looks like the real one, the same bytes every time.
 
 14 subreddits, 60 chain files, more than 6,000 rows; one file without rows, one subreddit of three
-rows, names and texts beyond ASCII, null and empty texts. Made from templates; nothing is
-downloaded.
+rows, names and texts beyond ASCII, null and empty texts, and texts that their authors or moderators
+have taken away, in the share that dumps have. Made from templates; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ __all__ = ["SampleFile", "sample_files", "write_sample"]
 SEED = 20_240_229
 TINY = {"tinytown": (3,), "Kaffeeküche": (70, 50), "日本旅行": (60, 40)}
 EMPTY = ("space", 4)
+# Rows of a hundred: [deleted] by their authors, [removed] by moderators, copies of one text.
+DELETED, REMOVED, COPIED = 6, 4, 3
+COPY = "Welcome! Please read the rules in the sidebar before you post, and be kind to each other."
 FILES_PER_SUBREDDIT = 5
 
 SCHEMA = pa.schema(
@@ -188,6 +191,11 @@ def _body(dice: random.Random, subreddit: str, topic: Topic, row: int) -> str | 
             return None
         if row % 89 == 0:
             return ""
+        place = row * 61 % 100
+        for share, text in ((DELETED, "[deleted]"), (REMOVED, "[removed]"), (COPIED, COPY)):
+            if place < share:
+                return text
+            place -= share
     return " ".join(_sentences(dice, subreddit, topic)).strip()
 
 

@@ -7,11 +7,13 @@ import re
 from importlib import metadata
 from pathlib import Path
 
+from reddit_assets.engines.embedding.digests import file_digest, tokenizer_digest
 from reddit_assets.errors import ModelNotFoundError
 
 __all__ = [
     "HOW_TO_GET_A_MODEL",
     "cached_snapshot",
+    "check_origin",
     "download",
     "installed_package",
     "weight_files",
@@ -27,6 +29,38 @@ PACKAGE_PREFIXES = ("gt-", "")
 FILES_WANTED = ["*.json", "*.txt", "*.safetensors", "*.model"]
 FILES_UNWANTED = ["onnx/*", "openvino/*", "*.onnx", "data_config.json"]
 CONNECT_SECONDS = 5.0
+
+PUBLISHED = {
+    # SHA-256 of sentence-transformers/all-MiniLM-L6-v2's weights, and the tokenizer_digest.
+    "all-minilm-l6-v2": (
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "192338f79e02d73b0c308feb73f0c2382fc9dc7869825d1603bced8f8e421753",
+    ),
+}
+"""What models are known to be: a package or a hub may hand out something else by the same name."""
+
+
+def check_origin(name: str, folder: Path) -> None:
+    """Compare downloaded files with what was published by that name, where that is known.
+
+    Raises:
+        ModelNotFoundError: the weights or the tokenizer are other ones.
+    """
+    known = PUBLISHED.get(name.lower())
+    if known is None:
+        return
+    weights, tokenizer = weight_files(folder), folder / "tokenizer.json"
+    found = (
+        file_digest(weights[0]) if len(weights) == 1 else "",
+        tokenizer_digest(tokenizer) if tokenizer.is_file() else "",
+    )
+    if found != known:
+        raise ModelNotFoundError(
+            f"The files in {folder} are not {name} as it was published (SHA-256 of the weights: "
+            f"{found[0] or 'none'}, published: {known[0]}).",
+            hint="Get them from elsewhere; or, if you trust these, name the folder itself as the "
+            "model.",
+        )
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -97,7 +97,8 @@ def find_model(name_or_path: str | Path, model_dir: Path) -> ModelSpec:
         model_dir: folder of models; the earlier system's export is ``<model_dir>/onnx/minilm``.
 
     Raises:
-        ModelNotFoundError: it is nowhere, or a folder is incomplete or was changed after export.
+        ModelNotFoundError: it is nowhere, a folder is incomplete or was changed after export, or
+            a package or the hub has something else by that name than what was published.
     """
     text = str(name_or_path)
     spec: ModelSpec | None = None
@@ -116,7 +117,9 @@ def find_model(name_or_path: str | Path, model_dir: Path) -> ModelSpec:
         elif spec.weights_dir is None or spec.onnx_file is None:
             spec = _completed(spec, folder)
     if spec is None:
-        spec = replace(read_model_folder(hub.download(text)), name=name)
+        folder = hub.download(text)
+        hub.check_origin(name, folder)
+        spec = replace(read_model_folder(folder), name=name)
     return spec
 
 
@@ -165,12 +168,10 @@ def _local_folders(name: str, text: str, model_dir: Path) -> Iterator[Path]:
         if usable and folder.resolve() not in seen:
             seen.add(folder.resolve())
             yield folder
-    package = hub.installed_package(name)
-    if package is not None:
-        yield package
-    cached = hub.cached_snapshot(text)
-    if cached is not None:
-        yield cached
+    for downloaded in (hub.installed_package(name), hub.cached_snapshot(text)):
+        if downloaded is not None:
+            hub.check_origin(name, downloaded)
+            yield downloaded
 
 
 def _completed(spec: ModelSpec, folder: Path) -> ModelSpec:
