@@ -294,7 +294,7 @@ def test_a_report_needs_our_table(tmp_path: Path) -> None:
     # Given no table, and a table of something else
     with pytest.raises(BadFileError, match="no"):
         clusters_report(tmp_path)
-    pq.write_table(pa.table({"a": [1]}), tmp_path / "clusters.parquet")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "clusters.table")
     # If a report is asked for, then the error names the file
-    with pytest.raises(BadFileError, match=r"clusters\.parquet"):
+    with pytest.raises(BadFileError, match=r"clusters\.table"):
         clusters_report(tmp_path)

@@ -55,6 +55,7 @@ def cluster(
     """
     from reddit_assets.cli.names import one_named
     from reddit_assets.cli.progress import note, progress
+    from reddit_assets.corpus.cluster_table import rename_old_table
     from reddit_assets.corpus.layout import Layout
     from reddit_assets.engines.clustering.params import ClusterParams
     from reddit_assets.errors import RedditAssetsError, first_line
@@ -84,6 +85,7 @@ def cluster(
     with progress("Clustering", len(keys)) as bar:
         for key in keys:
             try:
+                rename_old_table(layout.cluster_dir(key))
                 status = scanner.subreddit(key)
                 found = status.cluster
                 if found is None or not status.files or not found.inputs or _unfinished(status):

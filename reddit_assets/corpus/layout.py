@@ -9,13 +9,16 @@ from reddit_assets.corpus.keys import check_key, join_key
 from reddit_assets.errors import BadKeyError, SettingsError
 from reddit_assets.settings import Settings
 
-__all__ = ["CLUSTERED_NAME", "CLUSTER_FILES", "SUFFIX", "Layout"]
+__all__ = ["CLUSTERED_NAME", "CLUSTER_FILES", "MAP_NAME", "SUFFIX", "TABLE_NAME", "Layout"]
 
 SUFFIX = ".parquet"
 CLUSTERED_NAME = "clustered.parquet"
+# Parquet too, but the earlier system reads every *.parquet beside it as posts.
+TABLE_NAME = "clusters.table"
+MAP_NAME = "map.html"
 # Everything that a cluster job writes, in the order of publishing: the clustered file is last,
 # since its presence says that the cluster is there.
-CLUSTER_FILES = ("clusters.parquet", "map.html", CLUSTERED_NAME)
+CLUSTER_FILES = (TABLE_NAME, MAP_NAME, CLUSTERED_NAME)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reddit_assets.corpus.cluster_table import rename_old_table
 from reddit_assets.corpus.keys import shard_of
 from reddit_assets.corpus.output import remove_temporary
 from reddit_assets.corpus.scan import ClusterStatus, Scanner, SubredditStatus, Verdict
@@ -165,6 +166,8 @@ def queue_wanted(
         if shard is not None and shard_of(status.cluster_key) != shard:
             continue
         report.subreddits += 1
+        if not dry_run:
+            _rename_old_table(scanner, status, report)
         report.files.update(file.verdict for file in status.files)
         if hold is not None and status.cluster and hold(status.cluster_key, status.cluster):
             status.cluster = replace(status.cluster, verdict=Verdict.WAITING)
@@ -190,6 +193,14 @@ def queue_wanted(
     report.problems += [str(problem) for problem in scanner.problems]
     report.seconds = time.monotonic() - started
     return report
+
+
+def _rename_old_table(scanner: Scanner, status: SubredditStatus, report: ScanReport) -> None:
+    """Only here, not in every scan: this one writes anyway, and all ways to new jobs lead here."""
+    try:
+        rename_old_table(scanner.layout.cluster_dir(status.cluster_key))
+    except RedditAssetsError as error:
+        report.problems.append(str(error))
 
 
 def _rows(scanner: Scanner, key: str) -> int:

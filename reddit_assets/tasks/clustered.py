@@ -22,7 +22,7 @@ __all__ = ["added_fields", "write_clustered", "write_clusters", "write_page"]
 
 #: Rows of a row group.
 GROUP_ROWS = 65_536
-#: Columns of ``clusters.parquet``, beside ``centroid``.
+#: Columns of ``clusters.table``, beside ``centroid``.
 SCHEMA_FIELDS = [
     pa.field("cluster_id", pa.int32()),
     pa.field("theme_id", pa.int32()),
@@ -131,7 +131,7 @@ def write_clustered(
 
 
 def write_clusters(path: Path, rows: list[dict[str, Any]], facts: dict[str, Any]) -> None:
-    """Write ``clusters.parquet``, one row per cluster, ``facts`` in its key-value metadata; synced.
+    """Write ``clusters.table``, one row per cluster, ``facts`` in its key-value metadata; synced.
 
     Args:
         rows: columns of ``SCHEMA_FIELDS`` and ``centroid`` (list of float).

@@ -22,7 +22,7 @@ __all__ = ["read_previous", "shared_ids"]
 
 
 def read_previous(clusters_file: Path) -> Previous | None:
-    """Ids and centroids of a ``clusters.parquet``; ``None`` if there is none to build on.
+    """Ids and centroids of a ``clusters.table``; ``None`` if there is none to build on.
 
     A file that is damaged or made by something else counts as none: all clusters then get
     new ids, which the metadata show as births.

@@ -1,4 +1,4 @@
-"""The clusters of a subreddit for a terminal or a program, read from its ``clusters.parquet``."""
+"""The clusters of a subreddit for a terminal or a program, read from its ``clusters.table``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from reddit_assets.corpus.cluster_table import find_table
 from reddit_assets.corpus.provenance import PROVENANCE_KEY
 from reddit_assets.errors import BadFileError, first_line
 
@@ -19,10 +20,10 @@ __all__ = ["clusters_report", "render"]
 
 
 def clusters_report(path: Path) -> dict[str, Any]:
-    """What ``clusters.parquet`` says, as plain values that JSON can hold.
+    """What ``clusters.table`` says, as plain values that JSON can hold.
 
     Args:
-        path: of a ``clusters.parquet``, or of the folder that holds it.
+        path: of a ``clusters.table``, or of the folder that holds it.
 
     Returns:
         ``key``, ``rows``, ``summary`` (how it was clustered, changes), ``themes`` (id, name,
@@ -31,7 +32,7 @@ def clusters_report(path: Path) -> dict[str, Any]:
     Raises:
         BadFileError: there is none, or it is not ours.
     """
-    file = path / "clusters.parquet" if path.is_dir() else path
+    file = find_table(path) if path.is_dir() else path
     try:
         table = pq.read_table(file)
         facts = json.loads((table.schema.metadata or {})[PROVENANCE_KEY])

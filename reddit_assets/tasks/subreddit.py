@@ -12,9 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reddit_assets.corpus.cluster_table import find_table
 from reddit_assets.corpus.fingerprints import cluster_version, set_hash
 from reddit_assets.corpus.keys import subreddit_of
-from reddit_assets.corpus.layout import CLUSTER_FILES, CLUSTERED_NAME, Layout
+from reddit_assets.corpus.layout import (
+    CLUSTER_FILES,
+    CLUSTERED_NAME,
+    MAP_NAME,
+    TABLE_NAME,
+    Layout,
+)
 from reddit_assets.corpus.output import temporary_path
 from reddit_assets.corpus.provenance import ClusterProvenance, OutputFile, cluster_inputs
 from reddit_assets.engines.clustering.clusterer import Clustering, cluster
@@ -80,7 +87,7 @@ class _Clustered:
     ids: NDArray[np.int32]
     """Persistent id of each row, −1 noise."""
     clusters: list[dict[str, Any]]
-    """Rows of ``clusters.parquet``."""
+    """Rows of ``clusters.table``."""
 
     @property
     def themes(self) -> dict[int, str]:
@@ -114,7 +121,7 @@ def cluster_subreddit(
     """Cluster the embedding files of a subreddit and write its three files.
 
     ``clustered.parquet`` holds the rows of all files in key order with the appended columns,
-    ``clusters.parquet`` one row per cluster, ``map.html`` the map. Nothing is renamed: the caller
+    ``clusters.table`` one row per cluster, ``map.html`` the map. Nothing is renamed: the caller
     publishes. On an error no temporary file is left.
 
     Args:
@@ -210,12 +217,10 @@ def _write(
     temporaries = [temporary_path(final, token) for final in finals]
     by_name = dict(zip(CLUSTER_FILES, temporaries, strict=True))
     try:
-        _write_clusters(by_name["clusters.parquet"], made, provenance.data_version)
+        _write_clusters(by_name[TABLE_NAME], made, provenance.data_version)
         page, png = _map(made, seed)
-        write_page(by_name["map.html"], page)
-        write_clustered(
-            by_name["clustered.parquet"], made.inputs, made.clustering, made.ids, provenance
-        )
+        write_page(by_name[MAP_NAME], page)
+        write_clustered(by_name[CLUSTERED_NAME], made.inputs, made.clustering, made.ids, provenance)
     except BaseException:
         for path in temporaries:
             with suppress(FileNotFoundError):
@@ -248,7 +253,7 @@ def _identities(
 ) -> tuple[Changes, NDArray[np.int32]]:
     """Persistent ids of the clusters, and of each row."""
     folder = layout.cluster_dir(cluster_key)
-    previous = read_previous(folder / "clusters.parquet")
+    previous = read_previous(find_table(folder))
     before = None
     if previous is not None:
         before = shared_ids(layout.cluster_path(cluster_key), inputs, vectors)

@@ -70,7 +70,7 @@ def map_page(
         x, y: float32 (points,), y pointing up.
         cluster_ids: int32 (points,), persistent ids, −1 noise.
         texts: hover text of each point.
-        clusters: rows of ``clusters.parquet``.
+        clusters: rows of ``clusters.table``.
         themes: their names by ``theme_id``.
         total: rows of the subreddit, of which the points may be a sample.
     """
@@ -131,7 +131,7 @@ def map_png(
     Args:
         x, y: float32 (points,).
         themes: int32 (points,), −1 noise.
-        clusters: rows of ``clusters.parquet``; the largest are named.
+        clusters: rows of ``clusters.table``; the largest are named.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import hsv_to_rgb

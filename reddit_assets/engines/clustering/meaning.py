@@ -1,4 +1,4 @@
-"""What each cluster is about: one row per cluster, for ``clusters.parquet`` and for people."""
+"""What each cluster is about: one row per cluster, for ``clusters.table`` and for people."""
 
 from __future__ import annotations
 
