@@ -32,11 +32,11 @@ __all__ = [
 
 
 class RedditAssetsError(Exception):
-    """Base of all errors that a user can cause or mend.
+    """Base of all errors that a user can cause or correct.
 
     Args:
         message: what happened, naming the file or the job that it concerns.
-        hint: the sentence that tells the user what to do next.
+        hint: a sentence that says what to do next.
 
     Attributes:
         permanent: whether trying the same job again is useless. The queue sends a job with a
@@ -71,7 +71,7 @@ class StartupError(RedditAssetsError):
 
 
 class NotFoundError(RedditAssetsError):
-    """A command was given a name that nothing has: no subreddit, no clusters, no dead letter."""
+    """Nothing has the name that a command was given: no subreddit, no clusters, no dead letter."""
 
 
 class BadKeyError(RedditAssetsError):
@@ -87,7 +87,7 @@ class BadJobError(RedditAssetsError):
 
 
 class BadFileError(RedditAssetsError):
-    """An input file cannot be used: unreadable, truncated, without a text column, …."""
+    """A file cannot be used: missing, unreadable, truncated, without a text column, …."""
 
     permanent = True
 

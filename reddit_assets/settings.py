@@ -123,8 +123,8 @@ class Settings(BaseSettings):
     # --- clustering -----------------------------------------------------------------------
     reduction: Literal["node", "umap", "none"] = Field(
         "node",
-        description="Space that HDBSCAN sees: node (graph embedding), umap (the original's "
-        "recipe) or none (all dimensions).",
+        description="Space that HDBSCAN sees: node (graph embedding), umap (the earlier "
+        "system's) or none (all dimensions).",
     )
     n_components: int | None = Field(
         None, ge=2, description="Dimensions after reduction; unset takes the reduction's own."

@@ -24,7 +24,7 @@ __all__ = ["Workspace"]
 
 @dataclass(frozen=True)
 class Workspace:
-    """Settings, trees and queues. Whoever scans more than once keeps it, for its cache.
+    """Settings, trees and queues. Keep it to scan more than once: it holds the cache.
 
     Attributes:
         queues: none where only the trees matter.
@@ -56,7 +56,7 @@ class Workspace:
 
     @classmethod
     def of_trees(cls, settings: Settings, layout: Layout | None = None) -> Workspace:
-        """Without queues, and hence without Redis and dead letters.
+        """Without queues, and so without Redis and dead letters.
 
         Raises:
             SettingsError: the trees are not named.

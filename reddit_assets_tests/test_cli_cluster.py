@@ -63,7 +63,7 @@ def test_one_is_clustered_by_name_and_anew(layout: Layout, capsys: pytest.Captur
     assert run(["cluster", "--subreddit", "Boks"]) == 1
     error = capsys.readouterr().err
     assert "There is no subreddit Boks" in error
-    assert "Is it books?" in error
+    assert "Did you mean books?" in error
 
 
 @pytest.mark.parametrize("name", ["b*", "*", "!cars", "books,AskReddit", "b?oks"])
@@ -83,7 +83,7 @@ def test_a_name_that_two_shards_have_is_not_guessed(
     pq.write_table(pa.table({"body": ["one"]}), other)
     # Then the keys are named, and one of them is accepted
     assert run(["cluster", "--subreddit", "books"]) == 1
-    assert "books is there 2 times: bo/books, xx/books." in capsys.readouterr().err
+    assert "books exists 2 times: bo/books, xx/books." in capsys.readouterr().err
     assert run(["cluster", "--subreddit", "bo/books"]) == 0
 
 
@@ -120,7 +120,7 @@ def test_clusters_are_printed_as_text_and_json(layout: Layout, capsys: pytest.Ca
     assert run(["clusters", "cars"]) == 1
     assert "`reddit-assets cluster --subreddit cars` makes them." in capsys.readouterr().err
     assert run(["clusters", "askreddit"]) == 1
-    assert "Is it AskReddit?" in capsys.readouterr().err
+    assert "Did you mean AskReddit?" in capsys.readouterr().err
 
 
 def test_a_failure_of_one_subreddit_stops_no_other(

@@ -150,7 +150,7 @@ def test_a_column_that_is_decoration_fails_nothing(layout: Layout, kind: str) ->
         if kind in ("struct", "list", "map") and "/ups/" in key:
             (said,) = result.metadata["unreadable_columns"]
             assert said.startswith("ups: ")
-            assert said.endswith(" is no number")
+            assert said.endswith(" is not a number")
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from reddit_assets.ledger.job import Job, Kind, Result
 from reddit_assets.ledger.outbox import Outbox
 from reddit_assets.ledger.waiters import expired_runs
 from reddit_assets.platform import quality, run_logic
+from reddit_assets.platform.dagster_errors import TickError
 from reddit_assets.platform.jobs import make_steering_jobs
 from reddit_assets.platform.reporting import records
 from reddit_assets.platform.resources import Platform
@@ -36,7 +37,6 @@ from reddit_assets.platform.run_logic import Lease, failed_partitions, wait_for_
 from reddit_assets.platform.sensors import make_sensors
 from reddit_assets.platform.services.tick import Cursor
 from reddit_assets.platform.services.watchdog import Watchdog
-from reddit_assets.platform.telling import TickError
 from reddit_assets.settings import Settings
 from reddit_assets.workspace import Workspace
 from reddit_assets_tests.factories import claim_jobs

@@ -80,7 +80,7 @@ for _name in _GROUPS:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; the exit status. Errors that a user can mend are one line, no traceback."""
+    """Runs a command; the exit status. Errors that a user can correct take one line."""
     try:
         # Typer prints its own usage errors and ends with SystemExit; ours come through.
         app(args=None if arguments is None else list(arguments))

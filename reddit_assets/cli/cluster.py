@@ -50,8 +50,8 @@ def cluster(
 ) -> None:
     """Cluster subreddits here and now, without the queue.
 
-    Fresh cluster files are skipped, so that an interrupted run resumes; --subreddit makes its one
-    again. Dagster learns of the results with its next look at the disk.
+    Fresh cluster files are skipped, so an interrupted run resumes; --subreddit makes the one it
+    names again. Dagster learns of the results when its sensors next look at the disk.
     """
     from reddit_assets.cli.names import one_named
     from reddit_assets.cli.progress import note, progress
@@ -95,7 +95,7 @@ def cluster(
                 else:
                     note(f"{key}: {_one(layout, status, params, bar)}")
                     made += 1
-            except Exception as error:  # Of this subreddit: the others go on.
+            except Exception as error:  # Only this subreddit failed: the others go on.
                 ours = isinstance(error, RedditAssetsError)
                 why = str(error) if ours else f"{type(error).__name__}: {first_line(error)}."
                 failed[key] = why

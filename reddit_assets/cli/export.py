@@ -41,7 +41,7 @@ def export_onnx(
 ) -> None:
     """Write model.onnx and tokenizer.json, with the earlier system's input and output names.
 
-    The int8 model is for other programs: its vectors differ, so that no worker of ours takes it.
+    The int8 model is for other programs: its vectors differ, and no worker of ours uses it.
     """
     from reddit_assets.engines.embedding import export
     from reddit_assets.engines.embedding.model import find_model

@@ -57,7 +57,7 @@ def set_(
     root: Root = None,
     model_dir: ModelDir = None,
 ) -> None:
-    """Want another model: files made with the previous one become stale."""
+    """Change the wanted model: files made with the previous one become stale."""
     from reddit_assets.corpus.layout import Layout
     from reddit_assets.corpus.provenance import ModelIdentity
     from reddit_assets.corpus.wanted import set_wanted_model

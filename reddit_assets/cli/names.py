@@ -12,7 +12,7 @@ __all__ = ["one_named"]
 def one_named(name: str, keys: Iterable[str], missing: str, hint: str = "") -> str:
     """The cluster key among ``keys`` that is ``name`` (SHARD/NAME), or whose subreddit is.
 
-    A name is a name: ``*`` and ``!`` mean themselves.
+    Names are taken literally: ``*`` and ``!`` mean themselves.
 
     Args:
         missing: the sentence for a name that is not there.
@@ -29,16 +29,16 @@ def one_named(name: str, keys: Iterable[str], missing: str, hint: str = "") -> s
         return same[0]
     if same:
         raise NotFoundError(
-            f"{name} is there {len(same)} times: {', '.join(same)}.", hint="Name the shard as well."
+            f"{name} exists {len(same)} times: {', '.join(same)}.", hint="Name the shard as well."
         )
     near = _near(name, found)
     if near:
-        hint = f"Is it {' or '.join(near)}? Names are compared with case."
+        hint = f"Did you mean {' or '.join(near)}? Names are case-sensitive."
     raise NotFoundError(missing, hint=hint)
 
 
 def _near(name: str, keys: list[str]) -> list[str]:
-    """At most three names like ``name``, the most alike first; case counts little."""
+    """At most three names like ``name``, the most similar first; case counts little."""
     import difflib
 
     names: dict[str, list[str]] = {}

@@ -25,8 +25,8 @@ def register(app: typer.Typer) -> None:
 def nightly(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
     """Rescan everything as the nightly schedule does.
 
-    Opens every footer; finds missing, corrupt, stale, orphaned and leftover files; queues what must
-    be made again; reports to Dagster what it does not have.
+    Reads every output's metadata; finds missing, corrupt, stale, orphaned and leftover files;
+    queues what must be made again; reports to Dagster what it does not have.
     """
     from reddit_assets.cli.beside import load_beside_up, use_dagster_of_up
     from reddit_assets.cli.progress import note

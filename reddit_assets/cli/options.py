@@ -73,7 +73,7 @@ def chosen_kinds(name: str) -> tuple[Any, ...]:
     """The kinds of jobs that ``--kind`` names.
 
     Raises:
-        typer.BadParameter: it is none of the three words.
+        typer.BadParameter: it is not one of the three words.
     """
     from reddit_assets.ledger.job import Kind
 

@@ -24,7 +24,7 @@ PLAIN_WIDTH = 130
 
 
 class Bar:
-    """What a command tells its steps to. Both kinds write to standard error."""
+    """Where a command reports its steps. Both kinds write to standard error."""
 
     def step(self, text: str, count: int = 1) -> None:
         """``count`` more are done, the latest being ``text``."""

@@ -95,7 +95,7 @@ def show(
     console = printer()
     console.print(table)
     if not workers:
-        console.print("No worker is there.")
+        console.print("No worker is running.")
     for name, facts in sorted(workers.items()):
         shown = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "seen")
         console.print(f"{name}: {shown}", highlight=False)

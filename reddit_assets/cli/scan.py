@@ -163,7 +163,7 @@ def _lines(report: ScanReport, *, dry_run: bool, recovered: int) -> list[str]:
 
 
 def ignored_of(report: ScanReport) -> dict[str, int]:
-    """What lies in the tree and is no chain file of ours: counts by reason."""
+    """What lies in the tree without being a chain file: counts by reason."""
     return {str(reason): count for reason, count in getattr(report, "ignored", {}).items()}
 
 

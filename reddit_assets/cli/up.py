@@ -63,7 +63,7 @@ def up(
 
     Starts an embedded Valkey and Postgres unless REDIS_URL and DAGSTER_POSTGRES_URL name real
     ones. With --exit-when-done: exit status 0 when every file is embedded, clustered and
-    materialized in Dagster, 1 when jobs were given up or no worker comes up.
+    materialized in Dagster, 1 when jobs were given up or no worker starts.
     """
     from reddit_assets.cli.progress import note
     from reddit_assets.local.up import Plan, run_up

@@ -23,7 +23,7 @@ OLD_TABLE_NAME = "clusters.parquet"
 
 
 def find_table(folder: Path) -> Path:
-    """The table of clusters in a subreddit's folder, by its old name where a scan has not been.
+    """The table of clusters in a subreddit's folder; under its old name until a scan renames it.
 
     The path need not exist.
     """

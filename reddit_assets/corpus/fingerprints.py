@@ -42,7 +42,7 @@ def content_fingerprint(descriptor: int) -> str:
 
 
 class Stamp(NamedTuple):
-    """What a look at a folder tells of a file's content: its size and its time of change.
+    """What a folder listing says of a file's content: its size and its modification time.
 
     As text, on the wire and in files, ``<bytes>-<nanoseconds since the epoch>``.
     """
@@ -52,7 +52,7 @@ class Stamp(NamedTuple):
 
     @classmethod
     def of(cls, stat: os.stat_result) -> Stamp:
-        """The stamp of a file that ``stat`` is of."""
+        """The stamp of the file that ``stat`` describes."""
         return cls(stat.st_size, stat.st_mtime_ns)
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Stamp(NamedTuple):
 
     @property
     def changed_at(self) -> float:
-        """The time of change, seconds since the epoch."""
+        """The modification time, seconds since the epoch."""
         return self.mtime_ns / 1e9
 
 

@@ -1,7 +1,7 @@
 """Writing an output: a temporary file beside the target, synced, then renamed by the publisher.
 
 The temporary name carries the job's token, ``<output>.<token>.tmp``: two workers never write the
-same file, and whoever finds the file of a dead token may delete it.
+same file, and a worker that finds the file of a dead token may delete it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def temporary_path(output: Path, token: str) -> Path:
 
 def is_temporary(name: str) -> bool:
     """Whether a file below embeddings/ or clusters/ is a temporary one: ours, or the earlier
-    system's. Any other name, and any name below chains/, is none of our business.
+    system's. Any other name, and any name below chains/, is left alone.
     """
     return _TEMPORARY.fullmatch(name) is not None
 

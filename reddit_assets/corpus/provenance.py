@@ -52,7 +52,7 @@ class SourceIdentity(_Record):
 
     @property
     def stamp(self) -> Stamp:
-        """Its size and time of change."""
+        """Its size and modification time."""
         return Stamp(self.size, self.mtime_ns)
 
 

@@ -1,8 +1,8 @@
 """The model that a tree of embeddings wants: ``embeddings/.model.json``.
 
 Two models never mix in one tree: the first worker states its model there, a worker with another
-one refuses, and ``reddit-assets model set`` changes it, upon which every file of the previous model
-is stale.
+one refuses, and ``reddit-assets model set`` changes the statement, after which every file of the
+previous model is stale.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def _read(path: Path) -> str | None:
 
 @lru_cache(maxsize=1)
 def cpu_flags() -> frozenset[str]:
-    """Instruction sets as Linux names them; empty where the system does not tell."""
+    """Instruction sets as Linux names them; empty where the system does not say."""
     for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("flags", "Features"):

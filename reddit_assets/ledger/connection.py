@@ -22,7 +22,7 @@ from reddit_assets.settings import Settings
 
 __all__ = ["Client", "connect", "redis_errors", "shown_url"]
 
-# A redis.Redis with decode_responses: redis-py's annotations do not tell text from bytes.
+# A redis.Redis with decode_responses: redis-py's annotations do not distinguish text from bytes.
 Client: TypeAlias = Any
 
 # Longer than any blocking read of ours (ledger.waiters), shorter than a user's patience.
@@ -158,7 +158,7 @@ def redis_errors(client: Client) -> Iterator[None]:
 
     Raises:
         QueueFullError: it takes no more data; nothing was written.
-        QueueUnavailableError: it cannot be reached or does not do this now.
+        QueueUnavailableError: it cannot be reached or refuses this for now.
     """
     try:
         yield
@@ -176,7 +176,7 @@ def _translated(error: redis.exceptions.RedisError, where: str) -> RedditAssetsE
         return _refusal(found[1], error, where)
     if isinstance(error, redis.exceptions.InvalidResponse):
         return QueueUnavailableError(
-            f"What answers at {where} is no Redis server: {text}.", hint="Correct REDIS_URL."
+            f"What answers at {where} is not a Redis server: {text}.", hint="Correct REDIS_URL."
         )
     if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
         reason = _CONNECTING.sub(r"\1", text)

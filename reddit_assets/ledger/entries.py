@@ -1,4 +1,4 @@
-"""Entries of the streams of results: what is no result is set aside and blocks nobody."""
+"""Entries of the result streams: one that is not a result is set aside, so it blocks nothing."""
 
 from __future__ import annotations
 

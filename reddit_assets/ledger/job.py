@@ -1,4 +1,4 @@
-"""The records of a job's way: what is wanted, what is leased, how it ended."""
+"""The records of a job's life: what is wanted, what is leased, how it ended."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Lane(StrEnum):
 
 
 def partition_of(key: str) -> str | None:
-    """The partition that a job of this key makes; ``None`` for a dead letter that is no job."""
+    """The partition that a job of this key makes; ``None`` for a dead letter that is not a job."""
     return None if key.startswith(_NO_PARTITION) else key
 
 
@@ -157,7 +157,7 @@ class Result:
         """From :meth:`to_json`; unknown fields are ignored, ``asset`` is the default.
 
         Raises:
-            BadJobError: it is no result.
+            BadJobError: it is not a result.
         """
         record = {"asset": asset, **read_object(text)}
         types = {"ok": bool, "metadata": dict}
@@ -211,7 +211,7 @@ def read_object(text: str) -> dict[str, Any]:
     """A JSON object, read strictly. Of a key that is there twice, the last one counts.
 
     Raises:
-        BadJobError: it is none, is nested too deeply, or holds a number that is too large.
+        BadJobError: it is not one, is nested too deeply, or holds a number that is too large.
     """
     try:
         value = _decode(text)

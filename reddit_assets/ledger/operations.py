@@ -75,17 +75,17 @@ class Operations(QueueBase):
             self.client.delete(f"{self.prefix}paused")
 
     def clear(self) -> tuple[int, int]:
-        """Forget what waits: the public list, whoever pushed it, and the ledger's waiting jobs.
+        """Forget what waits: the whole public list, and the ledger's waiting jobs.
 
-        In many small steps: Redis answers others meanwhile. What is being computed goes on, dead
-        letters stay, and so do jobs that a Dagster run waits for.
+        Works in many small steps, so that Redis answers others meanwhile. What is being computed
+        goes on. Dead letters stay, and so do jobs that a Dagster run waits for.
 
         Returns:
             How many lines of the public list and how many jobs were forgotten.
         """
         lines = jobs = 0
         with redis_errors(self.client):
-            # Not until it is empty: somebody may go on pushing.
+            # Not "until it is empty": somebody may go on pushing.
             for _ in range(0, self.client.llen(self.public), _CLEARED):
                 lines += len(self.client.lpop(self.public, _CLEARED) or ())
             waiting = [
@@ -99,7 +99,7 @@ class Operations(QueueBase):
         return lines, jobs
 
     def identity(self) -> str:
-        """A random name, made once: the same by whatever address the queue is reached."""
+        """A random name, made once: the same whichever address the queue is reached by."""
         with redis_errors(self.client):
             self.client.set(f"{self.prefix}identity", secrets.token_hex(8), nx=True)
             return str(self.client.get(f"{self.prefix}identity"))

@@ -202,7 +202,7 @@ class JobQueue(Operations):
         return None if fields is None else self._claim(worker, key, line.token, fields)
 
     def refuse(self, line: Line, failure: Failure) -> None:
-        """Make a leased line a dead letter: it is no job."""
+        """Make a leased line a dead letter: it is not a job."""
         dead = line.key.replace("foreign:", "malformed:", 1)
         self.run_script("refuse", line.key, line.token, dead, failure.to_json())
 
@@ -323,7 +323,7 @@ class JobQueue(Operations):
         """Take back expired leases and queue the retries that are due.
 
         Args:
-            retry_seconds: how long a job waits first that has outlived several workers.
+            retry_seconds: the first wait of a job that has outlived several workers.
             limit: largest number of either per call.
         """
         answer = self.run_script("reap", int(retry_seconds * 1000), limit)

@@ -75,7 +75,7 @@ def unreported(queue: JobQueue, read: dict[str, str]) -> set[str]:
                 break
             for entry, fields in items:
                 read[name] = entry
-                # What is no result is set aside by who empties the stream.
+                # An entry that is not a result is set aside by the reader that empties the stream.
                 with suppress(BadJobError):
                     found.add(Result.from_json(fields.get("r", ""), queue.kind.asset).partition)
     return found

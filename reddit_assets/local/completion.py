@@ -27,7 +27,7 @@ class Completion:
             there was no reason to ask.
         dead: jobs that were given up.
         problems: files that cannot be partitions.
-        ignored: what lies in the tree and is no chain file, by reason.
+        ignored: what lies in the tree without being a chain file, by reason.
         paused: whether a queue is paused, so that nothing will be done.
     """
 

@@ -31,7 +31,7 @@ class Part:
         name: in messages and as the name of its log.
         command: its command line.
         environment: variables beside those of this process.
-        kind: whose jobs it does; ``None`` if it is no worker.
+        kind: whose jobs it does; ``None`` if it is not a worker.
     """
 
     name: str
@@ -82,7 +82,7 @@ def dagster_parts(environment: Mapping[str, str], *, port: int) -> list[Part]:
         port: of the page.
     """
     programs, home = Path(sys.executable).parent, Path(environment["DAGSTER_HOME"])
-    # Who reaches the code server runs code as this account, and it asks for no password.
+    # Anyone who reaches the code server can run code as this account: it asks for no password.
     socket = str(socket_folder(home, "code.sock") / "code.sock")
     where = ("-w", str(write_workspace(home, socket=socket)))
     served = location()

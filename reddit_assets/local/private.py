@@ -1,7 +1,8 @@
 """Folders and sockets that no other account of this host can use.
 
-Neither the embedded queue nor Dagster's code server asks for a password, and who reaches the
-latter runs code as this account. They listen on sockets in folders that only it can enter.
+Neither the embedded queue nor Dagster's code server asks for a password, and anyone who reaches the
+latter can run code as this account. Both listen on sockets in folders that only this account can
+enter.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def private_folder(path: Path) -> Path:
     """Makes a folder that only this account can enter, or closes one that others could.
 
     Raises:
-        StartupError: it is a link, no folder, or another account's.
+        StartupError: it is a link, not a folder, or another account's.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_folder(path, (os.geteuid(),)):
@@ -45,9 +46,9 @@ def private_opener(path: str, flags: int) -> int:
 def socket_folder(inside: Path, name: str, owners: Sequence[int] = ()) -> Path:
     """The folder for a socket: ``inside``, or one below the temporary folder, made when missing.
 
-    Only where the socket's path would be too long is it the latter. It gets a random name, which
-    a file beside ``inside`` keeps; it is taken again only while it is a folder, not a link, of this
-    account.
+    The latter is used only where the socket's path would be too long. It gets a random name, which
+    a file beside ``inside`` keeps; the folder is used again only if it is still a folder of this
+    account and not a link.
 
     Args:
         name: of the socket's file.

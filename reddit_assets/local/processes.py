@@ -1,4 +1,4 @@
-"""Child processes that a crash of their parent cannot hide: started, recorded, found again, ended.
+"""Child processes that are found again after a crash of their parent: started, recorded, ended.
 
 Every child runs in a session of its own (Ctrl+C in the terminal reaches only the parent, which
 decides the order of the ends) and carries ``REDDIT_ASSETS_FAMILY`` in its environment, as do all

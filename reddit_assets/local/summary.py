@@ -25,7 +25,7 @@ class Summary:
 
     Attributes:
         blocked: why nothing could go on, where that ended it; else empty.
-        ignored: what lies in the tree and is no chain file, by reason.
+        ignored: what lies in the tree without being a chain file, by reason.
     """
 
     root: str

@@ -50,7 +50,7 @@ class Charge:
 
     @property
     def failing(self) -> bool:
-        """Whether it does not come up, as far as its starts so far tell."""
+        """Whether it does not come up, judging by its starts so far."""
         return self.failures >= MOST_FAILURES
 
     @property

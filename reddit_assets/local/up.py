@@ -265,7 +265,7 @@ class _Up:
             )
 
     def _require(self, *names: str) -> None:
-        """Ends the start if a part without which there is no page does not come up."""
+        """Ends the start if a part that the page needs does not come up."""
         for name in names:
             charge = self._parts.charges[name]
             if charge.failing:

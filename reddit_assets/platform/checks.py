@@ -32,7 +32,7 @@ __all__ = ["check_specs", "corpus_check", "evaluate", "evaluate_corpus"]
 
 _SAMPLE = 200
 
-# Runs of more partitions record only failures; the sensor heals former ones.
+# Runs of more partitions record only failures; the sensor clears earlier ones.
 _PASSES = 50
 
 

@@ -20,10 +20,10 @@ from dagster import (
 )
 
 from reddit_assets.platform.checks import check_specs
+from reddit_assets.platform.dagster_errors import run_errors
 from reddit_assets.platform.mapping import FileToSubredditMapping
 from reddit_assets.platform.names import CODE_VERSION, MODEL, SETTINGS, AssetSet
 from reddit_assets.platform.resources import Platform
-from reddit_assets.platform.telling import failures
 
 __all__ = ["make_assets", "make_inputs"]
 
@@ -143,7 +143,7 @@ def _asset(
         backfill_policy=BackfillPolicy.multi_run(run_size),
     )
     def op(context: AssetExecutionContext, platform: ResourceParam[Platform]) -> Iterator[Any]:
-        with failures():
+        with run_errors():
             yield from body(context, platform)
 
     return op
@@ -165,7 +165,7 @@ def make_inputs() -> AssetsDefinition:
         from reddit_assets.platform.reporting.events import input_event
         from reddit_assets.platform.reporting.inputs import input_events
 
-        with failures():
+        with run_errors():
             workspace = platform.workspace
             for key, version, metadata in input_events(workspace.settings, workspace.layout):
                 if key in context.selected_asset_keys:

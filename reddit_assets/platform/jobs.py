@@ -25,9 +25,9 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from reddit_assets.platform.checks import check_specs, corpus_check
+from reddit_assets.platform.dagster_errors import run_errors
 from reddit_assets.platform.names import CODE_VERSION, CORPUS, AssetSet
 from reddit_assets.platform.resources import Platform
-from reddit_assets.platform.telling import failures
 
 __all__ = ["make_corpus", "make_nightly", "make_schedule", "make_steering_jobs"]
 
@@ -82,7 +82,7 @@ def make_corpus() -> AssetsDefinition:
         from reddit_assets.platform.checks import evaluate_corpus
         from reddit_assets.platform.overview import corpus_metadata, oldest_unprocessed
 
-        with failures():
+        with run_errors():
             workspace = platform.workspace
             if context.selected_asset_keys:
                 found = platform.rescan.run(context.instance, context.log.info)
@@ -123,7 +123,7 @@ def make_steering_jobs() -> list[JobDefinition]:
 def _steering(name: str, description: str, act: Callable[[Any], str]) -> JobDefinition:
     @op(name=f"{name}_op")
     def steer(context: OpExecutionContext, platform: ResourceParam[Platform]) -> None:
-        with failures():
+        with run_errors():
             for queue in platform.workspace.queues.values():
                 context.log.info(act(queue))
 

@@ -84,7 +84,7 @@ def _raise_if(failed: Mapping[str, str], total: int) -> None:
 
 
 def _done_before(context: AssetExecutionContext, key: Any, keys: Sequence[str]) -> set[str]:
-    """Partitions that the runs recorded which this one resumes ("from failure")."""
+    """Partitions recorded by the runs that this one resumes ("from failure")."""
     run = context.run
     if run.tags.get(_RESUME_TAG) != "true" or run.parent_run_id is None:
         return set()
@@ -92,8 +92,8 @@ def _done_before(context: AssetExecutionContext, key: Any, keys: Sequence[str]) 
     parent: str | None = run.parent_run_id
     while parent is not None and parent not in ancestors:
         ancestors.add(parent)
-        former = context.instance.get_run_by_id(parent)
-        parent = former.parent_run_id if former is not None else None
+        resumed = context.instance.get_run_by_id(parent)
+        parent = resumed.parent_run_id if resumed is not None else None
     wanted, done = list(keys), set()
     for start in range(0, len(wanted), 500):
         found = context.instance.fetch_materializations(

@@ -1,4 +1,4 @@
-"""What a run does that waits for workers: enqueue, collect, record, withdraw. Needs no op.
+"""What a run does while it waits for workers: enqueue, collect, record, withdraw. Needs no op.
 
 The run holds a lease in Redis and renews it while it lives; when it dies, the watchdog sensor
 finds the lease expired, fails the run and hands its results on (``watchdog``).
@@ -37,7 +37,7 @@ _CHECK_SECONDS = 30.0
 
 
 class Lease:
-    """A run's lease on the queue: who waits shows that it lives.
+    """A run's lease on the queue: a run that waits shows with it that it is alive.
 
     Args:
         queue: whose results the run waits for.
@@ -162,13 +162,13 @@ class Waiting:
             self.queue.enqueue(jobs[start : start + 2_000], self.layout, run=self.run)
         counts = self.queue.counts()
         self._log.info(
-            f"{len(jobs)} {self.queue.kind.value} jobs queued; {counts.workers} workers are there, "
+            f"{len(jobs)} {self.queue.kind.value} jobs queued; {counts.workers} workers run, "
             f"{counts.queued} jobs wait in all."
         )
         if counts.paused:
             self._log.warning("The queue is paused: nothing starts before it is resumed.")
         elif not counts.workers:
-            self._log.warning("No worker is there: start one with `reddit-assets worker`.")
+            self._log.warning("No worker is running: start one with `reddit-assets worker`.")
 
     def wait(self) -> Outcome:
         """Record results until all jobs have ended.

@@ -15,8 +15,8 @@ from dagster import (
     sensor,
 )
 
+from reddit_assets.platform.dagster_errors import skip, tick_errors
 from reddit_assets.platform.resources import Platform
-from reddit_assets.platform.telling import sentences, skip
 
 if TYPE_CHECKING:
     from reddit_assets.platform.services.tick import Service
@@ -75,7 +75,7 @@ def _sensor(
         default_status=DefaultSensorStatus.RUNNING,
     )
     def look(context: SensorEvaluationContext, platform: ResourceParam[Platform]) -> SkipReason:
-        with sentences():
+        with tick_errors():
             tick = service_of(platform).tick(context.instance, context.cursor)
         if tick.cursor is not None:
             context.update_cursor(tick.cursor)

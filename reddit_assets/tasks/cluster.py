@@ -54,7 +54,7 @@ class ClusterTask:
                 emit(Failed(claim.token, Failure.of(error)))
 
     def _check_settings(self, claim: Claim) -> None:
-        """Refuse a job of other clustering settings: its cluster would be stale at once, for ever.
+        """Refuse a job of other clustering settings: its cluster would always be stale at once.
 
         Raises:
             SettingsError: the job was queued for other settings than this worker's.
@@ -71,7 +71,7 @@ class ClusterTask:
 
     def _cluster(self, claim: Claim, emit: Callable[[Event], None]) -> Finished:
         self._check_settings(claim)
-        # Whatever has an embedding now goes in, and what has none is named in the footer: its
+        # Whatever has an embedding now goes in, and what has none is named in the provenance: its
         # arrival makes the cluster stale.
         status = self._workspace.scanner(settle_seconds=0).subreddit(claim.key)
         keys = [file.key for file in status.files if file.verdict.done]

@@ -98,8 +98,8 @@ class EmbedTask:
         output = read_output(self.layout.embedding_path(claim.key))
         provenance = output.provenance
         if isinstance(provenance, EmbeddingProvenance) and not provenance.conformant:
-            # This host accepts it, and whoever queued the job does not: made again here, it would
-            # be queued again without end.
+            # This host accepts the file, the host that queued the job does not: made again here, it
+            # would be queued again without end.
             raise NonconformantError(
                 f"{output.path} has inexact vectors, which scans do not accept; this worker's "
                 "are inexact as well.",

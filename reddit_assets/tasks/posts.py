@@ -46,7 +46,7 @@ class FilePosts:
             if kind in (pa.large_string(), pa.large_binary()) or pa.types.is_null(kind):
                 found.append(name)
             else:
-                self.unreadable[name] = f"{kind} is no text"
+                self.unreadable[name] = f"{kind} is not text"
         return found
 
     def texts(self, rows: NDArray[np.int64]) -> list[tuple[str, str]]:
@@ -104,12 +104,12 @@ class FilePosts:
                 parts.append(values)
                 known += len(column) - column.null_count
             if len(parts) == 0 and self._inputs.total:
-                self.unreadable[name] = f"{self._inputs.schema.field(name).type} is no {what}"
+                self.unreadable[name] = f"{self._inputs.schema.field(name).type} is not a {what}"
                 continue
             found = np.concatenate(parts) if parts else np.zeros(0)
             odd = known - int(np.isfinite(found).sum())
             if odd:
-                self.unreadable[name] = f"{odd:,} of {known:,} values are no {what}s"
+                self.unreadable[name] = f"{odd:,} of {known:,} values are not {what}s"
             if np.isfinite(found).any():
                 return found
         return None

@@ -131,7 +131,7 @@ class Display:
         if failure.error != self._trouble:
             text = f"{failure.error} {failure.hint}".strip()
             log.error(
-                "%s %s is given back, and tried again after a rest of %.0f s: %s",
+                "%s %s is given back; the next try is in %.0f s: %s",
                 kind,
                 key,
                 rest,

@@ -7,7 +7,7 @@ from typing import Any
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.wanted import read_wanted_model
-from reddit_assets.errors import ModelMismatchError, WriteError
+from reddit_assets.errors import ModelMismatchError, UnreadableFileError
 
 __all__ = ["check_model"]
 
@@ -21,7 +21,7 @@ def check_model(layout: Layout, facts: Mapping[str, Any] | None) -> None:
     Raises:
         ModelMismatchError: another model is wanted by now.
         BadFileError: the statement cannot be understood.
-        WriteError: the folder cannot be read; the host is at fault.
+        UnreadableFileError: the folder cannot be read; the host is at fault.
     """
     model = (facts or {}).get("model")
     if model is None:
@@ -29,7 +29,7 @@ def check_model(layout: Layout, facts: Mapping[str, Any] | None) -> None:
     try:
         wanted = read_wanted_model(layout)
     except OSError as error:
-        raise WriteError(
+        raise UnreadableFileError(
             f"{layout.embeddings} cannot be read: {error.strerror}.",
             hint="Bring the storage back; the worker goes on by itself.",
             host_fault=True,

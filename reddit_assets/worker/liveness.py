@@ -82,7 +82,7 @@ class Liveness:
         self._looked, self._used, self._bytes = now, used, moved
 
     def _transferred(self) -> int:
-        """Bytes that it has read and written; 0 where the system does not tell (macOS)."""
+        """Bytes that it has read and written; 0 where the system does not say (macOS)."""
         try:
             counters = self._process.io_counters()
         except (AttributeError, psutil.AccessDenied):

@@ -220,7 +220,7 @@ class WorkerSlot:
         if self.kind is Kind.CLUSTER or room <= 0:
             return room
         if not sizes:
-            return min(room, 2)  # the first jobs tell how large they are
+            return min(room, 2)  # the first jobs show how large they are
         if len(waiting) >= 2 and sum(waiting) >= _ENOUGH_BYTES:
             return 0
         average = max(1, sum(sizes) // len(sizes))

@@ -120,7 +120,7 @@ class Worker:
             self._listen()
             for slot in self.slots:
                 if slot.worn:
-                    self.display.note(f"The {slot.kind} process is renewed.")
+                    self.display.note(f"The {slot.kind} process is replaced.")
                     slot.end_child()
                 if slot.process is None and not (slot.unfit or slot.resting or self._stop.asked):
                     slot.start_child()
@@ -206,7 +206,7 @@ class Worker:
             self.outcomes.retire(slot, error)
             return False
         except RedditAssetsError as error:
-            self.display.warn(f"{error} A rest of {slot.rest():.0f} s.")
+            self.display.warn(f"{error} The next try is in {slot.rest():.0f} s.")
             return False
         return True
 
@@ -291,7 +291,7 @@ class Worker:
         if slot.deaths > _MANY_DEATHS:
             rest = slot.rest()
             self.display.warn(
-                f"It has died {slot.deaths} times in a row: a rest of {rest:.0f} s. "
+                f"It has died {slot.deaths} times in a row; the next try is in {rest:.0f} s. "
                 "Look at its last output above, and at the host's memory."
             )
         elif not self._stop.asked:

@@ -1,7 +1,8 @@
 """numba as this room imports it: with a cache that can be written and the threads that it may use.
 
 numba keeps machine code under the account's cache folder, or beside each package. In a container
-or a unit without a home neither can be written, and it then refuses to load what asks for a cache.
+or a unit without a home neither can be written, and numba then refuses to load functions that ask
+for a cache.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ def _pairs(
     at_old, at_new, jaccard = at_old[good], at_new[good], jaccard[good]
     order = np.lexsort((at_new, at_old, -jaccard))
     pairs = [(int(at_old[at]), int(at_new[at])) for at in order]
-    # Rows that both nights have are the better witness; centroids speak where there are none.
+    # Shared rows are the better evidence; centroids decide where there are none.
     silent_old = np.flatnonzero(size_old == 0)
     silent_new = np.flatnonzero(size_new == 0)
     if before.shape[1:] == after.shape[1:]:

@@ -28,8 +28,8 @@ _MENTION = re.compile(r"(?<!\w)/?[ur]/\w+")
 _WORD = re.compile(r"[^\W_](?:[\w'’\-+#]*[\w+#])?")
 #: Characters of a text that are looked at.
 MAX_CHARACTERS = 4_000
-#: A cluster counts a term from this share and this many of its texts on: what two texts of fifty
-#: have in common is chance.
+#: A term counts for a cluster if at least this share, and this many, of its texts hold the term:
+#: what two texts of fifty have in common is chance.
 MIN_SHARE, MIN_TEXTS = 0.06, 2
 
 #: A term and its weight.

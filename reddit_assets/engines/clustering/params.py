@@ -25,7 +25,7 @@ class ClusterParams:
 
     Attributes:
         reduction: space that HDBSCAN sees: ``node`` (graph embedding of the cosine neighbour
-            graph), ``umap`` (the original's recipe) or ``none`` (all dimensions).
+            graph), ``umap`` (the earlier system's) or ``none`` (all dimensions).
         n_components: dimensions after the reduction.
         n_neighbors: neighbours per row in the graph.
         min_cluster_size: smallest cluster, rows.
@@ -72,8 +72,8 @@ class ClusterParams:
     def resolve(self, rows: int) -> ClusterParams:
         """The same with every ``None`` filled in for a subreddit of ``rows`` rows.
 
-        ``umap`` takes the original's numbers: 15 dimensions, 5 / 3 / leaf. ``none`` takes 5 / 3 /
-        leaf as well, whose meaning in the full space is known. ``node`` takes 6 dimensions,
+        ``umap`` takes the earlier system's numbers: 15 dimensions, 5 / 3 / leaf. ``none`` takes
+        5 / 3 / leaf as well, whose meaning in the full space is known. ``node`` takes 6 dimensions,
         eom, a smallest cluster of √rows / 4 between 5 and 250 (6 at 600 rows, 25 at 10,000, 250
         at a million), and ``min_samples`` of 0.4 times that between 3 and 10.
         """

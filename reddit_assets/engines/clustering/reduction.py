@@ -69,7 +69,7 @@ def _principal(points: NDArray[np.float32], components: int) -> NDArray[np.float
     for at in range(0, n, 8_192):
         part = points[at : at + 8_192] - mean.astype(np.float32)
         result[at : at + 8_192, : axes.shape[1]] = part @ axes
-    # Signs are arbitrary; training does not care, but the map should not be mirrored at night.
+    # Signs are arbitrary; training does not care, but the map should not flip from night to night.
     return result * np.where((result.astype(np.float64) ** 3).sum(axis=0) < 0, -1, 1).astype("f4")
 
 
@@ -102,7 +102,7 @@ def node_reduction(
 
 
 def umap_reduction(vectors: NDArray[np.float32], params: ClusterParams) -> NDArray[np.float32]:
-    """The original system's reduction: UMAP with cosine distances, float32 (n, n_components)."""
+    """The earlier system's reduction: UMAP with cosine distances, float32 (n, n_components)."""
     import warnings
 
     from umap import UMAP

@@ -30,7 +30,7 @@ BUDGETS = {
     "mps": (4_096, 16_384),
 }
 ROUNDS = 3
-"""Each budget is timed so often, budgets taking turns, and the best time counts."""
+"""How often each budget is timed; budgets take turns, and the best time counts."""
 
 
 def run_bench(

@@ -84,7 +84,7 @@ def export_onnx(
 def export_quantized(folder: Path) -> Path:
     """Write ``model_quantized.onnx`` (dynamic int8) beside the export, and return its path.
 
-    For other programs: its vectors are not those of ``model.onnx``, and our workers use it never.
+    For other programs: its vectors are not those of ``model.onnx``, and our workers never use it.
 
     Raises:
         BackendUnavailableError: onnxruntime is missing.

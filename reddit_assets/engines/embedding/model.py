@@ -210,7 +210,7 @@ def _read_export(folder: Path) -> ModelSpec:
     except (OSError, ValueError, KeyError) as error:
         raise ModelNotFoundError(
             f"The export in {folder} is incomplete: {error}.",
-            hint="Make it anew with `reddit-assets export-onnx`.",
+            hint="Make it again with `reddit-assets export-onnx`.",
         ) from None
     if not unchanged:
         raise ModelNotFoundError(
@@ -311,7 +311,7 @@ def _pooling(config: dict[str, Any]) -> str:
 
 
 def _read_foreign_onnx(folder: Path) -> ModelSpec:
-    """The earlier system's folder: ``model.onnx`` and ``tokenizer.json`` and nothing else said.
+    """The earlier system's folder: ``model.onnx`` and ``tokenizer.json``, and nothing else.
 
     It is taken to be what that system takes it for: mean pooling, vectors of length one, and the
     256 tokens that its model is defined with. Its fingerprint is of its own files, so it differs
@@ -362,6 +362,6 @@ def _onnx_dimension(path: Path) -> int:
     if width <= 0:
         raise ModelNotFoundError(
             f"{path} does not say how wide its output is.",
-            hint="Make it anew with `reddit-assets export-onnx`.",
+            hint="Make it again with `reddit-assets export-onnx`.",
         )
     return width

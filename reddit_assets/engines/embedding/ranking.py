@@ -1,4 +1,4 @@
-"""Which backend is the fastest on this processor: measured shortly, once, and kept.
+"""Which backend is the fastest on this processor: measured once, briefly, and remembered.
 
 Each backend is measured in a process of its own, so that what it loads does not stay in the worker,
 and a library that kills its process (an instruction that the processor lacks) kills no worker. The
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 SECONDS = 1.0
 """Measuring time of each backend, beside loading it."""
 PATIENCE = 120.0
-"""A backend that has not answered by then is tried last."""
+"""Seconds after which a backend that has not answered is ranked last."""
 
 _known: dict[str, dict[str, float]] = {}
 """Rates by :func:`_mark`, for hosts on which nothing can be kept."""

@@ -1,8 +1,8 @@
 """The one loop that empties outboxes into Dagster, whichever way the results travel.
 
 An entry leaves its outbox only when Dagster has it. After an uncertain attempt it is looked up by
-its job before it is sent again. Whatever the sink meets, the loop says it, waits and goes on; an
-entry that Dagster refuses again and again is set aside, so that it does not stand in the way.
+its job before it is sent again. Whatever the sink meets, the loop logs it, waits and goes on. An
+entry that Dagster refuses again and again is set aside, so that it blocks no other.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def latest_times(
 ) -> dict[str, float]:
     """When each partition was materialized last, seconds since the epoch.
 
-    Empty if the storage is no SQL database.
+    Empty if the storage is not an SQL database.
     """
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):

@@ -95,7 +95,7 @@ def _parse(cursor: str | None) -> dict[str, dict[str, float]]:
 
 
 def _healed(scanner: Scanner, kind: Kind, key: str) -> str | None:
-    """Why a former dead letter's partition is well; ``None`` while it is not."""
+    """Why a partition's earlier dead letter no longer matters; ``None`` while it does."""
     try:
         if kind is Kind.EMBED:
             file = scanner.file(key)

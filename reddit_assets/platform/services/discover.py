@@ -113,8 +113,8 @@ def add_partitions(
 ) -> int:
     """Add the keys of new files and subreddits, in path order; the number of new file keys.
 
-    Runs take contiguous ranges in the order of insertion, hence path order, and hence no key is
-    ever deleted and added again while its file is there.
+    Runs take contiguous ranges in the order of insertion, so keys are added in path order, and no
+    key is deleted and added again while its file is there.
     """
     files: dict[AssetSet, list[str]] = {}
     subreddits: dict[AssetSet, list[str]] = {}

@@ -45,7 +45,7 @@ def remove(layout: Layout, paths: Iterable[Path], say: Say) -> list[Path]:
     for path in paths:
         ours = path.is_relative_to(layout.embeddings) or path.is_relative_to(layout.clusters)
         if not ours or path.is_relative_to(layout.chains) or path.is_dir():
-            say(f"{path} is not removed: it is no file below embeddings/ or clusters/.")
+            say(f"{path} is not removed: it is not a file below embeddings/ or clusters/.")
             continue
         try:
             path.unlink()

@@ -9,7 +9,7 @@ from dagster import Failure, SkipReason
 
 from reddit_assets.errors import RedditAssetsError
 
-__all__ = ["TickError", "failures", "sentences", "skip"]
+__all__ = ["TickError", "run_errors", "skip", "tick_errors"]
 
 
 class TickError(Exception):
@@ -17,7 +17,7 @@ class TickError(Exception):
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
+def tick_errors() -> Iterator[None]:
     """In a tick: our errors become failed ticks with a sentence and no traceback of ours.
 
     Raises:
@@ -30,7 +30,7 @@ def sentences() -> Iterator[None]:
 
 
 @contextmanager
-def failures() -> Iterator[None]:
+def run_errors() -> Iterator[None]:
     """In a run: our errors become Dagster's, not to be retried.
 
     Raises:
