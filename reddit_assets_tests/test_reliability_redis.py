@@ -17,11 +17,18 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.errors import Failure, QueueFullError, QueueUnavailableError, SettingsError
+from reddit_assets.errors import (
+    Failure,
+    QueueFullError,
+    QueueUnavailableError,
+    SettingsError,
+    StartupError,
+)
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.intake import Intake
 from reddit_assets.ledger.job import Job, Kind, Result
 from reddit_assets.ledger.queue import JobQueue
+from reddit_assets.ledger.server import check_server
 from reddit_assets.local.servers import ValkeyServer
 from reddit_assets.settings import Settings, load_settings
 from reddit_assets_tests.factories import BOTH_SERVERS, claim_jobs
@@ -389,3 +396,36 @@ def test_every_setting_has_a_sentence() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert field.description.endswith("."), name
+
+
+@BOTH_SERVERS
+def test_what_endangers_the_queue_is_said_at_the_start(own_valkey) -> None:
+    # Given a server as deploy/redis.conf wants it, then there is nothing to say
+    good = own_valkey(appendonly="yes", maxmemory="100mb", maxmemory_policy="noeviction")
+    assert check_server(connect(Settings(redis_url=good.url))) == []
+    # Given one that evicts and keeps nothing, then each is said with what to set
+    bad = own_valkey(appendonly="no", maxmemory="100mb", maxmemory_policy="allkeys-lru")
+    evicts, forgets = check_server(connect(Settings(redis_url=bad.url)))
+    assert "allkeys-lru" in evicts
+    assert "noeviction" in evicts
+    assert "Set appendonly to yes" in forgets
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"redis_version": "5.0.14"}, "too old"),
+        ({"redis_version": "6.0.16"}, "too old"),
+        ({"redis_version": "7.2.4", "cluster_enabled": 1}, "a cluster of 6 nodes"),
+    ],
+)
+def test_a_server_that_cannot_hold_the_queue_is_refused(
+    monkeypatch: pytest.MonkeyPatch, valkey_url: str, facts: dict[str, object], said: str
+) -> None:
+    # Given a server that says it is too old, or a cluster (neither can be started here)
+    client = connect(Settings(redis_url=valkey_url))
+    monkeypatch.setattr(client, "info", lambda: facts)
+    monkeypatch.setattr(client, "execute_command", lambda *_: "cluster_known_nodes:6\r\n")
+    # Then it is refused with a sentence
+    with pytest.raises(StartupError, match=said):
+        check_server(client)

@@ -66,12 +66,15 @@ def show(
     """Show where the jobs are: waiting, in work, delayed, dead, not yet reported."""
     if context.invoked_subcommand:
         return
+    from reddit_assets.ledger.server import check_server
+
     queues = queues_beside_up(root, redis_url)
     counts = {kind: queue.counts() for kind, queue in queues.items()}
     workers = {name: facts for queue in queues.values() for name, facts in queue.workers().items()}
+    warnings = check_server(next(iter(queues.values())).client)
     if as_json:
         found = {kind.value: asdict(count) for kind, count in counts.items()}
-        print_json({**found, "workers": workers})
+        print_json({**found, "workers": workers, "server": warnings})
         return
     from rich.table import Table
 
@@ -87,6 +90,7 @@ def show(
         "waiting to be tried again": "delayed",
         "dead letters": "dead",
         "not yet reported to Dagster": "outbox",
+        "entries set aside": "rejected",
         "Dagster runs waiting": "runs",
     }
     for label, name in rows.items():
@@ -94,6 +98,8 @@ def show(
     table.add_row("paused", *("yes" if count.paused else "no" for count in counts.values()))
     console = printer()
     console.print(table)
+    for warning in warnings:
+        console.print(warning, highlight=False)
     if not workers:
         console.print("No worker is running.")
     for name, facts in sorted(workers.items()):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from reddit_assets.settings import Settings
 
 __all__ = ["register"]
+
+log = logging.getLogger(__name__)
 
 EPILOG = """
 Examples:
@@ -45,6 +49,8 @@ def report(
     from reddit_assets.cli.beside import load_beside_up
     from reddit_assets.cli.queue import open_queues
     from reddit_assets.cli.worker import start_logging
+    from reddit_assets.errors import QueueUnavailableError
+    from reddit_assets.ledger.server import check_server
     from reddit_assets.platform.reporting.drain import Reporter
 
     if sink not in ("rest", "instance"):
@@ -52,6 +58,9 @@ def report(
     settings = load_beside_up(root=root, redis_url=redis_url, dagster_url=dagster_url)
     queues = list(open_queues(settings).values())
     start_logging()
+    with suppress(QueueUnavailableError):  # the reporter waits for it, and says so
+        for warning in check_server(queues[0].client):
+            log.warning("%s", warning)
     reporter = Reporter(queues, _sink(sink, settings), until_empty=until_empty)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

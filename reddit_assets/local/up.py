@@ -23,6 +23,7 @@ from reddit_assets.errors import (
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.queue import JobQueue
+from reddit_assets.ledger.server import check_server
 from reddit_assets.local.completion import Completion, Watch
 from reddit_assets.local.instance import Page, write_instance
 from reddit_assets.local.parts import (
@@ -146,6 +147,8 @@ class _Up:
             environment = self._start_servers()
             update = {"redis_url": SecretStr(environment["REDIS_URL"])}
             workspace = Workspace.load(self._settings.model_copy(update=update))
+            for warning in check_server(workspace.queues[Kind.EMBED].client):
+                self._say(warning)
             watch = Watch(workspace, self._page)
             before = watch.counts()
             if self._plan.exit_when_done:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from prometheus_client import start_http_server
 from rich.console import Console
 
 from reddit_assets.corpus.keys import parse_shards
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.errors import SettingsError, StartupError
+from reddit_assets.errors import QueueUnavailableError, SettingsError, StartupError
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.queue import JobQueue
+from reddit_assets.ledger.server import check_server
 from reddit_assets.platform.reporting.drain import Reporter
 from reddit_assets.platform.reporting.rest import RestSink
 from reddit_assets.settings import Settings
@@ -20,6 +23,8 @@ from reddit_assets.worker.display import Display
 from reddit_assets.worker.worker import Worker
 
 __all__ = ["run_worker"]
+
+log = logging.getLogger(__name__)
 
 
 def run_worker(
@@ -42,6 +47,9 @@ def run_worker(
     layout.require_chains()
     client = connect(settings)
     queues = [JobQueue(client, kind) for kind in kinds]
+    with suppress(QueueUnavailableError):  # the worker waits for it, and says so
+        for warning in check_server(client):
+            log.warning("%s", warning)
     if settings.metrics_port is not None:
         try:
             start_http_server(settings.metrics_port, settings.metrics_host)
