@@ -1,4 +1,5 @@
 """One file in, one file out: what a worker's computing process runs.
 
-Imports ``engines``, ``corpus``, ``settings`` and ``errors``; never Dagster, never Redis.
+May import ``engines``, ``corpus``, ``workspace``, ``ledger.job``, ``settings`` and ``errors``. Uses
+neither Dagster nor Redis.
 """

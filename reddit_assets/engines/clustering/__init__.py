@@ -1,7 +1,7 @@
 """Vectors to clusters: reduction, HDBSCAN, themes, identities, keywords and maps.
 
-May import ``settings`` and ``errors``. Imports neither Dagster, nor the queue, nor
-the embedding room. Heavy libraries are imported when they are used.
+May import ``engines.host``, ``engines.vectors``, ``settings`` and ``errors``; never embedding, the
+ledger, the worker or Dagster. Heavy libraries are imported when they are used.
 """
 
 from __future__ import annotations

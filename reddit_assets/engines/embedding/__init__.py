@@ -1,6 +1,7 @@
 """Texts to vectors: models, tokenizer, batches, backends, and conformance.
 
-May import ``settings`` and ``errors``; never ``clustering``, ``ledger``, ``worker`` or Dagster.
+May import ``engines.host``, ``engines.vectors``, ``settings`` and ``errors``; never clustering,
+the ledger, the worker or Dagster.
 Light: torch, onnxruntime and openvino load only where a backend is opened.
 """
 
