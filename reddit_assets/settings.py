@@ -84,6 +84,13 @@ class Settings(BaseSettings):
         False, description="Nightly: delete embedding files whose chain file has vanished."
     )
 
+    text_columns: str = Field(
+        "",
+        description="What a row is embedded of: comma-separated columns, the first that says "
+        "something; `title+selftext` joins two with a blank line. Unset: "
+        "body,text,selftext,content,message,title. Files made of others are stale.",
+    )
+
     # --- embedding ------------------------------------------------------------------------
     model: str = Field(
         "all-MiniLM-L6-v2", description="Model name on the hub, or a path to a model folder."

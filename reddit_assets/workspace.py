@@ -13,6 +13,7 @@ from reddit_assets.corpus.keys import parse_shards
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.scan import Scanner, ScanOptions
 from reddit_assets.corpus.subreddits import SubredditFilter
+from reddit_assets.corpus.texts import text_rule
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Kind
@@ -97,6 +98,7 @@ class Workspace:
             settle_seconds=settings.settle_seconds if settle_seconds is None else settle_seconds,
             adopt=settings.adopt,
             nonconformant=settings.allow_nonconformant,
+            text_columns=text_rule(settings.text_columns),
             settings_fingerprint=self.cluster_fingerprint,
             deep=deep,
         )

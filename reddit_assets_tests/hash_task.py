@@ -10,12 +10,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from reddit_assets.corpus.chainfile import ChainFile, texts_of
+from reddit_assets.corpus.chainfile import ChainFile
 from reddit_assets.corpus.fingerprints import embedding_version
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.output import EmbeddingWriter, temporary_path
 from reddit_assets.corpus.provenance import EmbeddingProvenance, ModelIdentity, read_output
 from reddit_assets.corpus.scan import Scanner, ScanOptions
+from reddit_assets.corpus.texts import texts_of
 from reddit_assets.corpus.wanted import claim_wanted_model
 from reddit_assets.errors import Failure
 from reddit_assets.ledger.job import Claim, Kind, Result

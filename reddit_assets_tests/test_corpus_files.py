@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from factories import MODEL, write_chain
 
-from reddit_assets.corpus import chainfile, wanted
-from reddit_assets.corpus.chainfile import ChainFile, texts_of
+from reddit_assets.corpus import wanted
+from reddit_assets.corpus.chainfile import ChainFile
 from reddit_assets.corpus.fingerprints import embedding_version
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.output import EmbeddingWriter, publish, temporary_path, writing
 from reddit_assets.corpus.provenance import EmbeddingProvenance, read_output
+from reddit_assets.corpus.texts import texts_of
 from reddit_assets.corpus.wanted import claim_wanted_model, set_wanted_model
 from reddit_assets.errors import (
     BadFileError,
@@ -130,9 +131,9 @@ def test_damage_inside_a_file_leaves_no_partial_output(layout: Layout) -> None:
 @pytest.mark.parametrize(
     ("table", "why"),
     [
-        (pa.table({"title": ["a"]}), "no text column"),
+        (pa.table({"headline": ["a"]}), "no text column"),
         (pa.table({"body": [1, 2]}), "of type int64"),
-        (pa.table({"body": [b"x"]}), "of type binary"),
+        (pa.table({"body": [{"x": 1}]}), "of type struct"),
         (pa.table({"body": [["x"]]}), "of type list"),
         (pa.table({"body": ["a"], "emb_000": [0.5]}), "looks like an embedding file"),
     ],
@@ -197,7 +198,7 @@ def test_lone_surrogates_are_no_error(layout: Layout) -> None:
 def test_the_first_text_column_of_the_list_counts(layout: Layout) -> None:
     put(layout, pa.table({"message": ["m"], "selftext": ["s"], "title": ["t"]}))
     with ChainFile(layout.chain_path(KEY)) as chain:
-        assert chain.text_column == "selftext"
+        assert chain.text_column == "selftext,message,title"
 
 
 def test_hundreds_of_row_groups_are_streamed_in_order(layout: Layout) -> None:
@@ -280,7 +281,7 @@ def test_other_refusals_are_sentences(number: int, why: str) -> None:
     ("number", "host_fault"),
     [
         *((number, True) for number in sorted(HOST_FAULTS)),
-        (errno.ENOENT, False),
+        (errno.ENOENT, True),
         (errno.EACCES, False),
         (errno.EPERM, False),
         (errno.ENOTDIR, False),
@@ -330,7 +331,7 @@ def test_a_chain_file_that_is_gone_or_forbidden_is_the_files_fault(
     def forbid(*_: object, **__: object) -> object:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(chainfile, "open", forbid, raising=False)
+    monkeypatch.setattr(os, "open", forbid)
     with pytest.raises(UnreadableFileError, match="permission is denied") as caught:
         ChainFile(path)
     assert not caught.value.host_fault

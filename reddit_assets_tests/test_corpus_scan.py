@@ -24,7 +24,7 @@ from reddit_assets.corpus.provenance import (
 from reddit_assets.corpus.scan import FileStatus, Reason, Scanner, ScanOptions, Verdict
 from reddit_assets.corpus.subreddits import SubredditFilter
 from reddit_assets.corpus.wanted import set_wanted_model
-from reddit_assets.errors import SettingsError, UnreadableFileError
+from reddit_assets.errors import SettingsError
 
 KEY = "as/AskReddit/c_0"
 
@@ -277,8 +277,16 @@ def test_a_folder_that_cannot_be_listed_makes_no_orphans(
         return real(path)
 
     monkeypatch.setattr(walk.os, "scandir", refuse)
-    with pytest.raises(UnreadableFileError, match="permission is denied"):
-        list(scanner(layout).scan())
+    # Then the scan says so and goes on, and nothing is concluded from what it did not see
+    other = "as/Other/c_0"
+    write_chain(layout, other)
+    unread, read = scanner(layout).scan()
+    assert [str(layout.chains / "as/AskReddit") in str(error) for error in unread.problems] == [
+        True
+    ]
+    assert "permission is denied" in str(unread.problems[0])
+    assert (unread.files, unread.orphans, unread.cluster, unread.gone) == ([], [], None, False)
+    assert [file.key for file in read.files] == [other]
 
 
 def test_another_wanted_model_makes_every_file_of_the_former_stale(layout: Layout) -> None:

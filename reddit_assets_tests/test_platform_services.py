@@ -77,7 +77,7 @@ def test_one_slow_chain_file_does_not_cost_the_run_its_lease(
     write_chain(workspace.layout, TEA[0])
     instance.add_dynamic_partitions("chain_files", [TEA[0]])
 
-    def slow(path: Path) -> ChainFile:
+    def slow(path: Path, *more: str) -> ChainFile:
         time.sleep(1.6)
         return ChainFile(path)
 

@@ -104,8 +104,8 @@ def _texts(root: Path | None) -> list[str]:
         for file in sample_files():
             texts += [text for text in file.table["body"].to_pylist() if text]
         return texts[:: max(1, len(texts) // TEXTS)][:TEXTS]
-    from reddit_assets.corpus.chainfile import TEXT_COLUMNS
     from reddit_assets.corpus.layout import Layout
+    from reddit_assets.corpus.texts import TEXT_COLUMNS
 
     layout = Layout.of(root)
     layout.require_chains()

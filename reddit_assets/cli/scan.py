@@ -19,6 +19,7 @@ from reddit_assets.cli.options import (
     flag,
     print_json,
 )
+from reddit_assets.errors import printable
 
 if TYPE_CHECKING:
     from reddit_assets.ledger.planner import ScanReport
@@ -127,7 +128,6 @@ def report_fields(report: ScanReport) -> dict[str, Any]:
     fields = {name: getattr(report, name) for name in report.__dataclass_fields__}
     return {
         **fields,
-        "ignored": ignored_of(report),
         "files": dict(report.files),
         "clusters": dict(report.clusters),
         "embed": asdict(report.embed),
@@ -157,14 +157,16 @@ def _lines(report: ScanReport, *, dry_run: bool, recovered: int) -> list[str]:
     if report.done and not both.queued:
         lines.append("Nothing to do: everything is fresh.")
     lines += [f"Cannot be used: {problem}" for problem in report.problems]
-    if ignored_of(report):
-        lines.append(f"Ignored: {_counted(ignored_of(report))}.")
+    for why, count in sorted(report.ignored.items()):
+        lines.append(f"Ignored: {count:,} {why}, such as {printable(report.ignored_examples[why])}")
+    if report.ignored:
+        lines.append("Chain files belong at <shard>/<subreddit>/<chunk>.parquet.")
+    if report.mostly_empty:
+        lines.append(
+            f"{len(report.mostly_empty):,} embedding files have more empty texts than others, such "
+            f"as {report.mostly_empty[0]}: is the text in another column (REDDIT_TEXT_COLUMNS)?"
+        )
     return lines
-
-
-def ignored_of(report: ScanReport) -> dict[str, int]:
-    """What lies in the tree without being a chain file: counts by reason."""
-    return {str(reason): count for reason, count in getattr(report, "ignored", {}).items()}
 
 
 def _counted(found: Mapping[Any, int]) -> str:

@@ -1,4 +1,4 @@
-"""Reading a chain file: its fingerprint, its text column, its rows as a stream."""
+"""Reading a chain file: its fingerprint, its text columns, its rows as a stream."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from pathlib import Path
 from types import TracebackType
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reddit_assets.corpus.fingerprints import Stamp, content_fingerprint
-from reddit_assets.corpus.oserrors import reading, unreadable
+from reddit_assets.corpus.oserrors import open_file, reading, unreadable
 from reddit_assets.corpus.provenance import SourceIdentity, is_embedding_column
+from reddit_assets.corpus.rowsizes import largest_pages
+from reddit_assets.corpus.texts import is_text, parse_columns, written
 from reddit_assets.errors import BadFileError, SourceChangedError, first_line
 
-__all__ = ["TEXT_COLUMNS", "ChainFile", "texts_of"]
+__all__ = ["ChainFile"]
 
-TEXT_COLUMNS = ("body", "text", "selftext", "content", "message")
-
+MOST_COLUMNS = 2_000
+"""Of a chain file. Each costs time and memory in every batch."""
+LARGEST_VALUE = 128_000_000
+"""Bytes of a value, as far as the metadata tell: some of them must fit into memory."""
+DECODED_BYTES = 256_000_000
+"""A batch is as few rows as can be no larger than this."""
 # Bytes read ahead of the decoder per column: bounds memory for files with one huge row group.
 _BUFFER = 1 << 20
 
@@ -32,23 +37,26 @@ class ChainFile:
 
     Args:
         path: the file.
+        text_columns: what the texts are of, as :mod:`~reddit_assets.corpus.texts` writes it.
 
     Raises:
-        BadFileError: no such file, unreadable, not parquet, truncated, no text column, a text
-            column of another type, or ``emb_…`` columns already there.
-        UnreadableFileError: no permission, or the storage fails (``host_fault``).
+        BadFileError: no such file, not parquet, truncated, no text column, a text column of
+            another type, ``emb_…`` columns already there, too many columns, values too large, or
+            a type that cannot be read.
+        UnreadableFileError: no regular file, no permission, or the storage fails (``host_fault``).
 
     Attributes:
         source: the content's identity.
         schema: the Arrow schema of all columns.
-        text_column: name of the text column.
+        text_column: what of ``text_columns`` the file has.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, text_columns: str = "") -> None:
         self.path = path
+        self._wanted = text_columns
         try:
             with reading(path):
-                self._file = open(path, "rb")  # noqa: SIM115 - closed in close()
+                self._file = open_file(path)
         except FileNotFoundError:
             raise BadFileError(
                 f"There is no chain file {path}.", hint="Bring it back or purge the job."
@@ -65,7 +73,13 @@ class ChainFile:
         fingerprint = content_fingerprint(self._file.fileno())
         try:
             self._parquet = pq.ParquetFile(self._file, buffer_size=_BUFFER, pre_buffer=False)
+            self._check_size()
             self.schema: pa.Schema = self._parquet.schema_arrow
+        except pa.ArrowNotImplementedError as error:
+            raise BadFileError(
+                f"{self.path} has a column of a type that cannot be read: {first_line(error)}.",
+                hint="Write the file again with that column as text or as 64-bit numbers.",
+            ) from error
         except (pa.ArrowException, OSError) as error:
             raise self._failed("is not a whole parquet file", error) from error
         self.source = SourceIdentity(
@@ -74,22 +88,61 @@ class ChainFile:
             mtime_ns=stat.st_mtime_ns,
             rows=self._parquet.metadata.num_rows,
         )
+        seen: set[str] = set()
         for name in self.schema.names:
             if is_embedding_column(name):
                 raise self._bad(f"already has a column {name}: it looks like an embedding file")
-        duplicates = {name for name in self.schema.names if self.schema.names.count(name) > 1}
-        if duplicates:
-            raise self._bad(f"has the column {sorted(duplicates)[0]!r} twice")
-        self.text_column = self._find_text_column()
+            if name in seen:
+                raise self._bad(f"has the column {name!r} twice")
+            seen.add(name)
+        self.text_column = self._find_text_columns(seen)
 
-    def _find_text_column(self) -> str:
-        for name in TEXT_COLUMNS:
-            if name in self.schema.names:
+    def _check_size(self) -> None:
+        """Refuse what would take too much time or memory, by the metadata alone."""
+        metadata = self._parquet.metadata
+        if metadata.num_columns > MOST_COLUMNS:
+            raise BadFileError(
+                f"{self.path} has {metadata.num_columns:,} columns; at most {MOST_COLUMNS:,} are "
+                "taken.",
+                hint="Write the file again with the columns that you need.",
+            )
+        counted = sum(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+        if counted != metadata.num_rows:
+            raise self._bad(
+                f"says that it has {metadata.num_rows:,} rows, but its parts have {counted:,}"
+            )
+        row, page, dictionary = largest_pages(self._file.fileno(), metadata)
+        largest = max(row, dictionary)
+        if largest > LARGEST_VALUE or page > 8 * LARGEST_VALUE:
+            raise BadFileError(
+                f"{self.path} has values of up to {max(largest, page):,} bytes once it is "
+                f"decompressed; at most {LARGEST_VALUE:,} are taken.",
+                hint="Shorten them, or leave the column out.",
+            )
+        # A few bytes may stand for this value in every row: fewer rows then make a batch.
+        self._most_rows = max(1, DECODED_BYTES // max(largest, 1))
+
+    def _find_text_columns(self, there: set[str]) -> str:
+        """What of the wanted columns is there and is text; the first one there must be text."""
+        wanted = parse_columns(self._wanted)
+        found: list[list[str]] = []
+        for choice in wanted:
+            names = [name for name in choice if name in there]
+            for name in list(names):
                 kind = self.schema.field(name).type
-                if not _is_text(kind):
-                    raise self._bad(f"has a text column {name!r} of type {kind} instead of text")
-                return name
-        raise self._bad(f"has no text column (one of {', '.join(TEXT_COLUMNS)})")
+                if is_text(kind):
+                    continue
+                if not found:
+                    raise BadFileError(
+                        f"{self.path} has a text column {name!r} of type {kind} instead of text.",
+                        hint="Write it as text, or name other columns in REDDIT_TEXT_COLUMNS.",
+                    )
+                names.remove(name)
+            if names:
+                found.append(names)
+        if found:
+            return written(found)
+        raise self._bad(f"has no text column (one of {written(wanted)})")
 
     def _bad(self, what: str) -> BadFileError:
         return BadFileError(
@@ -111,14 +164,21 @@ class ChainFile:
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
         """All columns in file order, at most ``rows`` rows at a time; none for an empty file.
 
+        Where long values may repeat, batches have fewer rows, so that each fits into memory.
+
         Raises:
-            BadFileError: a page cannot be decoded.
+            BadFileError: a page cannot be decoded, or there are more or fewer rows than it says.
             UnreadableFileError: the storage fails.
         """
+        seen, batch_rows = 0, min(rows, self._most_rows)
         try:
-            yield from self._parquet.iter_batches(batch_size=rows, use_threads=False)
+            for batch in self._parquet.iter_batches(batch_size=batch_rows, use_threads=False):
+                seen += batch.num_rows
+                yield batch
         except (pa.ArrowException, OSError) as error:
             raise self._failed("cannot be read to its end", error) from error
+        if seen != self.rows:
+            raise self._bad(f"says that it has {self.rows:,} rows, but has {seen:,}")
 
     def verify_unchanged(self) -> None:
         """Read the path's content once more and compare.
@@ -129,7 +189,7 @@ class ChainFile:
         """
         now = "gone"
         try:
-            with reading(self.path), open(self.path, "rb") as file:
+            with reading(self.path), open_file(self.path) as file:
                 if content_fingerprint(file.fileno()) == self.source.fingerprint:
                     return
                 now = str(Stamp.of(os.fstat(file.fileno())))
@@ -155,26 +215,3 @@ class ChainFile:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def texts_of(batch: pa.RecordBatch, column: str) -> pa.LargeStringArray:
-    """The texts of a batch as one large-string array without nulls (null means empty).
-
-    Shape ``(rows,)``. Dictionary-encoded, string-view and all-null columns are cast.
-    """
-    array = batch.column(column)
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    array = array.cast(pa.large_string())
-    return pc.fill_null(array, "") if array.null_count else array
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_string_view(kind)
-        or pa.types.is_null(kind)
-    )

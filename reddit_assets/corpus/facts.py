@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from reddit_assets.corpus.fingerprints import Stamp, adopted_version
-from reddit_assets.corpus.oserrors import reading
+from reddit_assets.corpus.oserrors import open_file, reading
 from reddit_assets.corpus.provenance import (
     PROVENANCE_KEY,
     ClusterProvenance,
@@ -58,6 +58,8 @@ class EmbeddingFacts:
         model: the model's fingerprint, and
         model_name: its name.
         conformant: whether the backend was.
+        text_columns: where they are not the usual ones.
+        empty_texts: share of rows without a text.
     """
 
     size: int
@@ -69,6 +71,8 @@ class EmbeddingFacts:
     model: str
     model_name: str
     conformant: bool
+    text_columns: str = ""
+    empty_texts: float = 0.0
 
     @property
     def stamp(self) -> Stamp:
@@ -146,6 +150,8 @@ def _facts(
         sys.intern(provenance.model.fingerprint),
         sys.intern(provenance.model.name),
         provenance.conformant,
+        sys.intern(provenance.text_columns),
+        provenance.empty_texts,
     )
 
 
@@ -178,20 +184,17 @@ def read_facts(path: str, key: str) -> Facts:
 
 
 def _footer(path: str) -> tuple[Stamp, bytes]:
-    with reading(path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            stamp = Stamp.of(os.fstat(descriptor))
-            size = stamp.size
-            end = os.pread(descriptor, 8, size - 8) if size >= 12 else b""
-            if end[4:] != _MAGIC:
-                raise not_whole(path, "its end is missing")
-            length = int.from_bytes(end[:4], "little")
-            if not 0 < length <= size - 12:
-                raise not_whole(path, f"its footer would be {length} bytes long")
-            footer = os.pread(descriptor, length, size - 8 - length)
-        finally:
-            os.close(descriptor)
+    with reading(path), open_file(path) as file:
+        descriptor = file.fileno()
+        stamp = Stamp.of(os.fstat(descriptor))
+        size = stamp.size
+        end = os.pread(descriptor, 8, size - 8) if size >= 12 else b""
+        if end[4:] != _MAGIC:
+            raise not_whole(path, "its end is missing")
+        length = int.from_bytes(end[:4], "little")
+        if not 0 < length <= size - 12:
+            raise not_whole(path, f"its footer would be {length} bytes long")
+        footer = os.pread(descriptor, length, size - 8 - length)
     return stamp, footer
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "content_fingerprint",
     "embedding_version",
     "set_hash",
+    "text_stamp",
 ]
 
 # Changes when the meaning of an embedding file's columns or provenance changes.
@@ -58,15 +59,29 @@ class Stamp(NamedTuple):
     def __str__(self) -> str:
         return f"{self.size}-{self.mtime_ns}"
 
+    def job_stamp(self, text_columns: str = "") -> str:
+        """The stamp of a chain file's job: with what its text is made of, if that is set."""
+        return f"{self}-{text_stamp(text_columns)}" if text_columns else str(self)
+
     @property
     def changed_at(self) -> float:
         """The modification time, seconds since the epoch."""
         return self.mtime_ns / 1e9
 
 
-def embedding_version(source_fingerprint: str, model_fingerprint: str) -> str:
-    """The data version of an embedding file: source, model and format."""
-    return _digest("embedding", str(FORMAT_VERSION), source_fingerprint, model_fingerprint)
+def text_stamp(text_columns: str) -> str:
+    """What stands for the text columns in a job's stamp; empty for the usual ones."""
+    return _digest(text_columns)[:12] if text_columns else ""
+
+
+def embedding_version(source_fingerprint: str, model_fingerprint: str, text: str = "") -> str:
+    """The data version of an embedding file: source, model and format.
+
+    Args:
+        text: the text columns, where they are not the usual ones.
+    """
+    parts = (source_fingerprint, model_fingerprint, *([text] if text else []))
+    return _digest("embedding", str(FORMAT_VERSION), *parts)
 
 
 def adopted_version(stamp: Stamp) -> str:

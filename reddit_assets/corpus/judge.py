@@ -18,6 +18,7 @@ class Judgement(NamedTuple):
     verdict: Verdict
     reason: Reason | None = None
     detail: str = ""
+    empty_texts: float = 0.0
 
 
 def judge_embedding(
@@ -36,6 +37,8 @@ def judge_embedding(
         # It does not say what it was made of: times decide.
         if facts.stamp.mtime_ns < chain.mtime_ns:
             return Judgement(Verdict.STALE, Reason.OLDER)
+        if options.text_columns:
+            return Judgement(Verdict.STALE, Reason.OTHER_TEXT, "those of the earlier system")
         if model is not None and facts.dimension not in (0, model.dimension):
             return Judgement(Verdict.STALE, Reason.OTHER_MODEL, f"{facts.dimension} dimensions")
         return Judgement(Verdict.ADOPTED)
@@ -47,9 +50,11 @@ def judge_embedding(
         return Judgement(Verdict.STALE, Reason.OTHER_MODEL, facts.model_name)
     if not (facts.conformant or options.nonconformant):
         return Judgement(Verdict.STALE, Reason.NONCONFORMANT)
+    if facts.text_columns != options.text_columns:
+        return Judgement(Verdict.STALE, Reason.OTHER_TEXT, facts.text_columns or "the usual ones")
     if facts.source_size != chain.size:
         return Judgement(Verdict.STALE, Reason.SOURCE_CHANGED)
-    return Judgement(Verdict.FRESH)
+    return Judgement(Verdict.FRESH, empty_texts=facts.empty_texts)
 
 
 def judge_complete(output: OutputFile) -> Judgement | None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from reddit_assets.errors import UnreadableFileError, WriteError, first_line
 
-__all__ = ["reading", "unreadable", "writing"]
+__all__ = ["open_file", "reading", "unreadable", "vanished", "writing"]
 
 _ROOM = "Make room; the job is tried again by itself."
 _MOUNT = "Check the storage and how it is mounted; the job is tried again by itself."
@@ -58,6 +61,41 @@ def unreadable(path: Path | str, error: OSError) -> UnreadableFileError:
     """The error of a file that the operating system does not let us read."""
     reason, hint, host = _says(error)
     return UnreadableFileError(f"{path} cannot be read: {reason}.", hint=hint, host_fault=host)
+
+
+def open_file(path: Path | str) -> BinaryIO:
+    """Open a regular file to read it; a pipe is not waited for.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableFileError: it is a pipe, a socket or a device.
+        OSError: the operating system refuses.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise UnreadableFileError(
+                f"{path} cannot be read: it is a pipe, socket or device instead of a file.",
+                hint="Move it out of the tree.",
+            )
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def vanished(path: Path) -> bool:
+    """Whether nothing is there. False where that cannot be known."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @contextmanager

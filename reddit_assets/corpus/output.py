@@ -6,6 +6,7 @@ same file, and a worker that finds the file of a dead token may delete it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -39,10 +40,17 @@ _TEMPORARY = re.compile(
     re.DOTALL,
 )
 
+# Bytes of a name that nearly all file systems take.
+_LONGEST_NAME = 255
+
 
 def temporary_path(output: Path, token: str) -> Path:
     """The temporary file that the holder of ``token`` (16 hex digits) writes for ``output``."""
-    return output.with_name(f"{output.name}.{token}.tmp")
+    name = output.name
+    if len(os.fsencode(name)) + len(token) + 5 > _LONGEST_NAME:
+        digest = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
+        name = f"{digest}{output.suffix}"
+    return output.with_name(f"{name}.{token}.tmp")
 
 
 def is_temporary(name: str) -> bool:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from reddit_assets.corpus.fingerprints import Stamp, adopted_version
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.corpus.oserrors import unreadable
+from reddit_assets.corpus.oserrors import open_file, unreadable
 from reddit_assets.errors import BadFileError, first_line
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "not_whole",
     "parse_provenance",
     "read_output",
+    "text_facts",
 ]
 
 PROVENANCE_KEY = b"reddit_assets"
@@ -80,9 +81,19 @@ class EmbeddingProvenance(_Record):
     writer: dict[str, Any] = Field(default_factory=dict)
     tokens: int = 0
     seconds: float = 0.0
+    # The choices of columns (see corpus.texts) that the texts are of; what of a setting's is there.
     text_column: str = ""
+    # The setting, where it is not the usual one, and the share of rows without a text.
+    text_columns: str = ""
+    empty_texts: float = 0.0
     job_id: str = ""
     written_at: float = 0.0
+
+
+def text_facts(made: EmbeddingProvenance) -> dict[str, Any]:
+    """What a result says of the texts, where it is not the usual."""
+    facts = {"text_columns": made.text_columns, "empty_texts": round(made.empty_texts, 4)}
+    return {name: value for name, value in facts.items() if value}
 
 
 class ClusterProvenance(_Record):
@@ -173,7 +184,7 @@ def read_output(path: Path) -> OutputFile:
             understood.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             stamp = Stamp.of(os.fstat(file.fileno()))
             metadata = pq.read_metadata(file)
     except FileNotFoundError:

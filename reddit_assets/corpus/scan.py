@@ -30,7 +30,7 @@ from reddit_assets.corpus.judge import (
     judge_embedding,
 )
 from reddit_assets.corpus.layout import CLUSTERED_NAME, SUFFIX, Layout
-from reddit_assets.corpus.oserrors import unreadable
+from reddit_assets.corpus.oserrors import open_file, reading, unreadable
 from reddit_assets.corpus.provenance import ClusterProvenance, EmbeddingProvenance, read_output
 from reddit_assets.corpus.verdicts import (
     ClusterStatus,
@@ -40,9 +40,9 @@ from reddit_assets.corpus.verdicts import (
     SubredditStatus,
     Verdict,
 )
-from reddit_assets.corpus.walk import files_of, folders_of, temporary_in
+from reddit_assets.corpus.walk import Found, Passed, files_of, folders_of, temporary_in
 from reddit_assets.corpus.wanted import read_wanted_model
-from reddit_assets.errors import BadFileError, BadKeyError, UnreadableFileError
+from reddit_assets.errors import BadFileError, RedditAssetsError, UnreadableFileError
 
 __all__ = [
     "ClusterStatus",
@@ -83,19 +83,21 @@ class Scanner:
         self._dead = dead
         self._provenances = provenances or ProvenanceCache()
         self._model = read_wanted_model(layout)
-        self.problems: list[BadKeyError] = []
+        self.problems: list[RedditAssetsError] = []
+        self.passed = Passed()
 
     # --- the walk ------------------------------------------------------------------------
     def subreddits(self) -> list[str]:
         """Cluster keys of all wanted subreddits that have a chain, embedding or cluster folder."""
-        found: set[str] = set()
-        for root in (self.layout.chains, self.layout.embeddings, self.layout.clusters):
+        self.passed = Passed()
+        found = set(folders_of(self.layout.chains, self._refuse, self.passed))
+        for root in (self.layout.embeddings, self.layout.clusters):
             found.update(folders_of(root, self._refuse))
         return sorted(
             (key for key in found if self.options.filter(key)), key=lambda key: key.split("/")
         )
 
-    def _refuse(self, error: BadKeyError) -> None:
+    def _refuse(self, error: RedditAssetsError) -> None:
         if str(error) not in {str(known) for known in self.problems}:
             self.problems.append(error)
 
@@ -110,40 +112,61 @@ class Scanner:
         """One subreddit, whether or not the filter wants it. Raises BadKeyError."""
         status = SubredditStatus(cluster_key)
         refuse = status.problems.append
-        chains = files_of(self.layout.chains, cluster_key, refuse)
-        embeddings = files_of(self.layout.embeddings, cluster_key, refuse, status.temporary)
-        status.temporary += temporary_in(self.layout.cluster_dir(cluster_key))
-        for key in sorted(chains):
-            status.files.append(self._file(key, chains[key], embeddings.get(key)))
-        status.orphans = sorted(set(embeddings) - set(chains))
-        if chains or status.orphans:
-            status.cluster = self._cluster(status, embeddings)
+        folder = self.layout.cluster_dir(cluster_key)
+        chains = files_of(self.layout.chains, cluster_key, refuse, passed=status.passed)
+        made = files_of(self.layout.embeddings, cluster_key, refuse, status.temporary)
+        try:
+            status.temporary += temporary_in(folder)
+        except UnreadableFileError as error:
+            refuse(error)
+        status.closed, status.unreadable = set(chains.closed), chains.unreadable
+        if chains.unreadable is not None:
+            return status
+        for key in sorted(chains.files):
+            status.files.append(self._file_beside(key, chains.files[key], made))
+        status.orphans = sorted(set(made.files) - set(chains.files) - status.closed)
+        if status.files or status.orphans:
+            status.cluster = self._cluster(status, made.files)
         return status
+
+    def _file_beside(self, key: str, chain: Stamp, made: Found) -> FileStatus:
+        """A file whose embedding is among those found, or in a place that cannot be looked at."""
+        why = made.closed.get(key) or (made.unreadable.message if made.unreadable else None)
+        if why is not None:
+            return FileStatus(key, Verdict.WAITING, chain, None, Reason.UNREADABLE, why)
+        return self._file(key, chain, made.files.get(key))
 
     def temporary(self) -> list[Path]:
         """Leftover temporary files of the wanted model's statement."""
         return temporary_in(self.layout.embeddings)
 
     def file(self, key: str) -> FileStatus | None:
-        """One file; ``None`` if there is no such chain file. Raises BadKeyError."""
+        """One file; ``None`` if there is no such chain file.
+
+        Raises:
+            BadKeyError: it is no key.
+            UnreadableFileError: the operating system does not let us look.
+        """
+        path, output = self.layout.chain_path(key), self.layout.embedding_path(key)
         try:
-            chain = Stamp.of(self.layout.chain_path(key).stat())
+            with reading(path):
+                chain = Stamp.of(path.stat())
         except FileNotFoundError:
             return None
         embedding = None
-        with suppress(FileNotFoundError):
-            embedding = Stamp.of(self.layout.embedding_path(key).stat())
+        with suppress(FileNotFoundError), reading(output):
+            embedding = Stamp.of(output.stat())
         return self._file(key, chain, embedding)
 
     # --- verdict on a file ---------------------------------------------------------------
     def _file(self, key: str, chain: Stamp, embedding: Stamp | None) -> FileStatus:
-        verdict, reason, detail = self._judge_file(key, chain, embedding)
+        verdict, reason, detail, empty = self._judge_file(key, chain, embedding)
         # A file just being written is judged when it has settled; a time in the future (another
         # host's clock) must not make it wait without end.
         now = time.time() if self.options.now is None else self.options.now
         if verdict.wanted and 0 <= now - chain.changed_at < self.options.settle_seconds:
             verdict = Verdict.SETTLING
-        return FileStatus(key, verdict, chain, embedding, reason, detail)
+        return FileStatus(key, verdict, chain, embedding, reason, detail, empty)
 
     def _judge_file(self, key: str, chain: Stamp, embedding: Stamp | None) -> Judgement:
         if embedding is None:
@@ -167,7 +190,7 @@ class Scanner:
         path, output = self.layout.chain_path(key), self._embedding(key)
         try:
             made = read_output(Path(output)).provenance
-            with open(path, "rb") as file:
+            with open_file(path) as file:
                 same = (
                     isinstance(made, EmbeddingProvenance)
                     and content_fingerprint(file.fileno()) == made.source.fingerprint
@@ -185,7 +208,7 @@ class Scanner:
             self._provenances.keep(
                 output, replace(facts, source_size=chain.size, source_mtime_ns=chain.mtime_ns)
             )
-        return Judgement(Verdict.FRESH)
+        return Judgement(Verdict.FRESH, empty_texts=facts.empty_texts)
 
     def _look(self, path: str, key: str, stamp: Stamp) -> Facts | Judgement:
         """An output's facts, or the verdict that there are none."""
@@ -217,7 +240,7 @@ class Scanner:
         unfinished = sum(not file.verdict.done for file in files)
 
         def verdict(judgement: Judgement, stamp: str = "") -> ClusterStatus:
-            kind, reason, detail = judgement
+            kind, reason, detail, _ = judgement
             return ClusterStatus(kind, stamp, inputs, excluded, reason, detail)
 
         if unfinished or not files:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from reddit_assets.corpus.fingerprints import Stamp
 from reddit_assets.corpus.subreddits import SubredditFilter
-from reddit_assets.errors import BadKeyError
+from reddit_assets.corpus.walk import Passed
+from reddit_assets.errors import RedditAssetsError
 
 __all__ = ["ClusterStatus", "FileStatus", "Reason", "ScanOptions", "SubredditStatus", "Verdict"]
 
@@ -44,6 +45,7 @@ class Reason(StrEnum):
     OTHER_KEY = "was made for another file"
     OTHER_MODEL = "was made with another model"
     OTHER_SETTINGS = "was made with other clustering settings"
+    OTHER_TEXT = "was made of other text columns"
     NONCONFORMANT = "was made by a nonconformant backend"
     NOT_ADOPTED = "was made by the earlier system, and REDDIT_ADOPT is off"
     OLDER = "was made by the earlier system and is older than what it was made of"
@@ -77,6 +79,7 @@ class FileStatus(_Reasoned):
         output_stamp: of the embedding file; ``None`` if there is none.
         reason: why it is not fresh; ``None`` if it is, or if it is missing.
         detail: what is particular about that.
+        empty_texts: share of rows without a text, as far as the embedding file says.
     """
 
     key: str
@@ -85,6 +88,7 @@ class FileStatus(_Reasoned):
     output_stamp: Stamp | None = None
     reason: Reason | None = None
     detail: str = ""
+    empty_texts: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,10 @@ class SubredditStatus:
     Attributes:
         orphans: keys of embedding files whose chain file has vanished.
         temporary: leftover temporary files of outputs in the subreddit's folders.
-        problems: files that cannot be partitions, each with its sentence.
+        problems: files that cannot be partitions or cannot be looked at, each with its sentence.
+        passed: what is ignored in the folder of chain files.
+        unreadable: why that folder cannot be listed; nothing is concluded then.
+        closed: keys that something has which is no readable chain file.
     """
 
     cluster_key: str
@@ -122,7 +129,15 @@ class SubredditStatus:
     cluster: ClusterStatus | None = None
     orphans: list[str] = field(default_factory=list)
     temporary: list[Path] = field(default_factory=list)
-    problems: list[BadKeyError] = field(default_factory=list)
+    problems: list[RedditAssetsError] = field(default_factory=list)
+    passed: Passed = field(default_factory=Passed)
+    unreadable: RedditAssetsError | None = None
+    closed: set[str] = field(default_factory=set)
+
+    @property
+    def gone(self) -> bool:
+        """Whether it surely has no chain file any more."""
+        return not (self.files or self.unreadable or self.closed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +147,7 @@ class ScanOptions:
     Attributes:
         adopt: accept files of the earlier system.
         nonconformant: accept files of nonconformant backends.
+        text_columns: the setting, where it is not the usual one.
         settings_fingerprint: of the clustering settings; ``None`` leaves clusters unjudged by it.
         deep: read every output's rows and columns, not only its provenance.
         now: seconds since the epoch; ``None`` takes the clock. Only tests give it.
@@ -141,6 +157,7 @@ class ScanOptions:
     settle_seconds: float = 5.0
     adopt: bool = True
     nonconformant: bool = False
+    text_columns: str = ""
     settings_fingerprint: str | None = None
     deep: bool = False
     now: float | None = None

@@ -1,28 +1,102 @@
-"""Walking the trees: which folders are subreddits, and which files lie in them."""
+"""Walking the trees: which folders are subreddits, which files lie in them, and what is passed by.
+
+An entry that the operating system refuses is that entry's problem; the walk goes on. Where one
+cannot be looked at, nothing is concluded from its absence.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from reddit_assets.corpus.fingerprints import Stamp
 from reddit_assets.corpus.keys import join_key
 from reddit_assets.corpus.layout import SUFFIX
-from reddit_assets.corpus.oserrors import reading, unreadable
+from reddit_assets.corpus.oserrors import unreadable
 from reddit_assets.corpus.output import is_temporary
-from reddit_assets.errors import BadKeyError
+from reddit_assets.errors import (
+    BadFileError,
+    BadKeyError,
+    RedditAssetsError,
+    UnreadableFileError,
+)
 
-__all__ = ["files_of", "folders_of", "temporary_in"]
+__all__ = ["Found", "Ignored", "Passed", "files_of", "folders_of", "temporary_in"]
 
-Refuse = Callable[[BadKeyError], None]
+Refuse = Callable[[RedditAssetsError], None]
+
+_PLACE = "<shard>/<subreddit>/<chunk>.parquet"
+_UNFINISHED = "_temporary"
+# What file managers, Spark and network file systems leave beside files.
+_LITTER = re.compile(
+    r"\._.*|\.DS_Store|Thumbs\.db|desktop\.ini|\.nfs[0-9a-f]+|\.directory|\.gitkeep|\.keep"
+    r"|_SUCCESS|_metadata|_common_metadata|_(committed|started)_.*|.*\.crc",
+    re.DOTALL,
+)
+# Entries of one folder that are counted at the most.
+_COUNTED = 10_000
 
 
-def _entries(folder: Path, *, hidden: bool = False) -> list[os.DirEntry[str]]:
+class Ignored(StrEnum):
+    """Why something in the tree of chain files is passed by. The value follows a number."""
+
+    DEEPER = "in folders below the subreddit's"
+    SUFFIX = "with a name that does not end in .parquet"
+    HIDDEN = "hidden (the name begins with a dot)"
+    UNFINISHED = "of unfinished Spark jobs (_temporary)"
+    OUTSIDE = "links that lead out of the tree"
+
+
+@dataclass(slots=True)
+class Passed:
+    """What a walk has passed by.
+
+    Attributes:
+        counts: entries by reason.
+        examples: the path of the first by reason.
+        litter: files that everybody expects to be ignored: ``.DS_Store``, ``_SUCCESS``, ….
+    """
+
+    counts: Counter[Ignored] = field(default_factory=Counter)
+    examples: dict[Ignored, str] = field(default_factory=dict)
+    litter: int = 0
+
+    def add(self, why: Ignored, path: str, count: int = 1) -> None:
+        """Count one more, or several."""
+        self.counts[why] += count
+        self.examples.setdefault(why, path)
+
+    def update(self, other: Passed) -> None:
+        """Add what another walk has passed by."""
+        self.counts.update(other.counts)
+        self.examples = {**other.examples, **self.examples}
+        self.litter += other.litter
+
+
+@dataclass(slots=True)
+class Found:
+    """The files in a subreddit's folder.
+
+    Attributes:
+        files: stamps by key.
+        closed: keys that something has which is no readable file, each with the sentence.
+        unreadable: why the folder cannot be listed.
+    """
+
+    files: dict[str, Stamp] = field(default_factory=dict)
+    closed: dict[str, str] = field(default_factory=dict)
+    unreadable: RedditAssetsError | None = None
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
     """A folder's entries; none if there is no such folder.
-
-    Args:
-        hidden: also those whose names begin with a dot.
 
     Raises:
         UnreadableFileError: no permission, or the storage fails. To call it empty instead would
@@ -30,33 +104,106 @@ def _entries(folder: Path, *, hidden: bool = False) -> list[os.DirEntry[str]]:
     """
     try:
         with os.scandir(folder) as found:
-            return [entry for entry in found if hidden or not entry.name.startswith(".")]
+            return list(found)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise unreadable(folder, error) from error
 
 
-def folders_of(root: Path, refuse: Refuse) -> Iterator[str]:
-    """Cluster keys below ``root``: folders with files in them, or below a shard."""
-    for entry in _entries(root):
-        if not entry.is_dir():
-            if entry.name.endswith(SUFFIX):
-                refuse(
-                    BadKeyError(
-                        f"{entry.path} lies directly in {root}.",
-                        hint="Files belong at <shard>/<subreddit>/<chunk>.parquet.",
-                    )
+def _seen(folder: Path | str, refuse: Refuse, passed: Passed | None) -> Iterator[os.DirEntry[str]]:
+    """A folder's entries without litter and what is hidden."""
+    for entry in _entries(folder):
+        name = entry.name
+        if _LITTER.fullmatch(name):
+            if passed is not None:
+                passed.litter += 1
+        elif name.startswith("."):
+            if passed is not None:
+                passed.add(Ignored.HIDDEN, entry.path)
+        elif name == _UNFINISHED:
+            if passed is not None:
+                _count_below(entry, Ignored.UNFINISHED, refuse, passed)
+        else:
+            yield entry
+
+
+@contextmanager
+def _alone(path: str, refuse: Refuse) -> Iterator[None]:
+    """What the operating system refuses of an entry is said, and stops nothing."""
+    try:
+        yield
+    except FileNotFoundError:
+        pass  # vanished between listing and look: the next scan knows
+    except UnreadableFileError as error:
+        refuse(error)
+    except OSError as error:
+        refuse(unreadable(path, error))
+
+
+def folders_of(root: Path, refuse: Refuse, passed: Passed | None = None) -> Iterator[str]:
+    """Cluster keys below ``root``: folders with files in them, or below a shard.
+
+    Args:
+        refuse: takes what cannot be a subreddit or cannot be looked at.
+        passed: counts what is ignored; ``None`` for the trees of outputs.
+
+    Raises:
+        UnreadableFileError: ``root`` itself cannot be listed.
+    """
+    for entry in _seen(root, refuse, passed):
+        keys: list[str] = []
+        with _alone(entry.path, refuse):
+            keys = _keys_below(root, entry, refuse, passed)
+        yield from keys
+
+
+def _keys_below(
+    root: Path, entry: os.DirEntry[str], refuse: Refuse, passed: Passed | None
+) -> list[str]:
+    """The cluster keys of a folder directly below ``root``."""
+    if _leads_out(entry, root, passed):
+        return []
+    if not entry.is_dir():
+        if entry.name.endswith(SUFFIX):
+            refuse(
+                BadKeyError(
+                    f"{entry.path} lies directly in {root}.", hint=f"Files belong at {_PLACE}."
                 )
-            continue
-        flat = False
-        for inner in _entries(Path(entry.path)):
-            if inner.is_dir():
-                yield from _key((entry.name, inner.name), inner.path, refuse)
+            )
+        elif passed is not None:
+            passed.add(Ignored.SUFFIX, entry.path)
+        return []
+    keys: list[str] = []
+    flat, others = False, []
+    for inner in _seen(entry.path, refuse, passed):
+        with _alone(inner.path, refuse):
+            if _leads_out(inner, root, passed):
+                pass
+            elif inner.is_dir():
+                keys += _key((entry.name, inner.name), inner.path, refuse)
+            elif inner.name.endswith(SUFFIX):
+                flat = True
             else:
-                flat = flat or inner.name.endswith(SUFFIX)
-        if flat:
-            yield from _key((entry.name,), entry.path, refuse)
+                others.append(inner.path)
+    if flat:
+        keys += _key((entry.name,), entry.path, refuse)
+    elif passed is not None:
+        for path in others:
+            passed.add(Ignored.SUFFIX, path)
+    return keys
+
+
+def _leads_out(entry: os.DirEntry[str], root: Path, passed: Passed | None) -> bool:
+    """Whether it is a link out of the tree, which workers refuse to follow."""
+    out = entry.is_symlink() and not _inside(entry.path, root)
+    if out and passed is not None:
+        passed.add(Ignored.OUTSIDE, entry.path)
+    return out
+
+
+def _inside(path: str | Path, root: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 def _key(parts: tuple[str, ...], path: str, refuse: Refuse) -> Iterator[str]:
@@ -67,28 +214,121 @@ def _key(parts: tuple[str, ...], path: str, refuse: Refuse) -> Iterator[str]:
 
 
 def files_of(
-    root: Path, cluster_key: str, refuse: Refuse, temporary: list[Path] | None = None
-) -> dict[str, Stamp]:
-    """The parquet files in a subreddit's folder below ``root``, by key.
+    root: Path,
+    cluster_key: str,
+    refuse: Refuse,
+    temporary: list[Path] | None = None,
+    passed: Passed | None = None,
+) -> Found:
+    """The parquet files in a subreddit's folder below ``root``.
 
     Args:
+        refuse: takes what cannot be a partition or cannot be looked at.
         temporary: takes leftover temporary files; ``None`` for the tree that we only read.
+        passed: counts what is ignored; ``None`` for the trees of outputs.
     """
-    found: dict[str, Stamp] = {}
-    for entry in _entries(root / cluster_key):
+    found = Found()
+    folder = root / cluster_key
+    try:
+        if _is_link(folder, root) and not _inside(folder, root):
+            found.unreadable = BadFileError(
+                f"{folder} leads outside {root} through a symbolic link.",
+                hint="Replace the link by the folder itself.",
+            )
+            return found
+        entries = list(_seen(folder, refuse, passed))
+    except UnreadableFileError as error:
+        found.unreadable = error
+        refuse(error)
+        return found
+    deepest = "/" in cluster_key
+    for entry in entries:
         if temporary is not None and is_temporary(entry.name):
             temporary.append(Path(entry.path))
         elif entry.name.endswith(SUFFIX):
-            try:
-                parts = (*cluster_key.split("/"), entry.name.removesuffix(SUFFIX))
-                with reading(entry.path):
-                    for key in _key(parts, entry.path, refuse):
-                        found[key] = Stamp.of(entry.stat())
-            except FileNotFoundError:
-                continue  # vanished between listing and stat: the next scan knows
+            _take(entry, root, cluster_key, found, refuse, passed)
+        elif passed is not None:
+            with _alone(entry.path, refuse):
+                if not entry.is_dir():
+                    passed.add(Ignored.SUFFIX, entry.path)
+                elif deepest and not _leads_out(entry, root, passed):
+                    _count_below(entry, Ignored.DEEPER, refuse, passed)
     return found
 
 
+def _is_link(folder: Path, root: Path) -> bool:
+    return folder.is_symlink() or (folder.parent != root and folder.parent.is_symlink())
+
+
+def _take(
+    entry: os.DirEntry[str],
+    root: Path,
+    cluster_key: str,
+    found: Found,
+    refuse: Refuse,
+    passed: Passed | None,
+) -> None:
+    """Add an entry that is named like a chunk, if it is a file."""
+    parts = (*cluster_key.split("/"), entry.name.removesuffix(SUFFIX))
+    for key in _key(parts, entry.path, refuse):
+
+        def close(error: RedditAssetsError, key: str = key) -> None:
+            found.closed[key] = error.message
+            refuse(error)
+
+        with _alone(entry.path, close):
+            if _leads_out(entry, root, passed):
+                found.closed[key] = f"{entry.path} leads outside {root} through a symbolic link."
+                continue
+            try:
+                status = entry.stat()
+            except FileNotFoundError:
+                if entry.is_symlink():
+                    close(BadFileError(f"{entry.path} is a link to nothing.", hint="Remove it."))
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found.files[key] = Stamp.of(status)
+            elif stat.S_ISDIR(status.st_mode):
+                if "/" in cluster_key or passed is None:
+                    close(_folder(entry.path))
+            else:
+                close(
+                    BadFileError(
+                        f"{entry.path} is a pipe, socket or device instead of a file.",
+                        hint="Move it out of the tree.",
+                    )
+                )
+
+
+def _folder(path: str) -> BadFileError:
+    return BadFileError(
+        f"{path} is a folder with a file's name, as Spark writes them.",
+        hint=f"Move the files in it up, to {_PLACE}, or give the folder another name.",
+    )
+
+
+def _count_below(entry: os.DirEntry[str], why: Ignored, refuse: Refuse, passed: Passed) -> None:
+    """Count the files in an ignored folder."""
+
+    def failed(error: OSError) -> None:
+        refuse(unreadable(error.filename or entry.path, error))
+
+    count = 0
+    for folder, _, names in os.walk(entry.path, onerror=failed):
+        for name in names:
+            if _LITTER.fullmatch(name):
+                passed.litter += 1
+                continue
+            count += 1
+            passed.add(why, os.path.join(folder, name))
+        if count > _COUNTED:
+            break
+
+
 def temporary_in(folder: Path) -> list[Path]:
-    """Leftover temporary files in a folder of the embeddings' or the clusters' tree."""
-    return [Path(e.path) for e in _entries(folder, hidden=True) if is_temporary(e.name)]
+    """Leftover temporary files in a folder of the embeddings' or the clusters' tree.
+
+    Raises:
+        UnreadableFileError: the folder cannot be listed.
+    """
+    return [Path(entry.path) for entry in _entries(folder) if is_temporary(entry.name)]

@@ -103,7 +103,7 @@ def key_of_job(layout: Layout, kind: Kind, job: Mapping[str, object]) -> str:
         check_key(key, parts=(2, 3) if kind is Kind.EMBED else (1, 2))
     except BadKeyError as error:
         raise BadJobError(error.message, hint=error.hint) from None
-    places = [(layout.embeddings, "")]
+    places = [(layout.embeddings, ""), (layout.clusters, "")]
     if kind is Kind.EMBED:
         places = [(layout.chains, SUFFIX), (layout.embeddings, SUFFIX)]
     for tree, suffix in places:

@@ -16,9 +16,12 @@ import pyarrow.parquet as pq
 
 from reddit_assets.corpus.cluster_table import rename_old_table
 from reddit_assets.corpus.keys import shard_of
+from reddit_assets.corpus.oserrors import open_file, vanished
 from reddit_assets.corpus.output import remove_temporary
 from reddit_assets.corpus.scan import ClusterStatus, Scanner, SubredditStatus, Verdict
-from reddit_assets.errors import RedditAssetsError
+from reddit_assets.corpus.texts import MOSTLY
+from reddit_assets.corpus.walk import Passed
+from reddit_assets.errors import BadFileError, RedditAssetsError
 from reddit_assets.ledger.intake import repush, unlisted
 from reddit_assets.ledger.job import Job, Kind, Lane, outputs_of, partition_of
 from reddit_assets.ledger.queue import Enqueued, JobQueue
@@ -45,7 +48,11 @@ class ScanReport:
         embed, cluster: what became of the jobs; in a dry run, ``queued`` is what would be.
         rows: rows of the files to embed; counted in a dry run only.
         reasons: why files are stale, by key (at most a few hundred).
-        problems: files that cannot be partitions, as sentences.
+        problems: files that cannot be partitions or cannot be looked at, as sentences.
+        ignored: what lies in the tree and is no chain file of ours: entries by reason.
+        ignored_examples: the path of one of them by reason.
+        litter: files that everybody expects to be ignored.
+        mostly_empty: keys of files of whose texts more than half are empty (a few hundred).
         resume_after: cluster key to go on from, when the time budget ended the scan early.
     """
 
@@ -58,6 +65,10 @@ class ScanReport:
     orphans: list[str] = field(default_factory=list)
     temporary: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    ignored: dict[str, int] = field(default_factory=dict)
+    ignored_examples: dict[str, str] = field(default_factory=dict)
+    litter: int = 0
+    mostly_empty: list[str] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     resume_after: str | None = None
@@ -68,6 +79,12 @@ class ScanReport:
         pending = (Verdict.MISSING, Verdict.STALE, Verdict.SETTLING, Verdict.WAITING)
         return not any(self.files[v] + self.clusters[v] for v in pending)
 
+    def add_passed(self, passed: Passed) -> None:
+        """What a walk has passed by."""
+        self.ignored = {str(why): count for why, count in passed.counts.items()}
+        self.ignored_examples = {str(why): path for why, path in passed.examples.items()}
+        self.litter = passed.litter
+
     def add_queued(self, first: ScanReport) -> None:
         """Counts what an earlier part of the same scan queued, which this one found queued."""
         for both, before in ((self.embed, first.embed), (self.cluster, first.cluster)):
@@ -75,15 +92,18 @@ class ScanReport:
             both.already = max(0, both.already - before.queued)
 
 
-def wanted_jobs(status: SubredditStatus) -> Iterator[tuple[Job, Lane]]:
+def wanted_jobs(status: SubredditStatus, text_columns: str = "") -> Iterator[tuple[Job, Lane]]:
     """The jobs that a subreddit needs now, each with its lane.
 
     Missing outputs go where plain consumers read; those would skip a stale one, which exists.
+
+    Args:
+        text_columns: the scan's option, which enters the stamps.
     """
     for file in status.files:
         if file.verdict.wanted:
             lane = Lane.PUBLIC if file.output_stamp is None else Lane.STALE
-            yield Job(Kind.EMBED, file.key, str(file.stamp)), lane
+            yield Job(Kind.EMBED, file.key, file.stamp.job_stamp(text_columns)), lane
     cluster = status.cluster
     if cluster is not None and cluster.verdict.wanted:
         lane = Lane.PUBLIC if cluster.verdict is Verdict.MISSING else Lane.STALE
@@ -161,6 +181,7 @@ def queue_wanted(
     """
     report = ScanReport()
     batches = _Batches(scanner, queues, urgent=urgent, dry_run=dry_run)
+    passed = Passed()
     started = time.monotonic()
     for status in scanner.scan(after):
         if shard is not None and shard_of(status.cluster_key) != shard:
@@ -176,10 +197,13 @@ def queue_wanted(
         report.orphans += status.orphans
         report.temporary += [str(path) for path in status.temporary]
         report.problems += [str(problem) for problem in status.problems]
+        passed.update(status.passed)
         for file in status.files:
             if file.reason and len(report.reasons) < 500:
                 report.reasons[file.key] = file.sentence
-        for job, lane in wanted_jobs(status):
+            if file.empty_texts > MOSTLY and len(report.mostly_empty) < 500:
+                report.mostly_empty.append(file.key)
+        for job, lane in wanted_jobs(status, scanner.options.text_columns):
             if job.kind in kinds:
                 batches.add(job, lane)
         if observe is not None:
@@ -191,6 +215,8 @@ def queue_wanted(
     report.rows = batches.rows
     report.embed, report.cluster = batches.totals[Kind.EMBED], batches.totals[Kind.CLUSTER]
     report.problems += [str(problem) for problem in scanner.problems]
+    passed.update(scanner.passed)
+    report.add_passed(passed)
     report.seconds = time.monotonic() - started
     return report
 
@@ -206,8 +232,9 @@ def _rename_old_table(scanner: Scanner, status: SubredditStatus, report: ScanRep
 def _rows(scanner: Scanner, key: str) -> int:
     """Rows of a chain file by its footer; 0 if it cannot be read (its job will say why)."""
     try:
-        return pq.read_metadata(scanner.layout.chain_path(key)).num_rows
-    except (pa.ArrowException, OSError):
+        with open_file(scanner.layout.chain_path(key)) as file:
+            return int(pq.read_metadata(file).num_rows)
+    except (pa.ArrowException, OSError, BadFileError):
         return 0
 
 
@@ -271,5 +298,5 @@ def _vanished(scanner: Scanner, kind: Kind, key: str) -> bool:
         return False
     layout = scanner.layout
     if kind is Kind.EMBED:
-        return not layout.chain_path(key).exists()
-    return not (layout.chains / key).exists()
+        return vanished(layout.chain_path(key))
+    return vanished(layout.chains / key)

@@ -158,5 +158,5 @@ def _tally(seen: list[SubredditStatus], dead: list[DeadLetter], report: ScanRepo
         clusters_done=sum(cluster.verdict.done for cluster in clusters),
         dead=dead,
         problems=report.problems,
-        ignored={str(k): count for k, count in getattr(report, "ignored", {}).items()},
+        ignored=report.ignored,
     )

@@ -116,7 +116,8 @@ def _jobs(workspace: Workspace, kind: Kind, keys: Sequence[str]) -> list[Job]:
 def _job(workspace: Workspace, scanner: Scanner, kind: Kind, key: str) -> Job:
     if kind is Kind.EMBED:
         try:
-            stamp = str(Stamp.of(workspace.layout.chain_path(key).stat()))
+            found = Stamp.of(workspace.layout.chain_path(key).stat())
+            stamp = found.job_stamp(scanner.options.text_columns)
         except (OSError, BadKeyError):
             stamp = ""  # the worker says what is wrong with it
         return Job(kind, key, stamp, force=True)
@@ -148,7 +149,7 @@ def check_chains(context: AssetExecutionContext, assets: AssetSet, workspace: Wo
 
 
 def _checked(assets: AssetSet, key: str, workspace: Workspace) -> AssetMaterialization:
-    with ChainFile(workspace.layout.chain_path(key)) as chain:
+    with ChainFile(workspace.layout.chain_path(key), workspace.settings.text_columns) as chain:
         facts = {
             "rows": chain.rows,
             "bytes": chain.source.size,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.oserrors import open_file
 from reddit_assets.corpus.provenance import (
     ClusterProvenance,
     EmbeddingProvenance,
@@ -16,6 +17,7 @@ from reddit_assets.corpus.provenance import (
     read_output,
 )
 from reddit_assets.corpus.scan import Reason, Scanner
+from reddit_assets.corpus.texts import MOSTLY
 from reddit_assets.engines.vectors import NORM_TOLERANCE
 from reddit_assets.errors import BadFileError
 
@@ -85,7 +87,19 @@ def check_embeddings(layout: Layout, keys: Sequence[str], budget_seconds: float 
         found.rows += rows
         if problem:
             found.problems[key] = problem
+        elif warning := _empty_texts(layout, key):
+            found.warnings[key] = warning
     return found
+
+
+def _empty_texts(layout: Layout, key: str) -> str:
+    made = read_output(layout.embedding_path(key)).provenance
+    if not isinstance(made, EmbeddingProvenance) or made.empty_texts <= MOSTLY:
+        return ""
+    return (
+        f"{made.empty_texts:.0%} of its texts are empty ({made.text_column}). Is the text in "
+        "another column? REDDIT_TEXT_COLUMNS names it."
+    )
 
 
 def _embedding_problem(layout: Layout, key: str) -> tuple[str, int]:
@@ -96,8 +110,9 @@ def _embedding_problem(layout: Layout, key: str) -> tuple[str, int]:
     path = layout.embedding_path(key)
     try:
         output = read_output(path)
-        chain_rows = pq.read_metadata(layout.chain_path(key)).num_rows
-        with pq.ParquetFile(path) as file:
+        with open_file(layout.chain_path(key)) as chain:
+            chain_rows = pq.read_metadata(chain).num_rows
+        with open_file(path) as opened, pq.ParquetFile(opened) as file:
             schema = file.schema_arrow
             names = [name for name in schema.names if is_embedding_column(name)]
             if not names:

@@ -74,6 +74,8 @@ class ClusterTask:
         # Whatever has an embedding now goes in, and what has none is named in the provenance: its
         # arrival makes the cluster stale.
         status = self._workspace.scanner(settle_seconds=0).subreddit(claim.key)
+        if status.unreadable is not None:
+            raise status.unreadable
         keys = [file.key for file in status.files if file.verdict.done]
         missing = [file.key for file in status.files if not file.verdict.done]
         if not claim.force and not missing and (fresh := self._existing(claim, status)):

@@ -6,12 +6,14 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
+from reddit_assets.corpus.fingerprints import text_stamp
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.corpus.provenance import EmbeddingProvenance, read_output
+from reddit_assets.corpus.provenance import EmbeddingProvenance, read_output, text_facts
+from reddit_assets.corpus.texts import text_rule
 from reddit_assets.corpus.wanted import claim_wanted_model
 from reddit_assets.engines.embedding.model import find_model
 from reddit_assets.engines.embedding.select import open_embedder
-from reddit_assets.errors import Failure, NonconformantError
+from reddit_assets.errors import Failure, NonconformantError, SettingsError
 from reddit_assets.ledger.job import Claim, Result
 from reddit_assets.settings import Settings
 from reddit_assets.tasks.filework import FileJob, FileResult
@@ -35,6 +37,7 @@ class EmbedTask:
     def __init__(self, settings: Settings, layout: Layout) -> None:
         self.layout = layout
         self._workspace = Workspace.of_trees(settings, layout)
+        self._text_columns = text_rule(settings.text_columns)
         spec = find_model(settings.model, settings.model_dir)
         self.model = identity_of(spec)
         claim_wanted_model(layout, self.model)
@@ -61,7 +64,9 @@ class EmbedTask:
     def run(self, claims: Iterator[Claim | None], emit: Callable[[Event], None]) -> None:
         """As :class:`~reddit_assets.tasks.messages.Task`."""
         report = _Report(emit, self._result)
-        FilePipeline(self.embedder, report).run(self._jobs(claims, emit))
+        FilePipeline(self.embedder, report, text_columns=self._text_columns).run(
+            self._jobs(claims, emit)
+        )
 
     def _jobs(
         self, claims: Iterator[Claim | None], emit: Callable[[Event], None]
@@ -72,6 +77,7 @@ class EmbedTask:
                 yield None
                 continue
             try:
+                self._check_settings(claim)
                 existing = self._existing(claim)
             except Exception as error:
                 emit(Failed(claim.token, Failure.of(error)))
@@ -88,6 +94,20 @@ class EmbedTask:
                 job_id=claim.id,
             )
 
+    def _check_settings(self, claim: Claim) -> None:
+        """Refuse a job of other text columns: its output would be stale at once.
+
+        Raises:
+            SettingsError: the job was queued for other columns than this worker's.
+        """
+        parts = claim.stamp.split("-")
+        if len(parts) == 3 and parts[2] != text_stamp(self._text_columns):
+            raise SettingsError(
+                f"{claim.key} was queued for other text columns than this worker's.",
+                hint="Give workers and the Dagster host the same REDDIT_TEXT_COLUMNS.",
+                host_fault=True,
+            )
+
     def _existing(self, claim: Claim) -> Finished | None:
         """The output if it is fresh and may be taken as it is."""
         if claim.force or not self.layout.embedding_path(claim.key).exists():
@@ -96,8 +116,9 @@ class EmbedTask:
         if status is None or not status.verdict.done:
             return None
         output = read_output(self.layout.embedding_path(claim.key))
-        provenance = output.provenance
-        if isinstance(provenance, EmbeddingProvenance) and not provenance.conformant:
+        made = output.provenance
+        own = made if isinstance(made, EmbeddingProvenance) else None
+        if own is not None and not own.conformant:
             # This host accepts the file, the host that queued the job does not: made again here, it
             # would be queued again without end.
             raise NonconformantError(
@@ -107,7 +128,6 @@ class EmbedTask:
                 "embed.",
                 host_fault=True,
             )
-        own = isinstance(provenance, EmbeddingProvenance)
         return Finished(
             claim.token,
             Result(
@@ -116,14 +136,13 @@ class EmbedTask:
                 partition=claim.key,
                 outcome="fresh",
                 data_version=output.data_version,
-                source_version=provenance.source.fingerprint
-                if isinstance(provenance, EmbeddingProvenance)
-                else "",
+                source_version=own.source.fingerprint if own else "",
                 metadata={
                     "rows": output.rows,
-                    "adopted": not own,
+                    "adopted": own is None,
                     "path": str(output.path),
                     "job_id": claim.id,
+                    **(text_facts(own) if own else {}),
                 },
             ),
         )
@@ -143,6 +162,7 @@ class EmbedTask:
             "model": self.model.name,
             "path": str(job.output),
             "job_id": job.job_id,
+            **text_facts(made.provenance),
         }
         return Result(
             job=job.job_id,

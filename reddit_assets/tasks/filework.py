@@ -14,11 +14,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from reddit_assets.corpus.chainfile import ChainFile, texts_of
+from reddit_assets.corpus.chainfile import ChainFile
 from reddit_assets.corpus.fingerprints import embedding_version
 from reddit_assets.corpus.output import EmbeddingWriter, temporary_path
 from reddit_assets.corpus.provenance import EmbeddingProvenance, ModelIdentity
+from reddit_assets.corpus.texts import empty_rows, text_rule, texts_of
 
 __all__ = ["FileCallbacks", "FileInWork", "FileJob", "FileResult", "Piece"]
 
@@ -29,6 +31,8 @@ EXPANSION = 6
 """Bytes in memory per byte in the file, a generous guess for zstd-compressed text."""
 ROW_GROUP_ROWS = 16_384
 """Rows per row group of an output: 384 column headers per group want many rows to share them."""
+ROW_GROUP_BYTES = 256_000_000
+"""Bytes in memory at which a row group is written, however few its rows."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class FileResult:
         size: bytes of the output.
         data_version: of the output.
         source_version: content fingerprint of the chain file.
+        provenance: as it is in the file.
     """
 
     temporary: Path
@@ -71,6 +76,7 @@ class FileResult:
     size: int
     data_version: str
     source_version: str
+    provenance: EmbeddingProvenance
 
 
 class FileCallbacks(Protocol):
@@ -100,12 +106,14 @@ class Piece:
     Attributes:
         file: where they belong.
         batch: all input columns.
-        texts: large_string array of the text column, no nulls.
+        texts: large_string array of the text columns, no nulls.
+        size: bytes of the batch in memory.
     """
 
     file: FileInWork
     batch: pa.RecordBatch
     texts: pa.Array
+    size: int
     written: Callable[[], None] = field(default=lambda: None)
 
 
@@ -118,6 +126,7 @@ class FileInWork:
         writer_facts: backend, device, precision, versions: for the footer.
         conformant: whether the vectors are exact, for the footer.
         callbacks: told when it ends.
+        text_columns: what the texts are of, as :mod:`~reddit_assets.corpus.texts` writes it.
 
     Raises:
         BadFileError: it cannot be used.
@@ -130,13 +139,15 @@ class FileInWork:
         writer_facts: dict[str, Any],
         conformant: bool,
         callbacks: FileCallbacks,
+        text_columns: str = "",
     ) -> None:
         self.job = job
         self._model = model
         self._facts = writer_facts
         self._conformant = conformant
         self._callbacks = callbacks
-        self._chain = ChainFile(job.source)
+        self._text_columns = text_rule(text_columns)
+        self._chain = ChainFile(job.source, self._text_columns)
         self._temporary = temporary_path(job.output, job.token)
         self._writer: EmbeddingWriter | None = None
         self._lock = threading.Lock()
@@ -147,7 +158,8 @@ class FileInWork:
         self._ended = False
         self._error: Exception | None = None
         self._held: list[tuple[pa.RecordBatch, np.ndarray]] = []
-        self._held_rows = 0
+        self._held_rows = self._held_bytes = 0
+        self._empty = 0
         self.tokens = 0
         self.seconds = 0.0
 
@@ -163,7 +175,9 @@ class FileInWork:
         for batch in self._chain.batches(rows):
             if self._error is not None:
                 return
-            piece = Piece(self, batch, texts_of(batch, self._chain.text_column))
+            texts = texts_of(batch, self._chain.text_column)
+            self._empty += pc.sum(empty_rows(texts)).as_py() or 0
+            piece = Piece(self, batch, texts, _bytes(batch))
             with self._lock:
                 self._outstanding += 1
             yield piece
@@ -210,7 +224,8 @@ class FileInWork:
             if self._error is None:
                 self._held.append((piece.batch, vectors))
                 self._held_rows += piece.batch.num_rows
-                if self._held_rows >= ROW_GROUP_ROWS:
+                self._held_bytes += piece.size
+                if self._held_rows >= ROW_GROUP_ROWS or self._held_bytes >= ROW_GROUP_BYTES:
                     self._flush()
                 self._callbacks.progress(self.job, piece.batch.num_rows)
         except Exception as error:
@@ -223,7 +238,7 @@ class FileInWork:
     def _flush(self) -> None:
         batches = [batch for batch, _ in self._held]
         vectors = [part for _, part in self._held]
-        self._held, self._held_rows = [], 0
+        self._held, self._held_rows, self._held_bytes = [], 0, 0
         if self._writer is None:
             self._writer = EmbeddingWriter(
                 self._temporary, self._chain.schema, self._model.dimension, rows=self._chain.rows
@@ -242,22 +257,26 @@ class FileInWork:
             assert self._writer is not None
             self._chain.verify_unchanged()
             source = self._chain.source
-            version = embedding_version(source.fingerprint, self._model.fingerprint)
-            size = self._writer.finish(
-                EmbeddingProvenance(
-                    key=self.job.key,
-                    data_version=version,
-                    source=source,
-                    model=self._model,
-                    conformant=self._conformant,
-                    writer={"host": socket.gethostname(), **self._facts},
-                    tokens=self.tokens,
-                    seconds=self.seconds,
-                    text_column=self._chain.text_column,
-                    job_id=self.job.job_id,
-                    written_at=time.time(),
-                )
+            version = embedding_version(
+                source.fingerprint, self._model.fingerprint, self._text_columns
             )
+            empty = self._empty / source.rows if source.rows else 0.0
+            made = EmbeddingProvenance(
+                key=self.job.key,
+                data_version=version,
+                source=source,
+                model=self._model,
+                conformant=self._conformant,
+                writer={"host": socket.gethostname(), **self._facts},
+                tokens=self.tokens,
+                seconds=self.seconds,
+                text_column=self._chain.text_column,
+                text_columns=self._text_columns,
+                empty_texts=round(empty, 6),
+                job_id=self.job.job_id,
+                written_at=time.time(),
+            )
+            size = self._writer.finish(made)
             result = FileResult(
                 temporary=self._temporary,
                 rows=source.rows,
@@ -266,6 +285,7 @@ class FileInWork:
                 size=size,
                 data_version=version,
                 source_version=source.fingerprint,
+                provenance=made,
             )
         except Exception as error:
             if self._writer is not None:
@@ -280,3 +300,12 @@ class FileInWork:
         self._held.clear()
         with suppress(OSError):
             self._chain.close()
+
+
+def _bytes(batch: pa.RecordBatch) -> int:
+    """What a batch takes in memory, without dictionaries, which batches share."""
+    columns = (
+        column.indices if pa.types.is_dictionary(column.type) else column
+        for column in batch.columns
+    )
+    return sum(column.nbytes for column in columns)

@@ -33,6 +33,8 @@ WINDOWS_UNWRITTEN = 4
 """Windows whose rows are still in memory; bounds memory when the disk is slower."""
 WINDOW_BYTES = 64_000_000
 """Text gathered for a window at the most."""
+WINDOW_HELD = 256_000_000
+"""All columns gathered for a window at the most, as bytes in memory."""
 WINDOW_SECONDS = 5.0
 """Computing time of a window at the most: more would hardly reduce padding, but delay results, and
 leave other workers without work at the end of a queue."""
@@ -60,6 +62,7 @@ class _Gathered:
     pieces: list[Piece] = field(default_factory=list)
     rows: int = 0
     size: int = 0
+    held: int = 0
     tokens: float = 0.0
 
     def add(self, piece: Piece, max_tokens: int) -> None:
@@ -67,6 +70,7 @@ class _Gathered:
         self.pieces.append(piece)
         self.rows += len(sizes)
         self.size += int(sizes.sum())
+        self.held += piece.size
         self.tokens += float(np.minimum(sizes / BYTES_PER_TOKEN + 2, max_tokens).sum())
 
 
@@ -85,13 +89,20 @@ class FilePipeline:
         embedder: computes; stays open.
         callbacks: told of every file's start, progress and end, from several threads.
         window_rows: rows per window at the most; ``None`` takes the embedder's.
+        text_columns: what texts are of, as :mod:`~reddit_assets.corpus.texts` writes it.
     """
 
     def __init__(
-        self, embedder: Embedder, callbacks: FileCallbacks, *, window_rows: int | None = None
+        self,
+        embedder: Embedder,
+        callbacks: FileCallbacks,
+        *,
+        window_rows: int | None = None,
+        text_columns: str = "",
     ) -> None:
         self._embedder = embedder
         self._callbacks = callbacks
+        self._text_columns = text_columns
         self._model = identity_of(embedder.spec)
         self._facts = embedder.describe()
         self._conformant = bool((embedder.conformance or {"conformant": True})["conformant"])
@@ -155,7 +166,14 @@ class FilePipeline:
         """Gather a file's rows, submitting full windows on the way; the unfinished window."""
         self._callbacks.started(job)
         try:
-            file = FileInWork(job, self._model, self._facts, self._conformant, self._callbacks)
+            file = FileInWork(
+                job,
+                self._model,
+                self._facts,
+                self._conformant,
+                self._callbacks,
+                self._text_columns,
+            )
         except Exception as error:
             self._callbacks.failed(job, error)
             return gathered
@@ -176,6 +194,7 @@ class FilePipeline:
         return (
             gathered.rows >= self._window_rows
             or gathered.size >= WINDOW_BYTES
+            or gathered.held >= WINDOW_HELD
             # Until a first window tells how fast this host is, no more than keeps it busy: other
             # workers want their share.
             or gathered.tokens >= (self._rate * WINDOW_SECONDS or self._least_tokens)

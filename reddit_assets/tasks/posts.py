@@ -5,17 +5,18 @@ These columns are decoration: one that cannot be read is left out, with a remark
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from reddit_assets.corpus.chainfile import TEXT_COLUMNS
+from reddit_assets.corpus.provenance import EmbeddingProvenance, OutputFile
+from reddit_assets.corpus.texts import is_text, parse_columns, written
 from reddit_assets.tasks.columns import numbers, seconds, strings
 from reddit_assets.tasks.inputs import Inputs
 
-__all__ = ["ID_COLUMNS", "FilePosts"]
+__all__ = ["ID_COLUMNS", "FilePosts", "columns_of_texts"]
 
 #: The first of these that is there says which post a row is.
 ID_COLUMNS = ("id", "name", "permalink")
@@ -27,15 +28,20 @@ TITLE_COLUMN = "title"
 class FilePosts:
     """The posts of a subreddit's files, as :class:`~engines.clustering.meaning.Posts`.
 
+    Args:
+        inputs: the files.
+        text_columns: what their texts are of, as :func:`columns_of_texts` says.
+
     Attributes:
         unreadable: columns that are left out, with the reason.
     """
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: Inputs, text_columns: str = "") -> None:
         self._inputs = inputs
         self.unreadable: dict[str, str] = {}
         self._title = self._text_columns([TITLE_COLUMN])
-        self._body = self._text_columns(TEXT_COLUMNS)
+        choices = (self._text_columns(names) for names in parse_columns(text_columns))
+        self._text = [names for names in choices if names]
 
     def _text_columns(self, names: Sequence[str]) -> list[str]:
         found = []
@@ -43,7 +49,7 @@ class FilePosts:
             if name not in self._inputs.schema.names:
                 continue
             kind = self._inputs.schema.field(name).type
-            if kind in (pa.large_string(), pa.large_binary()) or pa.types.is_null(kind):
+            if is_text(kind):
                 found.append(name)
             else:
                 self.unreadable[name] = f"{kind} is not text"
@@ -51,21 +57,24 @@ class FilePosts:
 
     def texts(self, rows: NDArray[np.int64]) -> list[tuple[str, str]]:
         """As of the protocol."""
-        table = self._inputs.take([*self._title, *self._body], rows)
-        columns = [strings(column) for column in table.columns]
-        empty = [""] * len(rows)
-        titles = columns[0] if self._title else empty
-        bodies = _first_said(columns[len(self._title) :] or [empty])
-        return list(zip(titles, bodies, strict=True))
+        bodies = [[n for n in names if n not in self._title] for names in self._text]
+        bodies = [names for names in bodies if names]
+        names = dict.fromkeys([*self._title, *(name for choice in bodies for name in choice)])
+        table = self._inputs.take(list(names), rows)
+        columns = {name: strings(table.column(name)) for name in names}
+        titles = columns[TITLE_COLUMN] if self._title else [""] * len(rows)
+        return list(zip(titles, _said(columns, bodies, len(rows)), strict=True))
 
     def placeholders(self, words: Sequence[str]) -> NDArray[np.bool_]:
         """Which rows have no text, or one of ``words`` (in lower case) instead; bool (rows,)."""
         nothing = {"", *words}
         parts = [np.zeros(0, dtype=bool)]
-        if not self._body:
+        if not self._text:
             return np.zeros(self._inputs.total, dtype=bool)
-        for batch in self._inputs.read(self._body):
-            said = _first_said([strings(column) for column in batch.columns])
+        names = list(dict.fromkeys(name for choice in self._text for name in choice))
+        for batch in self._inputs.read(names):
+            columns = {name: strings(batch.column(name)) for name in names}
+            said = _said(columns, self._text, batch.num_rows)
             parts.append(np.array([text.strip().casefold() in nothing for text in said], bool))
         return np.concatenate(parts)
 
@@ -115,6 +124,30 @@ class FilePosts:
         return None
 
 
-def _first_said(columns: Sequence[list[str]]) -> list[str]:
-    """For each row the first column that says something."""
-    return [next(filter(None, said), "") for said in zip(*columns, strict=True)]
+def _said(
+    columns: Mapping[str, list[str]], choices: Sequence[Sequence[str]], rows: int
+) -> list[str]:
+    """For each row the first choice that says something, as :func:`corpus.texts.texts_of` does."""
+    said = [""] * rows
+    for names in choices:
+        parts = zip(*(columns[name] for name in names), strict=True)
+        joined = ("\n\n".join(part for part in one if part.strip()) for one in parts)
+        said = [before if before.strip() else now for before, now in zip(said, joined, strict=True)]
+    return said
+
+
+def columns_of_texts(files: Sequence[OutputFile]) -> str:
+    """What the texts of embedding files are of, as their provenance says: for all, one order."""
+    rule, found = "", {}
+    for file in files:
+        made = file.provenance
+        column = ""
+        if isinstance(made, EmbeddingProvenance):
+            rule, column = made.text_columns or rule, made.text_column
+        found.update(dict.fromkeys(parse_columns(column)))
+    order = [name for names in parse_columns(rule) for name in names]
+    return written(sorted(found, key=lambda names: min(map(_place(order), names))))
+
+
+def _place(order: Sequence[str]) -> Callable[[str], int]:
+    return lambda name: order.index(name) if name in order else len(order)

@@ -32,7 +32,7 @@ from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.errors import ClusteringError
 from reddit_assets.tasks.clustered import write_clustered, write_clusters, write_page
 from reddit_assets.tasks.inputs import Inputs, open_inputs
-from reddit_assets.tasks.posts import FilePosts
+from reddit_assets.tasks.posts import FilePosts, columns_of_texts
 from reddit_assets.tasks.previous import read_previous, shared_ids
 
 __all__ = ["PICTURE_ROWS", "ClusterResult", "cluster_subreddit"]
@@ -146,7 +146,9 @@ def cluster_subreddit(
         )
     say("reading")
     files = cluster_inputs(layout, keys)
-    made = _clustered(layout, cluster_key, open_inputs(files, sorted(keys)), params, say)
+    inputs = open_inputs(files, sorted(keys))
+    posts = FilePosts(inputs, columns_of_texts(files))
+    made = _clustered(layout, cluster_key, inputs, posts, params, say)
     provenance = _provenance(
         made,
         files,
@@ -175,11 +177,11 @@ def _clustered(
     layout: Layout,
     cluster_key: str,
     inputs: Inputs,
+    posts: FilePosts,
     params: ClusterParams,
     say: Callable[[str], None],
 ) -> _Clustered:
     """The clustering of all rows, the ids of its clusters and what they are about."""
-    posts = FilePosts(inputs)
     vectors = inputs.vectors()
     clustering = cluster(vectors, params, say, excluded=posts.placeholders(params.placeholders))
     say("identities")

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reddit_assets.corpus.chainfile import TEXT_COLUMNS, texts_of
 from reddit_assets.corpus.provenance import EmbeddingProvenance, is_embedding_column, read_output
+from reddit_assets.corpus.texts import TEXT_COLUMNS, parse_columns, texts_of
 from reddit_assets.engines.embedding.conformance import BOUNDS, agreement
 from reddit_assets.engines.embedding.engine import Embedder
 from reddit_assets.errors import BadFileError, first_line
@@ -109,7 +109,8 @@ def _sample(
                 return pa.array([], pa.large_string()), np.empty((0, len(names)), np.float32)
             group = int(random.choice(len(sizes), p=np.array(sizes) / sum(sizes)))
             chosen = np.sort(random.choice(sizes[group], min(rows, sizes[group]), replace=False))
-            table = _rows(file, group, [column, *names], chosen)
+            read = dict.fromkeys(name for choice in parse_columns(column) for name in choice)
+            table = _rows(file, group, [*read, *names], chosen)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise

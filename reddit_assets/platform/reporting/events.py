@@ -183,7 +183,8 @@ class Materializer:
         events = []
         for result in group:
             # The model that made it is the wanted one if the data version can be made of it.
-            made = embedding_version(result.source_version, model) == result.data_version
+            text = str(result.metadata.get("text_columns", ""))
+            made = embedding_version(result.source_version, model, text) == result.data_version
             adopted = result.data_version.startswith("adopted-")
             inputs: dict[AssetKey, tuple[str, int | None]] = {
                 assets.chains: (result.source_version, pointers.get(result.partition)),

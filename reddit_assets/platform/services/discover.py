@@ -10,7 +10,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dagster import AssetMaterialization, DagsterInstance
 
 from reddit_assets.corpus.fingerprints import Stamp, content_fingerprint
+from reddit_assets.corpus.oserrors import open_file
 from reddit_assets.corpus.scan import FileStatus, SubredditStatus, Verdict
+from reddit_assets.errors import BadFileError, printable
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.planner import ScanReport
 from reddit_assets.platform.names import AssetSet, set_of
@@ -21,7 +23,7 @@ from reddit_assets.platform.services.looks import job_counts, look
 from reddit_assets.platform.services.tick import Cursor, Tick
 from reddit_assets.workspace import Workspace
 
-__all__ = ["Discover", "add_partitions"]
+__all__ = ["Discover", "add_partitions", "ignored"]
 
 # Keys per call: old SQLite builds refuse more than about 30,000 variables.
 _KEYS = 5_000
@@ -58,6 +60,7 @@ class Discover:
             f"{settling} skipped: just written, still settling." if settling else "",
             swept,
             _problems(report),
+            ignored(report),
         ]
         return Tick(sentences, following.text())
 
@@ -99,9 +102,9 @@ class Discover:
         self, assets: AssetSet, file: FileStatus, known: str
     ) -> Iterable[AssetMaterialization]:
         try:
-            with open(self._workspace.layout.chain_path(file.key), "rb") as chain:
+            with open_file(self._workspace.layout.chain_path(file.key)) as chain:
                 fingerprint = content_fingerprint(chain.fileno())
-        except OSError:
+        except (OSError, BadFileError):
             return  # gone or unreadable: its job will say why
         if fingerprint != known:
             facts = {"seen_by": "discovery", "reason": file.sentence}
@@ -149,6 +152,23 @@ def _found(report: ScanReport, cursor: Cursor) -> str:
     if report.resume_after is not None:
         text += f" The next tick goes on after {report.resume_after}."
     return text
+
+
+def ignored(report: ScanReport) -> str:
+    """What was passed by, and files of hardly any text, as sentences; nothing if there is none."""
+    said = []
+    if report.ignored:
+        counts = (
+            f"{count} {why} ({printable(report.ignored_examples[why])})"
+            for why, count in sorted(report.ignored.items())
+        )
+        said.append(f"Ignored: {', '.join(counts)}.")
+    if report.mostly_empty:
+        said.append(
+            f"{len(report.mostly_empty)} files have more empty texts than others, such as "
+            f"{report.mostly_empty[0]}: is the text in another column (REDDIT_TEXT_COLUMNS)?"
+        )
+    return " ".join(said)
 
 
 def _problems(report: ScanReport) -> str:

@@ -28,7 +28,7 @@ def orphans(layout: Layout, statuses: Iterable[SubredditStatus]) -> list[Path]:
     for status in statuses:
         found += [layout.embedding_path(key) for key in status.orphans]
         folder = layout.cluster_dir(status.cluster_key)
-        if not status.files and (folder / CLUSTERED_NAME).is_file():
+        if status.gone and (folder / CLUSTERED_NAME).is_file():
             found += [folder / name for name in sorted(CLUSTER_FILES)]
     return [path for path in found if path.is_file()]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from dagster import DagsterInstance
 
 from reddit_assets.corpus.fingerprints import Stamp
-from reddit_assets.corpus.provenance import EmbeddingProvenance, OutputFile, read_output
+from reddit_assets.corpus.provenance import EmbeddingProvenance, OutputFile, read_output, text_facts
 from reddit_assets.corpus.scan import SubredditStatus
 from reddit_assets.errors import BadFileError
 from reddit_assets.ledger.job import Result
@@ -47,6 +47,7 @@ def result_of(output: OutputFile, key: str, asset: str, chain_stamp: str = "") -
         if isinstance(provenance, EmbeddingProvenance):
             source = provenance.source.fingerprint
             metadata |= {"tokens": provenance.tokens, "model": provenance.model.name}
+            metadata |= text_facts(provenance)
         else:
             metadata |= provenance.summary
     return Result(

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from dagster import DagsterInstance
 
+from reddit_assets.corpus.oserrors import vanished
 from reddit_assets.corpus.scan import Reason, SubredditStatus, Verdict
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.planner import ScanReport, queue_wanted
 from reddit_assets.platform.names import asset_sets
 from reddit_assets.platform.reporting.inputs import report_inputs
-from reddit_assets.platform.services.discover import Discover, add_partitions
+from reddit_assets.platform.services.discover import Discover, add_partitions, ignored
 from reddit_assets.platform.services.leftovers import Say, abandoned, orphans, remove, shown
 from reddit_assets.platform.services.looks import job_counts
 from reddit_assets.platform.services.reconcile import Reconcile
@@ -117,13 +118,13 @@ class Rescan:
         chains = self._workspace.layout.chains
         files = {file.key for status in statuses for file in status.files}
         full = {status.cluster_key for status in statuses if status.files}
-        empty = {status.cluster_key for status in statuses} - full
+        empty = {status.cluster_key for status in statuses if status.gone}
 
         def file_gone(key: str) -> bool:
-            return key not in files and not self._workspace.layout.chain_path(key).exists()
+            return key not in files and vanished(self._workspace.layout.chain_path(key))
 
         def subreddit_gone(key: str) -> bool:
-            return key not in full and (key in empty or not (chains / key).is_dir())
+            return key not in full and (key in empty or vanished(chains / key))
 
         forgotten: list[str] = []
         for assets in asset_sets(self._workspace.settings.shards):
@@ -158,6 +159,8 @@ def _say_report(report: ScanReport, say: Say) -> None:
         say(f"{key}: {reason}.")
     for problem in report.problems[:100]:
         say(problem)
+    if sentence := ignored(report):
+        say(sentence)
 
 
 def _counted(verdicts: Counter[Verdict]) -> str:
