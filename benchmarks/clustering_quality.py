@@ -1,4 +1,4 @@
-"""10,000 pooled real rows: speed, V-measure against the subreddit and noise, against the original.
+"""10,000 pooled real rows: speed, V-measure and noise, beside the earlier system's recipe.
 
 Each method is warm (run once before on fewer rows) and timed several times; the fastest run counts.
 

@@ -1,4 +1,4 @@
-"""10,000 real rows: the default against the original's recipe, in turns, round after round.
+"""10,000 real rows: the default against the earlier system's recipe, in turns, round after round.
 
 The host's load differs from minute to minute; taking turns lets it hit both sides, and the best
 round of each counts beside the ratio of each round.

@@ -111,7 +111,7 @@ def show(rows: Sequence[dict[str, Any]], title: str) -> None:
 
 
 def quiet(limit: float = 1.5, patience: float = 300.0) -> float:
-    """Wait until the machine is quiet, at most ``patience`` seconds; the load then."""
+    """Wait until the host is idle, at most ``patience`` seconds; the load then."""
     until = time.monotonic() + patience
     while os.getloadavg()[0] > limit and time.monotonic() < until:
         time.sleep(5)

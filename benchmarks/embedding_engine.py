@@ -5,10 +5,10 @@
 
 Every arrangement runs in a process of its own. The posts are cut into slices; the arrangements
 take turns at each slice, round after round, and the best round of each slice counts, so that a
-disturbance by other programs hits no side alone; so it is with the matrix products that the
-arrangements are compared to. On a machine that is never quiet,
-``--priority -20`` (as root) with short slices measures nearly what a quiet one would, and the CSV
-says so. Writes ``results/embedding_engine.csv``.
+disturbance by other programs hits no side alone. The matrix products that the arrangements are
+compared with take their turns as well. On a host that is never idle, ``--priority -20`` (as root)
+with short slices measures nearly what an idle one would, and the CSV says so.
+Writes ``results/embedding_engine.csv``.
 """
 
 from __future__ import annotations
@@ -187,7 +187,9 @@ def main() -> None:
     parser.add_argument("--slice", type=int, default=600, help="Posts timed at a time.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--patience", type=float, default=300, help="Seconds to wait for quiet.")
+    parser.add_argument(
+        "--patience", type=float, default=300, help="Seconds to wait for an idle host."
+    )
     parser.add_argument("--priority", type=int, default=0, help="Of the measured processes.")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--target", type=Path, help=argparse.SUPPRESS)

@@ -343,7 +343,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--files", type=int, default=2_000, help="Small files.")
-    parser.add_argument("--patience", type=float, default=300, help="Seconds to wait for quiet.")
+    parser.add_argument(
+        "--patience", type=float, default=300, help="Seconds to wait for an idle host."
+    )
     options = parser.parse_args()
     if options.what == "engine":
         serve_engine(options.data)

@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     )
     adopt: bool = Field(
         True,
-        description="Accept embedding files of the earlier system; false redoes them.",
+        description="Accept embedding files of the earlier system; false has them made again.",
     )
     remove_orphans: bool = Field(
         False, description="Nightly: delete embedding files whose chain file has vanished."
@@ -113,7 +113,7 @@ class Settings(BaseSettings):
         None,
         ge=1,
         validation_alias=_env("REDDIT_BATCH_TOKENS", "REDDIT_MAX_BATCH_TOKENS", "max_batch_tokens"),
-        description="Tokens per batch at the most; unset takes the best measured for the backend.",
+        description="Most tokens in a batch; unset takes the best measured for the backend.",
     )
     window_rows: int = Field(
         20_000, ge=1, description="Rows tokenized ahead and sorted by length together."
@@ -130,8 +130,8 @@ class Settings(BaseSettings):
     # --- clustering -----------------------------------------------------------------------
     reduction: Literal["node", "umap", "none"] = Field(
         "node",
-        description="Space that HDBSCAN sees: node (graph embedding), umap (the earlier "
-        "system's) or none (all dimensions).",
+        description="Space that HDBSCAN sees: node (graph embedding), umap (as in the "
+        "earlier system) or none (all dimensions).",
     )
     n_components: int | None = Field(
         None, ge=2, description="Dimensions after reduction; unset takes the reduction's own."
@@ -150,8 +150,8 @@ class Settings(BaseSettings):
     cluster_rows: int = Field(
         50_000,
         ge=1_000,
-        description="Rows clustered at the most; above, a sample is clustered and the other rows "
-        "are assigned to its clusters.",
+        description="Above this many rows a sample is clustered, and the other rows are "
+        "assigned to its clusters.",
     )
     placeholders: str = Field(
         "[deleted],[removed]",
@@ -164,7 +164,9 @@ class Settings(BaseSettings):
 
     # --- queue and workers ----------------------------------------------------------------
     lease_seconds: float = Field(
-        30.0, gt=0, description="A lease not renewed for this long is taken over by others."
+        30.0,
+        gt=0,
+        description="A lease not renewed for this long expires; another worker takes the job.",
     )
     stall_seconds: float = Field(
         300.0,
@@ -176,20 +178,22 @@ class Settings(BaseSettings):
         3, ge=1, description="Failures (exceptions) after which a job is a dead letter."
     )
     max_recoveries: int = Field(
-        3, ge=1, description="Crashes while computing after which a job is a dead letter."
+        3,
+        ge=1,
+        description="Crashes of a job alone in its process after which it is a dead letter.",
     )
     retry_seconds: float = Field(
         10.0, ge=0, description="Wait before the second attempt; doubled for each further one."
     )
-    claim_jobs: int = Field(
-        256, ge=1, description="Jobs that a worker holds at a time at the most."
-    )
+    claim_jobs: int = Field(256, ge=1, description="Most jobs that a worker holds at a time.")
     poll_seconds: float = Field(0.5, gt=0, description="How often an idle worker looks for a job.")
     recycle_jobs: int = Field(
         500, ge=1, description="Cluster jobs after which the computing process is replaced."
     )
     recycle_mb: int = Field(
-        4_000, ge=100, description="Resident megabytes after which it is replaced between jobs."
+        4_000,
+        ge=100,
+        description="Resident megabytes above which that process is replaced between jobs.",
     )
     foreign_lost_seconds: float = Field(
         900.0,
@@ -227,10 +231,10 @@ class Settings(BaseSettings):
         24.0, gt=0, description="A file that waits longer for its embedding fails corpus_fresh."
     )
     run_lease_seconds: float = Field(
-        60.0, gt=0, description="A Dagster run not heard of for this long counts as dead."
+        60.0, gt=0, description="A Dagster run that renews no lease for this long counts as dead."
     )
     backfill_run_size: int = Field(
-        1_000, ge=1, description="Partitions per run of a backfill at the most."
+        1_000, ge=1, description="Most partitions in a run of a backfill."
     )
     shards: str = Field(
         "",

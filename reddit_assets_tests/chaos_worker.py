@@ -1,7 +1,7 @@
 """The processes of the chaos experiment: leased workers that keep a log, and plain consumers.
 
 ``chaos_worker.py leased`` is the real worker with :mod:`hash_task`; it writes a line for each
-publication. ``chaos_worker.py plain`` takes jobs as the original's workers do: ``BLPOP``, one fixed
+publication. ``chaos_worker.py plain`` takes jobs as the earlier workers do: ``BLPOP``, one fixed
 temporary name, no acknowledgement.
 """
 

@@ -47,7 +47,7 @@ def write_chain(
 
 
 def write_embedding(layout: Layout, key: str, *, model: ModelIdentity = MODEL) -> Path:
-    """An embedding file of the chain file as it is now, with a footer and no real vectors."""
+    """An embedding file of the chain file as it is now, with provenance and no real vectors."""
     from reddit_assets.corpus.fingerprints import content_fingerprint, embedding_version
 
     chain = layout.chain_path(key)

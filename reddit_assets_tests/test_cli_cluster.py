@@ -16,7 +16,7 @@ from reddit_assets.corpus.layout import Layout
 
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """Two subreddits whose embedding files the original system made, one without embeddings."""
+    """Two subreddits whose embedding files the earlier system made, one without embeddings."""
     layout = Layout.of(tmp_path)
     dice = np.random.default_rng(7)
     for key in ("as/AskReddit/c_0", "as/AskReddit/c_1", "bo/books/c_0", "ca/cars/c_0"):
@@ -53,7 +53,7 @@ def test_all_are_clustered_once_and_an_interrupted_run_resumes(
     assert "1 clustered, 1 were fresh, 1 wait" in capsys.readouterr().out
 
 
-def test_one_is_clustered_by_name_and_anew(layout: Layout, capsys: pytest.CaptureFixture[str]):
+def test_one_is_clustered_by_name_and_again(layout: Layout, capsys: pytest.CaptureFixture[str]):
     # Given one subreddit's name, If it is clustered twice, Then it is made each time, it alone
     for _ in range(2):
         assert run(["cluster", "--subreddit", "books"]) == 0

@@ -48,7 +48,7 @@ def bury(key: str) -> None:
     queue = queue_of(Kind.EMBED)
     for claim in claim_jobs(queue, "tester", 10, 60.0) or []:
         if claim.key == key:
-            failure = Failure("The file is torn.", "Write it anew.", "BadFileError", True)
+            failure = Failure("The file is torn.", "Write it again.", "BadFileError", True)
             assert queue.fail(claim, failure, max_attempts=3, retry_seconds=1.0) == "dead"
         else:
             queue.release([claim])
@@ -132,10 +132,10 @@ def test_scan_queues_once_and_a_dry_run_nothing(root: Path, capsys: pytest.Captu
     # Given three missing files, If a dry run looks at them
     assert run(["scan", "--dry-run", "--json"]) == 0
     dry = json.loads(capsys.readouterr().out)
-    # Then it tells jobs and rows, and queues nothing
+    # Then it counts jobs and rows, and queues nothing
     assert (dry["embed"]["queued"], dry["rows"], dry["dry_run"]) == (3, 6, True)
     assert queue_of(Kind.EMBED).counts().queued == 0
-    # If they are scanned twice, Then they are queued once, in the original's format
+    # If they are scanned twice, Then they are queued once, in the earlier system's format
     assert run(["scan", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["embed"]["queued"] == 3
     assert run(["scan"]) == 0
@@ -256,7 +256,7 @@ def test_dead_letters_are_listed_shown_retried_and_purged(
     assert "embed bo/books/c_0: The file is torn. (attempts 1" in capsys.readouterr().out
     assert run(["dead", "show", "bo/books/c_0"]) == 0
     shown = capsys.readouterr().out
-    assert "Write it anew." in shown
+    assert "Write it again." in shown
     assert "input_path" in shown
     # If a key is not among them, Then that is said
     assert run(["dead", "retry", "bo/books/c_9"]) == 1

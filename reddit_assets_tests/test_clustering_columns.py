@@ -141,7 +141,7 @@ def test_a_column_that_is_decoration_fails_nothing(layout: Layout, kind: str) ->
         # If each is clustered twice, so that the second time looks at the first
         for _ in range(2):
             result = run(layout, [key], cluster_key=key.rpartition("/")[0])
-        # Then there are clusters, rows and a report, and what says nothing is told
+        # Then there are clusters, rows and a report, and what says nothing is reported
         assert result.rows == ROWS
         assert result.metadata["clusters"] >= 3
         report = clusters_report(layout.cluster_dir(key.rpartition("/")[0]))
@@ -187,7 +187,7 @@ def test_columns_that_differ_between_files_are_united(
         embed(layout, f"co/Cooking/{key}", table(40, first=ord(key), **values))
     # If they are clustered
     result = run(layout, ["co/Cooking/a", "co/Cooking/b"])
-    # Then the column holds both, and what was done is told
+    # Then the column holds both, and what was done is reported
     made = pq.read_table(layout.cluster_path("co/Cooking"))
     assert made.schema.field("odd").type == united
     assert made["odd"].null_count == (40 if first is None else 0)
@@ -219,7 +219,7 @@ def test_a_column_named_like_ours_gets_another_name(layout: Layout) -> None:
     embed(layout, "co/Cooking/a", table(60, x=["here"] * 60, cluster_id=[7] * 60))
     # If it is clustered
     result = run(layout, ["co/Cooking/a"])
-    # Then theirs are kept under another name, and that is told
+    # Then theirs are kept under another name, and that is reported
     made = pq.read_table(layout.cluster_path("co/Cooking"))
     assert set(made["x_input"].to_pylist()) == {"here"}
     assert set(made["cluster_id_input"].to_pylist()) == {7}

@@ -18,7 +18,7 @@ def test_defaults_adapt_to_the_rows() -> None:
 
 
 def test_umap_is_the_originals_recipe() -> None:
-    # Given the original's reduction
+    # Given the earlier system's reduction
     params = ClusterParams(reduction="umap").resolve(10_000)
     # Then its numbers are taken: 15 dimensions, 15 neighbours, 5 / 3 / leaf
     assert (params.n_components, params.n_neighbors) == (15, 15)

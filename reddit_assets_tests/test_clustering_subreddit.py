@@ -95,7 +95,7 @@ def layout(tmp_path: Path) -> Layout:
     return Layout.of(tmp_path)
 
 
-def test_rows_columns_and_footer(layout: Layout) -> None:
+def test_rows_columns_and_provenance(layout: Layout) -> None:
     # Given three files of one subreddit, one of them empty
     keys = ["co/Cooking/a", "co/Cooking/b", "co/Cooking/c"]
     tables = [table(150), table(0), table(130, first=150, seed=1)]
@@ -118,7 +118,7 @@ def test_rows_columns_and_footer(layout: Layout) -> None:
         assert len(set(kinds[ids == number])) == 1
     assert result.metadata["clusters"] >= 4
     assert result.rows == 280
-    # and the footer is what a scan compares
+    # and the provenance is what a scan compares
     provenance = read_output(layout.cluster_path("co/Cooking")).provenance
     assert isinstance(provenance, ClusterProvenance)
     files = cluster_inputs(layout, keys)
@@ -219,7 +219,7 @@ def test_few_rows_have_an_output(layout: Layout, rows: int) -> None:
 
 
 def test_originals_files_are_cast(layout: Layout) -> None:
-    # Given a file of the original: float64 vectors, no footer, beside one of ours
+    # Given a file of the earlier system (float64 vectors, no provenance), beside one of ours
     source = table(80, seed=2)
     found = vectors_of(source["kind"].to_numpy(), seed=2).astype(np.float64)
     for at in range(DIMENSION):

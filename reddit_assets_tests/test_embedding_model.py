@@ -61,7 +61,7 @@ def test_the_package_is_found_without_importing_it(spec: ModelSpec) -> None:
 
 
 def test_the_fingerprint_is_of_the_content(spec: ModelSpec, tmp_path: Path) -> None:
-    # Given the same model elsewhere, its tokenizer saved anew by a library with other padding
+    # Given the same model elsewhere, its tokenizer saved again by a library with other padding
     folder = copy_of(spec, tmp_path / NAME)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["truncation"], tokenizer["padding"] = None, None
@@ -249,5 +249,5 @@ def test_other_files_by_the_name_of_the_model_are_refused(
     ) as raised:
         find_model(NAME, tmp_path / "none")
     assert "name the folder itself" in raised.value.hint
-    # and whoever trusts the folder can name it.
+    # and a user who trusts the folder can name it.
     assert find_model(folder, tmp_path / "none").fingerprint != spec.fingerprint

@@ -40,7 +40,7 @@ def healthy(embedder: Embedder) -> None:
 
 
 class Collected:
-    """Callbacks that keep what they are told."""
+    """Callbacks that keep what they are given."""
 
     def __init__(self) -> None:
         self.results: dict[str, FileResult] = {}
@@ -106,7 +106,7 @@ def test_small_files_share_batches_and_stay_apart(embedder: Embedder, tmp_path: 
     jobs = [job_for(tmp_path, f"f{i}", table) for i, table in enumerate(tables)]
     # If they go through the pipeline
     told = run(embedder, jobs)
-    # Then each has its own rows and vectors, a footer, and only its temporary name
+    # Then each has its own rows and vectors, provenance, and only its temporary name
     assert len(told.results) == 40
     assert not told.errors
     for job, table in zip(jobs, tables, strict=True):

@@ -78,7 +78,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(
 
     monkeypatch.setattr(backend, "_compute", small)
     tokens = Tokenizer(spec)(golden().texts.slice(10, 7))
-    # Then seven are computed all the same, in order
+    # Then all seven are computed, in order
     vectors = backend.forward(Batch(tokens))
     assert cosines(vectors, golden().vectors[10:17]).min() > 0.99999
     assert max(sizes) == 7

@@ -25,7 +25,7 @@ def embedder(minilm: ModelSpec) -> Embedder:
 
 
 def write(path: Path, texts: list[str], vectors: np.ndarray, rows_per_group: int = 10) -> Path:
-    """An embedding file without a footer of ours, in several row groups."""
+    """An embedding file without provenance, in several row groups."""
     columns = {"body": texts}
     columns |= dict(zip(embedding_names(vectors.shape[1]), vectors.T, strict=True))
     pq.write_table(pa.table(columns), path, row_group_size=rows_per_group)

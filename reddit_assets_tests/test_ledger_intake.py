@@ -154,7 +154,7 @@ def settle(queue: JobQueue) -> list[Claim]:
 def test_a_line_that_is_no_job_is_a_dead_letter_at_once(queue: JobQueue, line: bytes) -> None:
     # Given a line that one parser may take and another may not, before a plain job:
     queue.client.rpush(TODO, line, json.dumps(paths("as/A/plain")))
-    # If a worker claims, Then it gets the job, and the line is told with its reason.
+    # If a worker claims, Then it gets the job, and the line is reported with its reason.
     assert [claim.key for claim in settle(queue)] == ["as/A/plain"]
     (letter,) = queue.dead_letters()
     assert letter.key.startswith("malformed:")

@@ -164,7 +164,7 @@ def test_of_several_that_were_computed_none_is_blamed_and_each_runs_alone(queue:
     started = [(claim, claim.key != "as/A/waits") for claim in claims]
     # If the process dies, again and again:
     outcomes = queue.crashed(started, Failure("The process died."), max_crashes=1)
-    # Then nobody is dead, and whoever was in work waits until a worker has nothing else:
+    # Then none is dead, and each that was in work waits until a worker has nothing else:
     assert [outcomes[claim.token] for claim in claims] == ["suspect", "suspect", "queued"]
     busy = Intake(queue, LAYOUT).claim("w", 5, 30, alone=False)
     assert [claim.key for claim in busy.claims] == ["as/A/waits", "as/A/queued"]
@@ -278,7 +278,9 @@ def test_two_runs_and_a_scan_share_one_computation(queue: JobQueue) -> None:
     assert queue.counts().outbox == 0
 
 
-def test_a_run_that_wants_it_anew_while_it_is_computed_gets_it_anew(queue: JobQueue) -> None:
+def test_a_run_that_wants_an_output_while_it_is_computed_gets_it_made_again(
+    queue: JobQueue,
+) -> None:
     queue.enqueue(jobs("1"), LAYOUT)
     first = claim_one(queue)
     runs.open_run(queue, "a", 30)
@@ -442,7 +444,7 @@ def test_an_outbox_entry_that_is_no_result_is_set_aside(
     outbox.put([Result("before", "embeddings", "p")])
     queue.client.xadd(f"{queue.prefix}outbox", fields)
     outbox.put([Result("behind", "embeddings", "p")])
-    # If a reporter takes them, Then it has the two, and the other is told once and shown.
+    # If a reporter takes them, Then it has the two, and the other is logged once and shown.
     entries = outbox.take(10)
     assert [entry.result.job for entry in entries] == ["before", "behind"]
     outbox.done([entry.entry for entry in entries])

@@ -193,7 +193,7 @@ def test_webserver_and_daemon_find_the_code_server():
     server = entry["grpc_server"]
     unit = (DEPLOY / "systemd/reddit-assets-code-server.service").read_text()
     assert f"--location-name {server['location_name']} --socket {server['socket']} " in unit
-    # and no other account reaches it: whoever does runs code.
+    # and no other account reaches it: one that did could run code.
     assert server["socket"].startswith("/run/reddit-assets/")
     assert "RuntimeDirectory=reddit-assets\nRuntimeDirectoryMode=0700\n" in unit
     for name in ("webserver", "daemon"):

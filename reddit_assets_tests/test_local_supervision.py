@@ -275,7 +275,7 @@ def test_done_needs_the_disk_the_queue_and_dagster(tmp_path: Path, valkey_url: s
     state = watch.look()
     assert state.done
     assert [letter.key for letter in state.dead] == ["as/sub/c_0"]
-    # If the output is there after all (the original's, adopted), Then Dagster is asked for it
+    # If the output is there after all (the earlier system's, adopted), Then Dagster is asked for it
     queues[Kind.EMBED].purge(["as/sub/c_0"])
     output = layout.embedding_path("as/sub/c_0")
     output.parent.mkdir(parents=True)

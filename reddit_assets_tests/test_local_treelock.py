@@ -118,7 +118,7 @@ def test_it_is_renewed_and_a_loss_is_told(tmp_path: Path, monkeypatch: pytest.Mo
         while time.time() - (tmp_path / ".up.json").stat().st_mtime > 20:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-    # If another has taken the tree (this host slept for an hour), Then that is told, once
+    # If another has taken the tree (this host slept for an hour), Then that is said, once
     theirs = json.dumps({"queue": "two", "host": "elsewhere", "pid": 7, "state_dir": "/s"})
     (tmp_path / ".up.json").write_text(theirs)
     lock._thread.join(10)

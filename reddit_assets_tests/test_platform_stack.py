@@ -143,7 +143,7 @@ def test_a_backfill_names_its_failures_and_can_be_mended(live: Live) -> None:
     assert "not a whole parquet file" in told
     # The partition's check fails, too.
     wait_for(lambda: _check(stack, BOOKS[1]) == "EXECUTION_FAILED_OR_FAILED", 30, "failed check")
-    # If the file is mended and the partition tried again, then it succeeds and the check heals.
+    # If the file is repaired and the partition tried again, then it succeeds and the check heals.
     spoilt.write_bytes(whole)
     age(spoilt)
     assert stack.wait_backfill(stack.backfill(["embeddings"], [BOOKS[1]]))["status"] == (

@@ -78,7 +78,7 @@ def test_onnx_and_torch_workers_share_a_queue_and_agree(tmp_path: Path, valkey_u
     for name in ("a", "b"):
         write_chain(layout, twin + name, SENTENCES)
     queue = JobQueue(connect(Settings(redis_url=valkey_url)), Kind.EMBED)
-    for key in [*keys, twin + "a", twin + "b"]:  # in the original's format, by hand
+    for key in [*keys, twin + "a", twin + "b"]:  # in the earlier system's format, by hand
         job = {
             "input_path": str(layout.chain_path(key)),
             "output_path": str(layout.embedding_path(key)),

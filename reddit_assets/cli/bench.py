@@ -46,16 +46,18 @@ def bench(
     threads: Threads = None,
     budget: Annotated[
         list[int] | None,
-        typer.Option("--budget", help="Tokens per batch to try; repeat it.", show_default=False),
+        typer.Option(
+            "--budget", help="Tokens per batch to try; may be repeated.", show_default=False
+        ),
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.1, help="Measuring time of each line.")
+        float, typer.Option("--seconds", min=0.1, help="Seconds to measure each line.")
     ] = 2.0,
     model: Model = None,
     model_dir: ModelDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure tokens/s and rows/s of every backend here, and say the best settings.
+    """Measure tokens/s and rows/s of every backend here, and name the best settings.
 
     Takes texts from ROOT's chain files where a root is given, else from the generated sample.
     """

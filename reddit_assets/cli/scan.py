@@ -57,7 +57,10 @@ def scan(
     ] = False,
     adopt: Annotated[bool | None, flag("adopt", "--adopt/--no-adopt")] = None,
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Wait for files that were just written.")
+        bool,
+        typer.Option(
+            "--wait/--no-wait", help="Wait until files that were just written have settled."
+        ),
     ] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -83,7 +86,7 @@ def scan(
     if young and wait and not dry_run:
         note(
             f"{young:,} files were written less than {settings.settle_seconds:g} s ago: "
-            "waiting until they have settled (--no-wait does not)."
+            "waiting until they have settled (not with --no-wait)."
         )
         time.sleep(settings.settle_seconds)
         first, scanner = report, workspace.scanner(deep=deep)

@@ -38,7 +38,7 @@ def make_assets(assets: AssetSet, run_size: int) -> list[AssetsDefinition]:
     partition of the run's range, also for those that failed.
 
     Args:
-        run_size: partitions per run of a backfill at the most.
+        run_size: partitions per run of a backfill at most.
     """
     group = "reddit" if assets.shard is None else assets.named("shard")
 
@@ -152,7 +152,7 @@ def _asset(
 def make_inputs() -> AssetsDefinition:
     """The wanted model and the clustering settings, which all shards share."""
     described = {
-        MODEL: "The model that the embeddings are wanted of (embeddings/.model.json).",
+        MODEL: "The model that the embeddings should be made with (embeddings/.model.json).",
         SETTINGS: "The clustering settings (REDDIT_REDUCTION, …).",
     }
     specs = [

@@ -62,7 +62,7 @@ def verify_file(path: Path, reference: Embedder, rows: int, *, seed: int = 0) ->
     Args:
         path: the embedding file; its texts are in it.
         reference: an exact embedder of the same model.
-        rows: rows compared at the most.
+        rows: rows compared at most.
         seed: of the draw.
 
     Raises:

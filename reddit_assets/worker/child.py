@@ -1,7 +1,7 @@
 """The computing process: claims come in, outputs under temporary names go out.
 
-It knows nothing of Redis and never renames a file: whether its work is still wanted is for the
-parent to know.
+It knows nothing of Redis and never renames a file: the parent knows whether the work is still
+wanted.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _take_back(waiting: queue.SimpleQueue[Claim | None]) -> Iterator[str]:
 def _claims(waiting: queue.SimpleQueue[Claim | None]) -> Iterator[Claim | None]:
     """Claims as they come; ``None`` now and then while none waits; ends when the parent says so.
 
-    ``None`` comes again and again, so that a task can look after its unfinished work.
+    ``None`` comes again and again, so that a task can attend to unfinished work.
     """
     wait = _FIRST_LOOK
     while True:

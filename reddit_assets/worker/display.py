@@ -127,7 +127,7 @@ class Display:
         self._refresh()
 
     def trouble(self, kind: Kind, key: str, failure: Failure, rest: float) -> None:
-        """The host is at fault; the job is given back unharmed. One line per cause."""
+        """The host is at fault, and the job is given back unharmed. One line per cause."""
         if failure.error != self._trouble:
             text = f"{failure.error} {failure.hint}".strip()
             log.error(

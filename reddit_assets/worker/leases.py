@@ -1,4 +1,4 @@
-"""The thread that keeps a worker's leases, and takes its turn at reaping those of the dead."""
+"""The thread that renews a worker's leases, and takes its turn at reaping those of dead workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a computing process is alive and getting on: what a lease hangs on."""
+"""Whether a computing process is alive and makes progress: what a lease depends on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["Life", "Liveness"]
 
 # A look at less than this many seconds says nothing of the share of a processor that was used.
 _LOOK_SECONDS = 1.0
-# A child that waits for work or for a backend that never answers polls, with 1 % of a core at the
-# most; one thread that computes has at least this share even of a crowded host.
+# A child that waits (for work, or for a backend that never answers) polls, with at most 1 % of a
+# core. One thread that computes gets at least this share, even of a crowded host.
 _COMPUTING_SHARE = 0.05
 # Bytes read and written per look. A child that only polls its pipe moves fewer.
 _MOVING_BYTES = 100_000
@@ -31,8 +31,8 @@ class Life(StrEnum):
 class Liveness:
     """Watches one process.
 
-    Embedding says how it gets on every few seconds, so that its silence means a hang, however
-    busy its threads are. HDBSCAN can compute for hours in C, hold the interpreter and say nothing:
+    Embedding reports progress every few seconds, so its silence means a hang, however busy its
+    threads are. HDBSCAN can compute for hours in C, hold the interpreter and say nothing:
     for a silent task the processor time that it uses counts as well. Reading and writing counts
     for both: a large file on a slow share takes its time.
 

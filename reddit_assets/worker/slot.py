@@ -28,9 +28,8 @@ TASKS = {
     Kind.CLUSTER: "reddit_assets.tasks.cluster:ClusterTask",
 }
 
-# A child with this many bytes of chain files before it, beside what it has begun, has enough to
-# do: more would only be withheld from other workers, and the last files of a queue would be
-# computed by one of them alone.
+# A child with this many bytes of chain files waiting has enough to do. More would only be withheld
+# from other workers, and the last files of a queue would be computed by one worker alone.
 _ENOUGH_BYTES = 500_000
 
 # Rests after faults of the host: doubled from the first to the longest.
@@ -60,7 +59,7 @@ class WorkerSlot:
 
     Args:
         queue: where the jobs come from.
-        tasks: what computes them; tests and experiments give their own.
+        tasks: what computes them; tests and experiments pass their own.
 
     Attributes:
         lost: tokens that no longer hold their jobs.
@@ -213,7 +212,7 @@ class WorkerSlot:
             if self.suspects:
                 return 0  # others would only wait for it
             if self.held and since is not None and time.monotonic() - since > patience:
-                return 0  # nobody idle has taken the suspect: empty the hands for it
+                return 0  # no idle worker has taken the suspect: finish what is held, for its sake
             room = limit - len(self.held)
             sizes = [held.size for held in self.held.values()]
             waiting = [held.size for held in self.held.values() if not held.started]
@@ -236,7 +235,7 @@ class WorkerSlot:
             return
         ordered = sorted(
             (token for token in self.backlog if token in self.held),
-            # Suspects last: what is harmless need not wait for them.
+            # Suspects last: harmless jobs need not wait for them.
             key=lambda token: self.held[token].claim.suspect,
         )
         sent = [held for held in self.held.values() if held.sent]

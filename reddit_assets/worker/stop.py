@@ -1,4 +1,4 @@
-"""Signals that stop a worker, and its patience with Redis in between."""
+"""Signals that stop a worker, and its patience with Redis until then."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 # A child that dies this often in a row is started again only after a rest.
 _MANY_DEATHS = 5
-# One that never came up does not do so by itself.
+# A child that never came up will not do so by itself.
 _MOST_FAILED_STARTS = 3
 
 
@@ -306,7 +306,9 @@ def _next_event(slot: WorkerSlot) -> Event | None:
             return event
     except (EOFError, OSError):
         if slot.process is not None:
-            slot.process.join(1)  # its end of the pipe closes a moment before it is gone
+            slot.process.join(
+                1
+            )  # the child's end of the pipe closes a moment before the child is gone
             slot.process.kill()
             slot.process.join(10)
     return None

@@ -21,7 +21,7 @@ __all__ = ["InvertedLists", "build_inverted_lists"]
 LIST_ROWS = 400
 #: Lists searched per query.
 PROBES = 10
-#: Centres at the most, so that the search for the centres stays small.
+#: Centres at most, so that the search for the centres stays small.
 MAX_LISTS = 8_192
 #: A list larger than this many times the average is cut.
 OVERSIZE = 4

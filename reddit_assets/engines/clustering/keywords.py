@@ -100,7 +100,7 @@ def class_keywords(
     Args:
         texts: cluster number (0 … clusters − 1) and text, one after the other; not held.
         clusters: how many clusters there are.
-        limit: keywords per cluster at the most.
+        limit: keywords per cluster at most.
     """
     counts: list[Counter[str]] = [Counter() for _ in range(clusters)]
     sizes = [0] * clusters

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 __all__ = ["MAX_POINTS", "PNG_BYTES", "map_page", "map_png", "map_rows"]
 
-#: Points on a page at the most: what a browser draws smoothly, and a page of a few megabytes.
+#: Points on a page at most: what a browser draws smoothly, and a page of a few megabytes.
 MAX_POINTS = 30_000
 #: Characters of a point's text.
 HOVER = 160

@@ -33,7 +33,7 @@ class ClusterParams:
         selection: HDBSCAN's cluster selection.
         noise_level: evoc's node-embedding noise level, 0 (cluster more) to 1 (drop more).
         seed: seed of everything random.
-        max_rows: rows clustered at the most; above, a sample is clustered, the rest assigned.
+        max_rows: rows clustered at most; above, a sample is clustered, the rest assigned.
         placeholders: texts in lower case that stand for no text: their rows are noise.
         memory_mb: memory a clustering may use before it works on a sample, MiB.
         threads: compute threads; not part of the fingerprint, since labels do not depend on it.

@@ -22,7 +22,7 @@ VOTERS = 10
 
 
 def sample_rows(rows: int, dimensions: int, max_rows: int, memory_mb: int) -> int:
-    """How many of ``rows`` rows are clustered: ``max_rows`` and ``memory_mb`` MiB at the most.
+    """How many of ``rows`` rows are clustered: ``max_rows`` and ``memory_mb`` MiB at most.
 
     All vectors are held once (by the caller), those of the clustered rows a second time in
     canonical order.

@@ -114,8 +114,8 @@ class Reconcile:
     def compare(self, instance: DagsterInstance, statuses: Iterable[SubredditStatus]) -> list[str]:
         """Compare every output of a deep scan; sentences.
 
-        Reports fresh outputs whose data version is not the one that Dagster has. What is on its
-        way (in the outbox, or to a run that waits) is left out: it is reported anyway.
+        Reports fresh outputs whose data version is not the one that Dagster has. Outputs on
+        their way (in the outbox, or to a waiting run) are left out: they are reported anyway.
         """
         return self._compare(instance, statuses, quick=False, budget=None)[0]
 
@@ -193,7 +193,7 @@ class Reconcile:
 
 
 def _outputs(workspace: Workspace, status: SubredditStatus) -> Iterator[_Output]:
-    """A subreddit's fresh outputs but the youngest."""
+    """A subreddit's fresh outputs except the youngest."""
     layout = workspace.layout
     outputs = [
         _Output("embeddings", f.key, layout.embedding_path(f.key), f.output_stamp, str(f.stamp))
