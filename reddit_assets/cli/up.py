@@ -86,7 +86,7 @@ def up(
         print_json(summary.fields())
         raise typer.Exit(status)
     if summary.done:
-        work = "Nothing was to do" if summary.idle else "Done"
+        work = "There was nothing to do" if summary.idle else "Done"
         typer.echo(
             f"{work}: {summary.files:,} files ({summary.rows:,} rows) embedded, "
             f"{summary.cluster_files:,} subreddits clustered, in {summary.seconds:.0f} s."

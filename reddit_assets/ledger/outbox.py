@@ -92,7 +92,7 @@ class Outbox:
         """Dagster has these: delete them."""
         if entries:
             with redis_errors(self.queue.client):
-                # Not in MULTI, which is refused under maxmemory. Deleted first: an entry that were
+                # Not in MULTI, which is refused under maxmemory. Deleted first: an entry that was
                 # only acknowledged would stay, and nobody would be given it.
                 pipeline = self.queue.client.pipeline(transaction=False)
                 pipeline.xdel(self._name, *entries)

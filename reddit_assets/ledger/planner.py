@@ -222,7 +222,7 @@ def queue_wanted(
 
 
 def _rename_old_table(scanner: Scanner, status: SubredditStatus, report: ScanReport) -> None:
-    """Only here, not in every scan: this one writes anyway, and all ways to new jobs lead here."""
+    """Here, not in every scan: this one writes anyway, and every new job is queued here."""
     try:
         rename_old_table(scanner.layout.cluster_dir(status.cluster_key))
     except RedditAssetsError as error:

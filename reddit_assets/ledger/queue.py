@@ -330,7 +330,7 @@ class JobQueue(Operations):
         return [Reaped(*four) for four in zip(*[iter(answer)] * 4, strict=True)]
 
     def lead(self, worker: str, seconds: float) -> bool:
-        """Become or stay the one that reaps; it falls free after ``seconds`` without this call.
+        """Become or stay the one that reaps; the place is free after ``seconds`` without this call.
 
         Not ``redis.lock``, whose holder must keep a lock object; here the worker's name is enough.
         """

@@ -55,8 +55,9 @@ def said_of_root() -> str:
         return ""
     there = "the account" if _postgres_owners() else "a new account"
     return (
-        f"Postgres refuses to run as root: it gets {there} {POSTGRES_USER}, which may pass through "
-        "(not list) the folders above its data. DAGSTER_POSTGRES_URL or another account avoids it."
+        f"Postgres refuses to run as root, so it runs under {there} {POSTGRES_USER}, which may "
+        "pass through (not list) the folders above its data. To avoid this, run as another account "
+        "or set DAGSTER_POSTGRES_URL."
     )
 
 
@@ -226,7 +227,7 @@ class PostgresServer(_Server):
     """A Postgres server on a Unix socket that only this account can reach, its data in a folder.
 
     Postgres refuses to run as root: there it runs under the account ``pgserver``, which is created
-    when missing, and the folders above its data become traversable for others. ``config`` are
+    when missing, and other accounts may pass through the folders above its data. ``config`` are
     settings of ``postgresql.conf``.
     """
 

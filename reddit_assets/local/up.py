@@ -300,7 +300,7 @@ class _Up:
                     line = watch.glance()
             except (RedditAssetsError, OSError) as error:
                 # Redis is being restarted, a share is away: nothing to end everything for.
-                line = f"Cannot look at how far it is: {str(error).rstrip('.')}"
+                line = f"Progress cannot be determined now: {str(error).rstrip('.')}"
             now = time.monotonic()
             if self._plan.exit_when_done and not state.done:
                 self._summary.blocked = self._blocked(watch)

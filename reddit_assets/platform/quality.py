@@ -155,7 +155,7 @@ def check_conformance(layout: Layout, keys: Sequence[str]) -> Findings:
         found.rows += output.rows
         provenance = output.provenance
         if not isinstance(provenance, EmbeddingProvenance):
-            found.warnings[key] = "Made by the earlier system: how is not known."
+            found.warnings[key] = "Made by the earlier system; how is not known."
         elif not provenance.conformant:
             writer = provenance.writer
             found.problems[key] = (

@@ -52,7 +52,7 @@ def make_sensors(discovery_seconds: int) -> list[SensorDefinition]:
         ),
         _sensor(
             "dead_letters",
-            "Shows dead letters as failed checks of their partitions, and heals them.",
+            "Shows dead letters as failed checks of their partitions, and clears them.",
             often,
             lambda platform: platform.dead_letters,
         ),

@@ -127,7 +127,7 @@ def _rank(labels: NDArray[np.int32], group: NDArray[np.int64], count: int) -> ND
 def _best_copies(
     canonical: Canonical, kept: int, labels: NDArray[np.int32], scores: NDArray[np.float32]
 ) -> NDArray[np.int64]:
-    """For each distinct vector the kept copy that speaks for all: clustered and most probable."""
+    """For each distinct vector, the kept copy that stands for all: clustered and most probable."""
     group = canonical.kept_group[:kept]
     order = np.lexsort((np.arange(kept), -scores, labels < 0, group))
     first = np.ones(kept, dtype=bool)
@@ -312,7 +312,7 @@ def _found(
     params: ClusterParams,
     say: Progress,
 ) -> tuple[_Found, NDArray[np.int64]]:
-    """The clusters of the kept rows, and which of them speaks for each distinct vector."""
+    """The clusters of the kept rows, and which row stands for each distinct vector."""
     chosen = vectors[canonical.kept[:kept]]
     if kept < max(2 * (params.min_cluster_size or 5), 4) or canonical.distinct < 2:
         density, xy = no_clusters(kept), np.zeros((kept, 2), dtype=np.float32)

@@ -1,6 +1,6 @@
 """The minimum spanning tree of mutual reachability in the full space, without all the distances.
 
-Borůvka's rounds. An edge to a row outside somebody's k nearest is at least as long as the
+Borůvka's rounds. An edge to a row outside a row's k nearest is at least as long as the
 distance to the k-th, so a component whose best edge inside the neighbour graph is no longer than
 its shortest k-th distance has its true best edge. Components for which that does not hold are
 searched in full by blocked products; the largest component never needs to be: a round is correct
@@ -92,7 +92,7 @@ def _best_in_graph(
             if j < 0 or component[j] == component[i]:
                 continue
             w = max(distances[i, t], core[i], core[j])
-            # Both ends hear of the edge: a neighbour may not list the row itself.
+            # Offered to both ends: a neighbour may not list the row itself.
             _offer(best, ends, component[i], w, i, j)
             _offer(best, ends, component[j], w, j, i)
     return best, ends
@@ -172,9 +172,9 @@ def _search(
     ends: NDArray[np.int64],
     threads: int | None,
 ) -> NDArray[np.float64]:
-    """Better each component's best edge by products, but the largest one's; what is certain then.
+    """Improve each component's best edge by products, except the largest's; what is certain then.
 
-    Only rows whose k-th distance is below their component's best edge so far can better it.
+    Only rows whose k-th distance is below their component's best edge so far can improve it.
     """
     n = len(vectors)
     largest = np.bincount(component, minlength=n).argmax()

@@ -83,7 +83,7 @@ class Pending:
 
 
 class Embedder:
-    """A model on a backend. Not to be shared by threads; threads are its own affair.
+    """A model on a backend. Not to be shared by threads: it manages its own.
 
     Attributes:
         spec: the model.

@@ -34,8 +34,8 @@ CPU_RANK = (
     ("onnx", "fp32"),
     ("torch", "fp32"),
 )
-"""What is tried, usually the fastest first; which is, is measured here. int8 is never chosen by
-itself."""
+"""What is tried, usually the fastest first; this host's order is measured. int8 is used only where
+it is asked for."""
 
 
 def open_embedder(

@@ -25,7 +25,7 @@ BYTES_PER_TOKEN = 6
 SPARE_TOKENS = 8
 """Tokens that a cut text must have beyond those kept before the cut is believed."""
 HARD_LIMIT = 1 << 20
-"""Bytes looked at when a text gives fewer tokens than are kept for as long as that."""
+"""Most bytes that are looked at of a text that gives fewer tokens than are kept."""
 WORD_END = re.compile(rb"[^\x00-\x20\x7f-\xff][\t\n\r ]")
 
 TOKENIZE_ROWS = 1024

@@ -1,7 +1,7 @@
 """From a worker's result to a materialization: readable metadata, data version and provenance.
 
-Provenance tags say from which versions of its inputs an output was made, so that the UI shows as
-stale exactly what another file, model or setting has outdated.
+Provenance tags say from which versions of its inputs an output was made, so that the UI shows
+as stale exactly what another file, model or setting has outdated.
 """
 
 from __future__ import annotations
