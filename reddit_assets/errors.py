@@ -13,6 +13,7 @@ __all__ = [
     "BadJobError",
     "BadKeyError",
     "ClusteringError",
+    "ElsewhereError",
     "Failure",
     "LeaseLostError",
     "ModelMismatchError",
@@ -84,6 +85,13 @@ class BadJobError(RedditAssetsError):
     """A queue entry is not a job: malformed, or it points outside the roots."""
 
     permanent = True
+
+
+class ElsewhereError(BadJobError):
+    """A queue entry names a file that this host does not have, below a root that it does not know.
+
+    All entries of which the message is the same become one dead letter.
+    """
 
 
 class BadFileError(RedditAssetsError):

@@ -43,6 +43,11 @@ class Settings(BaseSettings):
         None, description="Embedding files, when not <root>/embeddings."
     )
     clusters_dir: Path | None = Field(None, description="Cluster files, when not <root>/clusters.")
+    path_prefixes: str = Field(
+        "",
+        description="Comma-separated `theirs=ours`: folders of this host by the names that other "
+        "hosts' jobs have for them (`/Volumes/data=/srv/corpus`).",
+    )
     state_dir: Path | None = Field(
         None,
         description="Local folder for `up`'s servers, logs and process ids, one per root; "

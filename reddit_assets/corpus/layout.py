@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +24,16 @@ CLUSTER_FILES = (TABLE_NAME, MAP_NAME, CLUSTERED_NAME)
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The roots of the three trees on this host. They may differ between hosts; keys do not."""
+    """The roots of the three trees on this host. They may differ between hosts; keys do not.
+
+    Attributes:
+        prefixes: folders by which other hosts know folders of this one, each with ours.
+    """
 
     chains: Path
     embeddings: Path
     clusters: Path
+    prefixes: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, root: Path) -> Layout:
@@ -39,7 +45,8 @@ class Layout:
         """The layout that the settings name.
 
         Raises:
-            SettingsError: neither REDDIT_ROOT nor the tree's own setting is there.
+            SettingsError: neither REDDIT_ROOT nor the tree's own setting is there, or a prefix is
+                not two absolute paths.
         """
 
         def tree(own: Path | None, name: str) -> Path:
@@ -51,6 +58,7 @@ class Layout:
             tree(settings.chains_dir, "chains"),
             tree(settings.embeddings_dir, "embeddings"),
             tree(settings.clusters_dir, "clusters"),
+            _prefixes(settings.path_prefixes),
         )
 
     def require_chains(self) -> None:
@@ -120,3 +128,16 @@ class Layout:
                     raise BadKeyError(f"{path} is not a subreddit's folder below {root}.")
                 return join_key(parts, path=path)
         raise BadKeyError(f"{path} lies in neither {self.embeddings} nor {self.clusters}.")
+
+
+def _prefixes(text: str) -> tuple[tuple[str, str], ...]:
+    """From ``theirs=ours,…``, the longest first."""
+    pairs = [entry.strip().partition("=")[::2] for entry in text.split(",") if entry.strip()]
+    for theirs, ours in pairs:
+        if not (os.path.isabs(theirs) and os.path.isabs(ours)):
+            raise SettingsError(
+                f"REDDIT_PATH_PREFIXES has {theirs}={ours}, which is not two absolute paths.",
+                hint="Write it like /Volumes/data=/srv/corpus, with commas between several.",
+            )
+    normal = {(os.path.normpath(theirs), os.path.normpath(ours)) for theirs, ours in pairs}
+    return tuple(sorted(normal, key=lambda pair: (-len(pair[0]), pair)))

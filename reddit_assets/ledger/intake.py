@@ -12,15 +12,15 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reddit_assets.corpus.fingerprints import Stamp
 from reddit_assets.corpus.keys import check_key
 from reddit_assets.corpus.layout import SUFFIX, Layout
-from reddit_assets.errors import BadJobError, BadKeyError, Failure, printable
+from reddit_assets.errors import BadJobError, BadKeyError, ElsewhereError, Failure, printable
 from reddit_assets.ledger.connection import redis_errors
 from reddit_assets.ledger.job import Claim, Kind, new_token, read_object
+from reddit_assets.ledger.paths import inside, key_of_paths
 from reddit_assets.ledger.scripts import chunks
 
 if TYPE_CHECKING:
@@ -91,13 +91,14 @@ def key_of_job(layout: Layout, kind: Kind, job: Mapping[str, object]) -> str:
     A ``key`` counts; without one (the earlier system's producers send none) the paths do.
 
     Raises:
+        ElsewhereError: the paths lie below roots of another host, and no such file is here.
         BadJobError: fields are missing or of wrong types, or the job leads outside the roots (also
             through ``..`` or a symbolic link).
     """
     try:
         key = job.get("key")
         if key is None:
-            key = _key_of_paths(layout, kind, job)
+            key = key_of_paths(layout, kind, job)
         if not isinstance(key, str):
             raise BadJobError(f"The job's key is {type(key).__name__}, not text.")
         check_key(key, parts=(2, 3) if kind is Kind.EMBED else (1, 2))
@@ -107,50 +108,12 @@ def key_of_job(layout: Layout, kind: Kind, job: Mapping[str, object]) -> str:
     if kind is Kind.EMBED:
         places = [(layout.chains, SUFFIX), (layout.embeddings, SUFFIX)]
     for tree, suffix in places:
-        if not _inside(os.path.realpath(tree / (key + suffix)), os.path.realpath(tree)):
+        if not inside(os.path.realpath(tree / (key + suffix)), os.path.realpath(tree)):
             raise BadJobError(
                 f"The job {key} leads outside {tree} through a symbolic link.",
                 hint="Replace the link by the file or folder itself.",
             )
     return key
-
-
-def _key_of_paths(layout: Layout, kind: Kind, job: Mapping[str, object]) -> str:
-    if kind is Kind.CLUSTER:
-        return layout.cluster_key_of_path(_path(job, "subreddit_path", layout.embeddings))
-    found = layout.key_of(_path(job, "input_path", layout.chains))
-    target = layout.key_of(_path(job, "output_path", layout.embeddings))
-    if found != target:
-        raise BadJobError(
-            f"The job's input_path is {found} and its output_path {target}.",
-            hint="An embedding file has the name of its chain file.",
-        )
-    return found
-
-
-def _path(job: Mapping[str, object], name: str, root: Path) -> Path:
-    """The path in a field of a job, which lies below ``root``."""
-    value = job.get(name)
-    if value is None:
-        raise BadJobError(f"The job has no {name}.", hint="See docs/wire-format.md.")
-    if not isinstance(value, str):
-        raise BadJobError(
-            f"The job's {name} is {type(value).__name__}, not text.",
-            hint="See docs/wire-format.md.",
-        )
-    if "\0" in value or not os.path.isabs(value):
-        raise BadJobError(f"The job's {name} {value[:500]!r} is not an absolute path.")
-    normal = os.path.normpath(value)
-    if ".." in Path(value).parts or not _inside(normal, str(root)):
-        raise BadJobError(
-            f"The job's {name} {value[:500]!r} lies outside {root}.",
-            hint="Start the worker with the root that the producer uses.",
-        )
-    return Path(normal)
-
-
-def _inside(path: str, root: str) -> bool:
-    return path.startswith(root.rstrip(os.sep) + os.sep)
 
 
 # --- claiming ----------------------------------------------------------------------------
@@ -161,7 +124,7 @@ class Claimed:
     Attributes:
         claims: leased to the caller.
         paused: nothing new may be claimed.
-        more: the call stopped early after many superseded copies; ask again at once.
+        more: lines were refused or dropped, and jobs may lie behind them; ask again at once.
         suspects: a job waits that must run alone: ask with ``alone`` when nothing is in hand.
     """
 
@@ -212,12 +175,10 @@ class Intake:
         self._unanswered = tokens
         claimed, lines = self.queue.take(worker, lease_seconds, tokens, alone=alone)
         self._unanswered = []
-        for line in lines:
-            claim = self._accept(worker, line)
-            if claim is not None:
-                claimed.claims.append(claim)
+        accepted = [self._accept(worker, line) for line in lines]
+        claimed.claims += [claim for claim in accepted if claim is not None]
         # Lines that became no claims may hide jobs behind them.
-        claimed.more = claimed.more or len(claimed.claims) < len(lines)
+        claimed.more = claimed.more or None in accepted
         return claimed
 
     def _accept(self, worker: str, line: Line) -> Claim | None:
@@ -229,8 +190,10 @@ class Intake:
             key = key_of_job(self.layout, self.queue.kind, job)
         except BadJobError as error:
             hint = error.hint or "Correct its producer, then purge the entry."
-            failure = Failure(printable(error.message), hint, "BadJobError", permanent=True)
-            self.queue.refuse(line, failure)
+            failure = Failure(
+                printable(error.message), printable(hint), type(error).__name__, permanent=True
+            )
+            self.queue.refuse(line, failure, together=isinstance(error, ElsewhereError))
             return None
         job_id = new_token()
         return self.queue.adopt(

@@ -176,7 +176,12 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A job that will not be tried again by itself."""
+    """A job that will not be tried again by itself, or lines of the public list that are no jobs.
+
+    Attributes:
+        payload: the job or line; of ``lines`` the first few, one in each line.
+        lines: how many lines of the public list were refused for this reason.
+    """
 
     kind: Kind
     key: str
@@ -191,6 +196,7 @@ class DeadLetter:
     payload: str
     traceback: str = ""
     stamp: str = ""
+    lines: int = 1
 
 
 def _no_constant(text: str) -> NoReturn:

@@ -195,10 +195,12 @@ def _dead_letter(kind: Kind, key: str, died: float, entry: Mapping[str, str]) ->
         error = read_object(entry.get("error", "{}"))
     except BadJobError as problem:
         error = {"error": f"Its reason cannot be read: {problem.message}"}
+    lines = int(entry.get("lines", 1))
+    said = str(error.get("error", ""))
     return DeadLetter(
         kind=kind,
         key=key,
-        error=str(error.get("error", "")),
+        error=f"{lines:,} jobs like this: {said}" if lines > 1 else said,
         hint=str(error.get("hint", "")),
         error_type=str(error.get("type", "")),
         host=str(error.get("host", "")),
@@ -209,4 +211,5 @@ def _dead_letter(kind: Kind, key: str, died: float, entry: Mapping[str, str]) ->
         payload=entry.get("payload", ""),
         traceback=str(error.get("traceback", "")),
         stamp=entry.get("stamp", ""),
+        lines=lines,
     )

@@ -6,6 +6,7 @@ promises are in ``docs/reliability.md``.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -201,10 +202,17 @@ class JobQueue(Operations):
         fields = self.run_script("adopt", line.key, line.token, key, copy, job_id, stamp, payload)
         return None if fields is None else self._claim(worker, key, line.token, fields)
 
-    def refuse(self, line: Line, failure: Failure) -> None:
-        """Make a leased line a dead letter: it is not a job."""
-        dead = line.key.replace("foreign:", "malformed:", 1)
-        self.run_script("refuse", line.key, line.token, dead, failure.to_json())
+    def refuse(self, line: Line, failure: Failure, *, together: bool = False) -> None:
+        """Make a leased line a dead letter: it is not a job.
+
+        Args:
+            together: one dead letter for all lines that are refused for the same reason.
+        """
+        _, sha = line.key.split(":")
+        if together:
+            sha = hashlib.sha1(failure.error.encode(), usedforsecurity=False).hexdigest()
+        dead, error = f"malformed:{sha}", failure.to_json()
+        self.run_script("refuse", line.key, line.token, dead, error, "1" if together else "0")
 
     def renew(
         self, worker: str, claims: Sequence[tuple[Claim, bool]], lease_seconds: float

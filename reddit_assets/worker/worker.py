@@ -110,8 +110,9 @@ class Worker:
                 if not any(slot.held for slot in self.slots):
                     return
             else:
+                self._hurried = False
                 claimed = sum(self._claim(slot) for slot in self.slots)
-                if not claimed and self._until_empty and self._empty():
+                if not (claimed or self._hurried) and self._until_empty and self._empty():
                     return
             for slot in self.slots:
                 with suppress(OSError):  # the child has just died: _listen finds that out
@@ -189,10 +190,11 @@ class Worker:
         if claimed is None:
             return 0
         slot.suspect_waits(claimed.suspects)
+        self._hurried |= claimed.more
         for claim in claimed.claims:
             self.outcomes.clean(claim, claim.tombs)
             slot.hold(claim, self._size(claim))
-        return len(claimed.claims) + claimed.more
+        return len(claimed.claims)
 
     def _fit(self, slot: WorkerSlot) -> bool:
         """Whether this host's engine is the wanted one; if not, everything is given back.
@@ -221,15 +223,17 @@ class Worker:
 
     # --- the children's events -----------------------------------------------------------
     def _listen(self) -> None:
-        """Handle what the children say; returns after at most one polling interval."""
+        """Handle what the children say; returns after at most one polling interval.
+
+        At once, where lines that were no jobs may hide jobs behind them.
+        """
+        seconds = 0 if self._hurried else self.settings.poll_seconds
         waited_on = [slot.pipe for slot in self.slots if slot.pipe is not None]
         sentinels = [slot.process.sentinel for slot in self.slots if slot.process is not None]
         if waited_on:
-            multiprocessing.connection.wait(
-                [*waited_on, *sentinels], timeout=self.settings.poll_seconds
-            )
+            multiprocessing.connection.wait([*waited_on, *sentinels], timeout=seconds)
         else:
-            self._stop.wait(self.settings.poll_seconds)
+            self._stop.wait(seconds)
         for slot in self.slots:
             while (event := _next_event(slot)) is not None:
                 self._handle(slot, event)

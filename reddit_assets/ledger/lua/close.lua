@@ -11,7 +11,7 @@ for i = 2, #ARGV, 2 do
   local state = known[1] == 'delayed' and 'queued' or known[1]
   if state == wanted and (wanted == 'dead' or (known[2] or '') == '')
       and (id == '' or id == known[3]) then
-    redis.call('DEL', entry)
+    redis.call('DEL', entry, refused_lines(key))
     redis.call('ZREM', P .. known[1], key)
     removed = removed + 1
   end

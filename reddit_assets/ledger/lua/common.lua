@@ -11,6 +11,7 @@
 -- P delayed          zset    key -> time its retry is due (ms)                   fail, reap
 -- P leases           zset    key -> time its lease expires (ms)                  claim, renew
 -- P dead             zset    key -> time it died (ms)                            fail, crashed, refuse
+-- P refused:<key>    list    all lines that a dead letter is made of              refuse
 -- P runs             zset    run -> time its lease expires (ms)                  run
 -- P run:<run>        set     keys that the run waits for                         enqueue, acknowledge
 -- P results:<run>    stream  field r: results for the run, as JSON               acknowledge, fail
@@ -41,6 +42,7 @@
 --   next_id, next_payload, next_stamp, next_lane, next_force, next_scan, next_runs: while leased,
 --   the wish for another computation after this one
 --   error (JSON): of the last failure
+--   lines  of a dead letter that stands for many lines: how many
 -- An entry 'foreign:<sha1>' is a line of the public list that is none of our copies: it is leased
 -- until `adopt` gives it its key or `refuse` makes it the dead letter 'malformed:<sha1>'.
 
@@ -105,6 +107,11 @@ end
 
 local function is_foreign(key)
   return string.sub(key, 1, 8) == 'foreign:'
+end
+
+-- The lines that one dead letter stands for, for whoever wants to try them again.
+local function refused_lines(key)
+  return P .. 'refused:' .. key
 end
 
 local function is_run(lane)

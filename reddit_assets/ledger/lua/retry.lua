@@ -9,8 +9,10 @@ for _, key in ipairs(ARGV) do
   local known = redis.call('HMGET', entry, 'state', 'payload')
   if known[1] == 'dead' then
     if is_foreign(key) or string.match(key, '^malformed:') then
-      redis.call('RPUSH', LIST, known[2])
-      redis.call('DEL', entry)
+      local lines = redis.call('LRANGE', refused_lines(key), 0, -1)
+      if #lines == 0 then lines = {known[2]} end
+      for _, line in ipairs(lines) do redis.call('RPUSH', LIST, line) end
+      redis.call('DEL', entry, refused_lines(key))
     else
       redis.call('HSET', entry, 'lane', 'stale', 'scan', '1')
       redis.call('HDEL', entry, 'attempts', 'crashes', 'evictions', 'error')
