@@ -91,9 +91,9 @@ class Settings(BaseSettings):
 
     text_columns: str = Field(
         "",
-        description="What a row is embedded of: comma-separated columns, the first that says "
+        description="What a row's text is: comma-separated columns, the first that says "
         "something; `title+selftext` joins two with a blank line. Unset: "
-        "body,text,selftext,content,message,title. Files made of others are stale.",
+        "body,text,selftext,content,message,title. Files made from other columns are stale.",
     )
 
     # --- embedding ------------------------------------------------------------------------

@@ -20,11 +20,11 @@ from reddit_assets.errors import BadFileError, SourceChangedError, first_line
 __all__ = ["ChainFile"]
 
 MOST_COLUMNS = 2_000
-"""Of a chain file. Each costs time and memory in every batch."""
+"""Most columns of a chain file: each costs time and memory in every batch."""
 LARGEST_VALUE = 128_000_000
-"""Bytes of a value, as far as the metadata tell: some of them must fit into memory."""
+"""Most bytes of a value, as far as the metadata say: several must fit into memory."""
 DECODED_BYTES = 256_000_000
-"""A batch is as few rows as can be no larger than this."""
+"""Most bytes of a batch, decompressed: batches have as few rows as that takes."""
 # Bytes read ahead of the decoder per column: bounds memory for files with one huge row group.
 _BUFFER = 1 << 20
 
@@ -33,7 +33,7 @@ class ChainFile:
     """An open chain file. Use as a context manager.
 
     The fingerprint is taken of the content of the open file; :meth:`verify_unchanged` takes it
-    again from the path, so that vectors are never published for a content nobody has.
+    again from the path, so that no vectors are published for content that is no longer there.
 
     Args:
         path: the file.
@@ -43,7 +43,7 @@ class ChainFile:
         BadFileError: no such file, not parquet, truncated, no text column, a text column of
             another type, ``emb_…`` columns already there, too many columns, values too large, or
             a type that cannot be read.
-        UnreadableFileError: no regular file, no permission, or the storage fails (``host_fault``).
+        UnreadableFileError: not a file, no permission, or the storage fails (``host_fault``).
 
     Attributes:
         source: the content's identity.
@@ -147,7 +147,7 @@ class ChainFile:
     def _bad(self, what: str) -> BadFileError:
         return BadFileError(
             f"{self.path} {what}.",
-            hint="Mend or replace the file; it is then queued again by itself.",
+            hint="Repair or replace the file; it is then queued again by itself.",
         )
 
     def _failed(self, what: str, error: Exception) -> BadFileError:
@@ -167,7 +167,7 @@ class ChainFile:
         Where long values may repeat, batches have fewer rows, so that each fits into memory.
 
         Raises:
-            BadFileError: a page cannot be decoded, or there are more or fewer rows than it says.
+            BadFileError: a page cannot be decoded, or the file has more or fewer rows than it says.
             UnreadableFileError: the storage fails.
         """
         seen, batch_rows = 0, min(rows, self._most_rows)

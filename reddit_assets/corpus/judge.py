@@ -24,7 +24,7 @@ class Judgement(NamedTuple):
 def judge_embedding(
     facts: Facts, chain: Stamp, options: ScanOptions, model: ModelIdentity | None
 ) -> Judgement:
-    """An embedding file, but for the content of its chain file.
+    """Judges an embedding file, leaving aside the content of its chain file.
 
     Where it is fresh and ``facts.source`` is not ``chain``, the contents decide.
 
@@ -34,7 +34,7 @@ def judge_embedding(
     if isinstance(facts, AdoptedFacts):
         if not options.adopt:
             return Judgement(Verdict.STALE, Reason.NOT_ADOPTED)
-        # It does not say what it was made of: times decide.
+        # The file does not say what it was made from: times decide.
         if facts.stamp.mtime_ns < chain.mtime_ns:
             return Judgement(Verdict.STALE, Reason.OLDER)
         if options.text_columns:
@@ -74,10 +74,10 @@ def judge_complete(output: OutputFile) -> Judgement | None:
 def judge_cluster(
     facts: Facts, inputs_hash: str, newest_ns: int, options: ScanOptions
 ) -> Judgement:
-    """A clustered file whose inputs are all there.
+    """Judges a clustered file whose inputs are all there.
 
     Args:
-        inputs_hash: of the data versions of the files that belong into it.
+        inputs_hash: of the data versions of the files that belong to it.
         newest_ns: when the newest of them changed.
     """
     if isinstance(facts, AdoptedFacts):

@@ -20,7 +20,7 @@ class Largest(NamedTuple):
     """Bytes, decompressed.
 
     Attributes:
-        row: mean of a row in the row group with the largest.
+        row: a row's mean, in the row group where that is largest.
         page: the largest first page of a column.
         dictionary: the largest dictionary page.
     """

@@ -3,7 +3,7 @@
 Every output is judged by its provenance (:mod:`~reddit_assets.corpus.judge`). A quick scan reads
 that text alone, once per change of the file; a deep scan also reads rows and columns of every
 output. Verdicts differ only where an output is damaged inside. Neither sees that a chain file was
-replaced by one of the same size and time of change, to the nanosecond.
+replaced by one of the same size and modification time, to the nanosecond.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Scanner:
         """One file; ``None`` if there is no such chain file.
 
         Raises:
-            BadKeyError: it is no key.
+            BadKeyError: it is not a key.
             UnreadableFileError: the operating system does not let us look.
         """
         path, output = self.layout.chain_path(key), self.layout.embedding_path(key)
@@ -186,7 +186,7 @@ class Scanner:
         return judgement
 
     def _judge_content(self, key: str, chain: Stamp, facts: EmbeddingFacts) -> Judgement:
-        """Whether a chain file of another time has the content that was embedded."""
+        """Whether a chain file with another time still has the content that was embedded."""
         path, output = self.layout.chain_path(key), self._embedding(key)
         try:
             made = read_output(Path(output)).provenance

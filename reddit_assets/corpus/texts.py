@@ -1,7 +1,7 @@
 """Which columns a row's text is made of.
 
-Written ``body,text,title+selftext``: for each row the first choice that says something; names
-joined by ``+`` are put together with a blank line between them, what is empty left out.
+Written ``body,text,title+selftext``: a row's text is the first choice that is not empty. Columns
+joined by ``+`` are put together with a blank line between them; empty ones are left out.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ __all__ = [
 TEXT_COLUMNS = ("body", "text", "selftext", "content", "message", "title")
 """The choices where nothing else is set."""
 MOSTLY = 0.5
-"""Above this share of empty texts, people are told."""
+"""Above this share of empty texts, scans and checks say so."""
 
 _JOINT = "\n\n"
 
 
 @lru_cache(maxsize=256)
 def parse_columns(text: str) -> tuple[tuple[str, ...], ...]:
-    """The choices, each with the names that it is joined of; the usual ones for an empty text."""
+    """The choices, each with the names of its columns; the usual ones for an empty setting."""
     choices = (
         tuple(name.strip() for name in choice.split("+") if name.strip())
         for choice in text.split(",")
@@ -47,7 +47,7 @@ def written(choices: Sequence[Sequence[str]]) -> str:
 
 
 def text_rule(setting: str) -> str:
-    """The setting in one spelling; empty for the usual choices, which enter no data version."""
+    """The setting in one spelling; empty for the usual choices, which no data version records."""
     rule = written(parse_columns(setting))
     return "" if rule == ",".join(TEXT_COLUMNS) else rule
 

@@ -78,7 +78,7 @@ class FileStatus(_Reasoned):
         stamp: of the chain file.
         output_stamp: of the embedding file; ``None`` if there is none.
         reason: why it is not fresh; ``None`` if it is, or if it is missing.
-        detail: what is particular about that.
+        detail: the particulars.
         empty_texts: share of rows without a text, as far as the embedding file says.
     """
 
@@ -121,7 +121,7 @@ class SubredditStatus:
         problems: files that cannot be partitions or cannot be looked at, each with its sentence.
         passed: what is ignored in the folder of chain files.
         unreadable: why that folder cannot be listed; nothing is concluded then.
-        closed: keys that something has which is no readable chain file.
+        closed: keys whose chain file cannot be read, or is something else.
     """
 
     cluster_key: str

@@ -41,10 +41,10 @@ class FileJob:
 
     Attributes:
         token: names the temporary file, and the job in the callbacks.
-        key: the file's partition key, for the footer.
+        key: the file's partition key, for the provenance.
         source: the chain file.
         output: the embedding file; ``<output>.<token>.tmp`` is what is written.
-        job_id: for the footer.
+        job_id: for the provenance.
     """
 
     token: str
@@ -62,7 +62,7 @@ class FileResult:
         temporary: where it lies.
         rows: of the file.
         tokens: of all rows, as the model sees them.
-        seconds: computing time; of shared batches the share that its tokens are.
+        seconds: computing time; of shared batches, in proportion to its tokens.
         size: bytes of the output.
         data_version: of the output.
         source_version: content fingerprint of the chain file.
@@ -122,10 +122,10 @@ class FileInWork:
 
     Args:
         job: what is wanted.
-        model: for the footer.
-        writer_facts: backend, device, precision, versions: for the footer.
-        conformant: whether the vectors are exact, for the footer.
-        callbacks: told when it ends.
+        model: for the provenance.
+        writer_facts: backend, device, precision, versions: for the provenance.
+        conformant: whether the vectors are exact, for the provenance.
+        callbacks: called when it ends.
         text_columns: what the texts are of, as :mod:`~reddit_assets.corpus.texts` writes it.
 
     Raises:
@@ -249,7 +249,7 @@ class FileInWork:
             self._writer.write(pa.concat_batches(batches), np.concatenate(vectors))
 
     def _end(self) -> None:
-        """Footer, sync and report; or delete what there is and report the failure."""
+        """Write the provenance, sync and report; or delete the file and report the failure."""
         try:
             if self._error is not None:
                 raise self._error

@@ -32,11 +32,11 @@ WINDOWS_COMPUTING = 2
 WINDOWS_UNWRITTEN = 4
 """Windows whose rows are still in memory; bounds memory when the disk is slower."""
 WINDOW_BYTES = 64_000_000
-"""Text gathered for a window at the most."""
+"""Most text gathered for a window, in bytes."""
 WINDOW_HELD = 256_000_000
-"""All columns gathered for a window at the most, as bytes in memory."""
+"""Most bytes in memory of all columns gathered for a window."""
 WINDOW_SECONDS = 5.0
-"""Computing time of a window at the most: more would hardly reduce padding, but delay results, and
+"""Longest computing time of a window: more would hardly reduce padding, but delay results, and
 leave other workers without work at the end of a queue."""
 LEAST_BATCHES = 6
 """Batches per stream that make a window worth starting while there is more to read."""
@@ -45,7 +45,7 @@ WRITE_THREADS = 2
 
 
 def identity_of(spec: ModelSpec) -> ModelIdentity:
-    """The model as footers and ``.model.json`` state it."""
+    """The model as provenance and ``.model.json`` state it."""
     return ModelIdentity(
         name=spec.name,
         fingerprint=spec.fingerprint,
@@ -87,7 +87,7 @@ class FilePipeline:
 
     Args:
         embedder: computes; stays open.
-        callbacks: told of every file's start, progress and end, from several threads.
+        callbacks: called at every file's start, progress and end, from several threads.
         window_rows: rows per window at the most; ``None`` takes the embedder's.
         text_columns: what texts are of, as :mod:`~reddit_assets.corpus.texts` writes it.
     """
@@ -195,7 +195,7 @@ class FilePipeline:
             gathered.rows >= self._window_rows
             or gathered.size >= WINDOW_BYTES
             or gathered.held >= WINDOW_HELD
-            # Until a first window tells how fast this host is, no more than keeps it busy: other
+            # Until a first window shows how fast this host is, no more than keeps it busy: other
             # workers want their share.
             or gathered.tokens >= (self._rate * WINDOW_SECONDS or self._least_tokens)
         )
