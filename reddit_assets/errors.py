@@ -88,9 +88,9 @@ class BadJobError(RedditAssetsError):
 
 
 class ElsewhereError(BadJobError):
-    """A queue entry names a file that this host does not have, below a root that it does not know.
+    """A queue entry names a file below a root unknown to this host, and the file is not here.
 
-    All entries of which the message is the same become one dead letter.
+    All entries with the same message become one dead letter.
     """
 
 

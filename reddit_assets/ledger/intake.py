@@ -41,7 +41,7 @@ __all__ = [
 PUBLIC_LISTS = {Kind.EMBED: "phase4_todo_queue", Kind.CLUSTER: "phase4_cluster_queue"}
 
 LARGEST_LINE = 64 * 1024
-"""Bytes of a line above which it is no job: it is refused unread."""
+"""A line of more bytes than this is not a job: it is refused unread."""
 
 _OWN_ID = re.compile(r"[0-9a-f]{16}")
 _OWN_TAIL = re.compile(r'"id": "([0-9a-f]{16})", "key": "[^"\\]+"}\Z')  # as in claim.lua

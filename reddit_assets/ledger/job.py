@@ -176,7 +176,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A job that will not be tried again by itself, or lines of the public list that are no jobs.
+    """A job that is not tried again by itself, or lines of the public list that are not jobs.
 
     Attributes:
         payload: the job or line; of ``lines`` the first few, one in each line.

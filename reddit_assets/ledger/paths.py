@@ -1,4 +1,4 @@
-"""Which file here the path in a job means: its producer may know the trees by other roots."""
+"""Which file here a path in a job means: the job's producer may know the trees by other roots."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def key_of_paths(layout: Layout, kind: Kind, job: Mapping[str, object]) -> str:
     A path below another root means the file here that has the same last parts, if there is one.
 
     Raises:
-        BadJobError: a path is missing or no path, or the two name different files.
+        BadJobError: a path is missing or is not one, or the two name different files.
         ElsewhereError: a path lies outside this host's trees, and no such file is here.
         BadKeyError: a path has a name that cannot be a key.
     """

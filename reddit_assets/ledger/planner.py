@@ -49,7 +49,7 @@ class ScanReport:
         rows: rows of the files to embed; counted in a dry run only.
         reasons: why files are stale, by key (at most a few hundred).
         problems: files that cannot be partitions or cannot be looked at, as sentences.
-        ignored: what lies in the tree and is no chain file of ours: entries by reason.
+        ignored: what lies in the tree without being a chain file: entries by reason.
         ignored_examples: the path of one of them by reason.
         litter: files that everybody expects to be ignored.
         mostly_empty: keys of files of whose texts more than half are empty (a few hundred).

@@ -1,4 +1,4 @@
-"""Whether a server can hold the queue, asked once at a start: its version and what it is set to."""
+"""Whether a server can hold the queue, asked once at a start: its version and its settings."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from reddit_assets.ledger.connection import Client, redis_errors, shown_url
 __all__ = ["OLDEST", "check_server"]
 
 OLDEST = (6, 2)
-"""The oldest version of Redis that has all commands of the scripts (XAUTOCLAIM is of 6.2)."""
+"""The oldest version of Redis that has all commands of the scripts (XAUTOCLAIM came with 6.2)."""
 
 
 def check_server(client: Client) -> list[str]:
     """Look at the server that a client connects to; sentences about what endangers the queue.
 
-    Only ``INFO`` and ``CLUSTER INFO`` are asked, since hosted servers allow no ``CONFIG``. Where
-    the account may not ask them either, nothing is said.
+    Only ``INFO`` and ``CLUSTER INFO`` are used, since hosted servers do not allow ``CONFIG``. Where
+    the account may not use these either, nothing is said.
 
     Raises:
         StartupError: the server is too old, or a cluster of several nodes: a queue's keys lie on
@@ -35,7 +35,7 @@ def check_server(client: Client) -> list[str]:
     version = tuple(int(part) for part in str(facts["redis_version"]).split(".")[:2])
     if version < OLDEST:
         raise StartupError(
-            f"Redis at {where} is of version {facts['redis_version']}, which is too old.",
+            f"Redis at {where} has version {facts['redis_version']}, which is too old.",
             hint=f"Use Redis {'.'.join(map(str, OLDEST))} or newer, or Valkey.",
         )
     if nodes > 1:

@@ -225,7 +225,7 @@ class Worker:
     def _listen(self) -> None:
         """Handle what the children say; returns after at most one polling interval.
 
-        At once, where lines that were no jobs may hide jobs behind them.
+        Returns at once where jobs may lie behind lines that were not jobs.
         """
         seconds = 0 if self._hurried else self.settings.poll_seconds
         waited_on = [slot.pipe for slot in self.slots if slot.pipe is not None]

@@ -109,7 +109,7 @@ local function is_foreign(key)
   return string.sub(key, 1, 8) == 'foreign:'
 end
 
--- The lines that one dead letter stands for, for whoever wants to try them again.
+-- The lines that one dead letter stands for, kept for a retry.
 local function refused_lines(key)
   return P .. 'refused:' .. key
 end
