@@ -111,6 +111,6 @@ def _elsewhere(name: str, path: str, root: Path, tails: list[tuple[str, str]]) -
     return ElsewhereError(
         f"The job's {name} lies below {folder[:500]}, outside {root}, and no such file is here.",
         hint=f"If {theirs} is {ours} here, start the workers with "
-        f'REDDIT_PATH_PREFIXES="{theirs}={ours}", then `reddit-assets dead retry`; what has '
-        "no use can go: `reddit-assets dead purge`, `reddit-assets queue clear`.",
+        f'REDDIT_PATH_PREFIXES="{theirs}={ours}", then `reddit-assets dead retry`. To drop these '
+        "jobs: `reddit-assets dead purge`, `reddit-assets queue clear`.",
     )
