@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +116,42 @@ def test_identities_last_over_the_renaming(layout: Layout) -> None:
     assert run(["cluster", "--subreddit", "books"]) == 0
     changes = clusters_report(layout.cluster_dir("bo/books"))["summary"]["changes"]
     assert (changes["continued"], changes["born"]) == (3, 0)
+
+
+def earlier_clusters(layout: Layout, key: str, first: int) -> dict[str, int]:
+    """The earlier clusterer's file: the rows in another order, ids from ``first`` on, some noise.
+
+    Returns the id of each row.
+    """
+    table = pq.read_table(layout.embedding_path(f"{key}/c_0"))
+    order = np.random.default_rng(3).permutation(table.num_rows)
+    ids = np.where(order % 10 == 9, -1, first + order % 3)
+    path = layout.cluster_path(key)
+    path.parent.mkdir(parents=True)
+    pq.write_table(table.take(order).append_column("cluster_id", pa.array(ids)), path)
+    return dict(zip(table["id"].take(order).to_pylist(), ids.tolist(), strict=True))
+
+
+def test_adoption_is_told_and_leads_out(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    # Given files of the earlier system, one of them clustered by it, If a scan looks
+    before = earlier_clusters(layout, "bo/books", first=7)
+    assert run(["scan", "--dry-run"]) == 0
+    # Then adopted files and clusters are counted apart, for programs as well
+    assert "adopted: 3 embedding files and 1 clusters" in capsys.readouterr().out
+    assert run(["scan", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["adopted"] == {"files": 3, "clusters": 1}
+    # If all are clustered, Then the adopted one is not called fresh
+    assert run(["cluster"]) == 0
+    said = capsys.readouterr().out
+    assert "2 clustered, 0 were fresh, 0 wait" in said
+    assert "1 more were clustered by the earlier system" in said
+    # If its clusters are asked for, Then the answer is a command that makes them
+    assert run(["clusters", "books"]) == 1
+    assert "`reddit-assets cluster --subreddit books`" in capsys.readouterr().err
+    assert run(["cluster", "--subreddit", "books"]) == 0
+    assert run(["clusters", "books", "--json"]) == 0
+    # and the clusters keep the ids that they had
+    table = pq.read_table(layout.cluster_path("bo/books"))
+    now = dict(zip(table["id"].to_pylist(), table["cluster_id"].to_pylist(), strict=True))
+    assert {now[row] for row in now} == {7, 8, 9}
+    assert all(now[row] == before[row] for row in now if before[row] >= 0)

@@ -57,6 +57,7 @@ def cluster(
     from reddit_assets.cli.progress import note, progress
     from reddit_assets.corpus.cluster_table import rename_old_table
     from reddit_assets.corpus.layout import Layout
+    from reddit_assets.corpus.verdicts import Verdict
     from reddit_assets.engines.clustering.params import ClusterParams
     from reddit_assets.errors import RedditAssetsError, first_line
     from reddit_assets.settings import load_settings
@@ -80,7 +81,7 @@ def cluster(
     if subreddit is not None:
         missing = f"There is no subreddit {subreddit} in {layout.chains}."
         keys = [one_named(subreddit, keys, missing, "--subreddits takes patterns.")]
-    made = fresh = waiting = 0
+    made = fresh = waiting = adopted = adopted_files = 0
     failed: dict[str, str] = {}
     with progress("Clustering", len(keys)) as bar:
         for key in keys:
@@ -88,10 +89,12 @@ def cluster(
                 rename_old_table(layout.cluster_dir(key))
                 status = scanner.subreddit(key)
                 found = status.cluster
+                adopted_files += sum(file.verdict is Verdict.ADOPTED for file in status.files)
                 if found is None or not status.files or not found.inputs or _unfinished(status):
                     waiting += 1
                 elif found.verdict.done and not (force or subreddit):
-                    fresh += 1
+                    fresh += found.verdict is Verdict.FRESH
+                    adopted += found.verdict is Verdict.ADOPTED
                 else:
                     note(f"{key}: {_one(layout, status, params, bar)}")
                     made += 1
@@ -105,6 +108,13 @@ def cluster(
         f"{made:,} clustered, {fresh:,} were fresh, {waiting:,} wait for embeddings, "
         f"{len(failed):,} failed."
     )
+    if adopted:
+        typer.echo(
+            f"{adopted:,} more were clustered by the earlier system and are adopted; with --force "
+            "they are clustered with ours, and keep their ids."
+        )
+    if adopted_files:
+        typer.echo(f"{adopted_files:,} embedding files of the earlier system are adopted.")
     for key, why in failed.items():
         typer.echo(f"{key} failed: {why}")
     raise typer.Exit(1 if failed else 0)

@@ -127,10 +127,16 @@ def scan(
 
 def report_fields(report: ScanReport) -> dict[str, Any]:
     """A report's fields as JSON has them."""
+    from reddit_assets.corpus.verdicts import Verdict
+
     # Not asdict of the whole: it takes a Counter apart into pairs.
     fields = {name: getattr(report, name) for name in report.__dataclass_fields__}
     return {
         **fields,
+        "adopted": {
+            "files": report.files[Verdict.ADOPTED],
+            "clusters": report.clusters[Verdict.ADOPTED],
+        },
         "files": dict(report.files),
         "clusters": dict(report.clusters),
         "embed": asdict(report.embed),
@@ -139,11 +145,19 @@ def report_fields(report: ScanReport) -> dict[str, Any]:
 
 
 def _lines(report: ScanReport, *, dry_run: bool, recovered: int) -> list[str]:
+    from reddit_assets.corpus.verdicts import Verdict
+
     lines = [
         f"{report.subreddits:,} subreddits seen in {report.seconds:.1f} s.",
         f"Embedding files: {_counted(report.files) or 'none'}.",
         f"Cluster files: {_counted(report.clusters) or 'none'}.",
     ]
+    adopted = report.files[Verdict.ADOPTED], report.clusters[Verdict.ADOPTED]
+    if any(adopted):
+        lines.append(
+            f"Of the earlier system, adopted: {adopted[0]:,} embedding files and {adopted[1]:,} "
+            "clusters (REDDIT_ADOPT=false has them made again)."
+        )
     verb = "would be queued" if dry_run else "queued"
     lines.append(
         f"{report.embed.queued:,} embedding jobs and {report.cluster.queued:,} cluster jobs {verb}."

@@ -91,6 +91,11 @@ def up(
             f"{work}: {summary.files:,} files ({summary.rows:,} rows) embedded, "
             f"{summary.cluster_files:,} subreddits clustered, in {summary.seconds:.0f} s."
         )
+    if summary.adopted_files or summary.adopted_clusters:
+        typer.echo(
+            f"Of these, the earlier system made and we adopted {summary.adopted_files:,} embedding "
+            f"files and {summary.adopted_clusters:,} clusters."
+        )
     if summary.blocked:
         typer.echo(summary.blocked, err=True)
     for letter in summary.dead_letters:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from reddit_assets.corpus.scan import SubredditStatus
+from reddit_assets.corpus.scan import SubredditStatus, Verdict
 from reddit_assets.errors import StartupError
 from reddit_assets.ledger.job import DeadLetter, Kind
 from reddit_assets.ledger.operations import QueueCounts
@@ -22,6 +22,7 @@ class Completion:
     Attributes:
         files, files_done: chain files, and those with a usable embedding file.
         clusters, clusters_done: subreddits, and those with a usable cluster file.
+        adopted_files, adopted_clusters: those of them that the earlier system made.
         settled: nothing is queued, in work, unreported, or still to be queued.
         unreported: by asset, how many partitions Dagster does not have yet; ``None`` as long as
             there was no reason to ask.
@@ -35,6 +36,8 @@ class Completion:
     files_done: int = 0
     clusters: int = 0
     clusters_done: int = 0
+    adopted_files: int = 0
+    adopted_clusters: int = 0
     settled: bool = False
     unreported: dict[str, int] | None = None
     dead: list[DeadLetter] = field(default_factory=list)
@@ -156,6 +159,8 @@ def _tally(seen: list[SubredditStatus], dead: list[DeadLetter], report: ScanRepo
         files_done=sum(f.verdict.done for status in seen for f in status.files),
         clusters=len(clusters),
         clusters_done=sum(cluster.verdict.done for cluster in clusters),
+        adopted_files=report.files[Verdict.ADOPTED],
+        adopted_clusters=report.clusters[Verdict.ADOPTED],
         dead=dead,
         problems=report.problems,
         ignored=report.ignored,

@@ -24,6 +24,7 @@ class Summary:
     """What ``up`` did, for people and for ``--json``.
 
     Attributes:
+        adopted_files, adopted_clusters: those that the earlier system made.
         blocked: why nothing could go on, where that ended it; else empty.
         ignored: what lies in the tree without being a chain file, by reason.
     """
@@ -36,6 +37,8 @@ class Summary:
     embedding_files: int = 0
     cluster_files: int = 0
     subreddits: int = 0
+    adopted_files: int = 0
+    adopted_clusters: int = 0
     materialized: dict[str, dict[str, int]] = field(default_factory=dict)
     work_done: dict[str, int] = field(default_factory=dict)
     dead_letters: list[dict[str, str]] = field(default_factory=list)
@@ -61,6 +64,7 @@ class Summary:
         ]
         self.files, self.embedding_files = state.files, state.files_done
         self.subreddits, self.cluster_files = state.clusters, state.clusters_done
+        self.adopted_files, self.adopted_clusters = state.adopted_files, state.adopted_clusters
         if state.done:
             self.rows = rows_of_corpus(layout)
             counts = page.partition_counts()

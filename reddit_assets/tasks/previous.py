@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from reddit_assets.corpus.provenance import PROVENANCE_KEY, is_embedding_column
 from reddit_assets.engines.clustering.canonical import row_hashes
 from reddit_assets.engines.clustering.identity import Previous
-from reddit_assets.tasks.columns import to_text
+from reddit_assets.tasks.columns import numbers, to_text
 from reddit_assets.tasks.inputs import Inputs
 from reddit_assets.tasks.posts import ID_COLUMNS
 
 __all__ = ["read_previous", "shared_ids"]
 
 
-def read_previous(clusters_file: Path) -> Previous | None:
+def read_previous(clusters_file: Path, clustered_file: Path) -> Previous | None:
     """Ids and centroids of a ``clusters.table``; ``None`` if there is none to build on.
 
-    A file that is damaged or made by something else counts as none: all clusters then get
-    new ids, which the metadata show as births.
+    Where that table is missing, damaged or not ours, the ids of the clustered file count, without
+    centroids: so the clusters of the earlier system keep theirs.
     """
     try:
         table = pq.read_table(clusters_file, columns=["cluster_id", "centroid"])
@@ -36,7 +36,30 @@ def read_previous(clusters_file: Path) -> Previous | None:
         centroids = flat.astype(np.float32).reshape(len(ids), width)
         return Previous(ids, centroids, int(said["next_id"]))
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
+        return _of_rows(clustered_file)
+
+
+def _of_rows(clustered_file: Path) -> Previous | None:
+    try:
+        labels = np.unique(_labels(clustered_file))
+    except (OSError, KeyError, pa.ArrowException):
         return None
+    ids = labels[labels >= 0]
+    return Previous(ids, np.zeros((len(ids), 0), np.float32), int(ids.max(initial=-1)) + 1)
+
+
+def _labels(clustered_file: Path) -> NDArray[np.int32]:
+    """The cluster id of each row, −1 where it is no number that can be one.
+
+    Raises:
+        OSError, KeyError, pa.ArrowException: there is no such column.
+    """
+    found = numbers(pq.read_table(clustered_file, columns=["cluster_id"])["cluster_id"])
+    if found is None:
+        raise KeyError("cluster_id")
+    with np.errstate(invalid="ignore"):
+        sound = (found >= 0) & (found < np.iinfo(np.int32).max)
+    return np.where(sound, found, -1).astype(np.int32)
 
 
 def _hashes(path: Path, names: list[str]) -> NDArray[np.uint64]:
@@ -61,7 +84,7 @@ def shared_ids(
         file cannot be used.
     """
     try:
-        before = pq.read_table(clustered_file, columns=["cluster_id"])["cluster_id"].to_numpy()
+        before = _labels(clustered_file)
         place = _places(clustered_file, inputs, vectors)
     except (OSError, KeyError, pa.ArrowException):
         return None

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reddit_assets.corpus.cluster_table import find_table
+from reddit_assets.corpus.layout import CLUSTERED_NAME
 from reddit_assets.corpus.provenance import PROVENANCE_KEY
 from reddit_assets.errors import BadFileError, first_line
 
@@ -40,6 +41,13 @@ def clusters_report(path: Path) -> dict[str, Any]:
         names, key = facts["themes"], facts["key"]
         total, summary = facts["rows"], facts["summary"]
     except FileNotFoundError:
+        if (file.parent / CLUSTERED_NAME).is_file():
+            raise BadFileError(
+                f"{file.parent} was clustered by the earlier system, which has no table of "
+                "clusters.",
+                hint=f"`reddit-assets cluster --subreddit {file.parent.name}` clusters it with "
+                "ours, which makes the table and keeps the ids.",
+            ) from None
         raise BadFileError(
             f"There is no {file}.", hint="Cluster the subreddit first: `reddit-assets cluster`."
         ) from None

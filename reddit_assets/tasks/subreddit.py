@@ -254,11 +254,11 @@ def _identities(
     clustering: Clustering,
 ) -> tuple[Changes, NDArray[np.int32]]:
     """Persistent ids of the clusters, and of each row."""
-    folder = layout.cluster_dir(cluster_key)
-    previous = read_previous(find_table(folder))
+    clustered = layout.cluster_path(cluster_key)
+    previous = read_previous(find_table(clustered.parent), clustered)
     before = None
     if previous is not None:
-        before = shared_ids(layout.cluster_path(cluster_key), inputs, vectors)
+        before = shared_ids(clustered, inputs, vectors)
     if previous is None or before is None:
         none = np.zeros(0, dtype=np.int32)
         changes = keep_identities(none, none, previous, clustering.centroids)
