@@ -11,7 +11,7 @@ import numpy as np
 from reddit_assets.engines.embedding.backends.base import Backend, Batch
 from reddit_assets.engines.embedding.model import ModelSpec
 
-__all__ = ["FakeBackend", "fake_spec"]
+__all__ = ["FakeBackend", "UnitBackend", "fake_spec"]
 
 DIMENSION = 8
 
@@ -49,3 +49,11 @@ class FakeBackend(Backend):
 
     def describe(self) -> dict[str, Any]:
         return {"backend": self.name, "precision": self.precision, "device": self.device}
+
+
+class UnitBackend(FakeBackend):
+    """The same with vectors of unit length, as checks and clustering want them."""
+
+    def forward(self, batch: Batch) -> np.ndarray:
+        vectors = super().forward(batch)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

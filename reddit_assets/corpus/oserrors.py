@@ -41,6 +41,7 @@ _FILE = {
     errno.EPERM: ("the operation is not permitted", _USER),
     errno.ENOENT: ("it or its folder has vanished", "Check that the storage is mounted."),
     errno.ENOTDIR: ("a part of its path is a file", "Move that file away."),
+    errno.ELOOP: ("its links lead in a circle", "Remove the link."),
     errno.EISDIR: ("a folder has its name", "Move that folder away."),
     errno.EFBIG: ("the file is larger than allowed", "Raise the limit or split the file."),
     errno.ENAMETOOLONG: ("its name is too long", "Shorten the chain file's name."),

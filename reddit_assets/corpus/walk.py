@@ -47,10 +47,10 @@ _COUNTED = 10_000
 class Ignored(StrEnum):
     """Why something in the tree of chain files is passed by. The value follows a number."""
 
-    DEEPER = "in folders below the subreddit's"
-    SUFFIX = "with a name that does not end in .parquet"
-    HIDDEN = "hidden (the name begins with a dot)"
-    UNFINISHED = "of unfinished Spark jobs (_temporary)"
+    DEEPER = "files in folders below the subreddit's"
+    SUFFIX = "files with a name that does not end in .parquet"
+    HIDDEN = "files or folders that are hidden (their names begin with a dot)"
+    UNFINISHED = "files of unfinished Spark jobs (_temporary)"
     OUTSIDE = "links that lead out of the tree"
 
 

@@ -160,6 +160,7 @@ def _dead_letters(
     """One event per partition of the run, else one result for all."""
     from reddit_assets.ledger.job import Kind
     from reddit_assets.platform.names import set_of
+    from reddit_assets.platform.reporting.metadata import plain
 
     embed = check.asset_key == assets.embeddings
     queue = workspace.queues[Kind.EMBED if embed else Kind.CLUSTER]
@@ -176,7 +177,7 @@ def _dead_letters(
                 asset_key=check.asset_key,
                 check_name=check.name,
                 passed=key not in errors,
-                description=errors.get(key, "The output is there."),
+                description=plain(errors.get(key, "The output is there.")),
                 partition=key,
             )
         )

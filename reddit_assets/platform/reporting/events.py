@@ -6,6 +6,7 @@ as stale exactly what another file, model or setting has outdated.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ __all__ = ["Materializer", "chains_event", "input_event", "readable", "table"]
 
 # Inline pictures above this are left out: every event is read whole by the UI.
 _LARGEST_PICTURE = 400_000
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+=*")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> MetadataValue:
@@ -73,7 +75,7 @@ def _typed(metadata: Mapping[str, Any]) -> dict[str, MetadataValue]:
 
 def _shown(name: str, value: Any) -> MetadataValue | None:
     if name == PICTURE:
-        if len(str(value)) > _LARGEST_PICTURE:
+        if len(str(value)) > _LARGEST_PICTURE or not _BASE64.fullmatch(str(value)):
             return None
         return MetadataValue.md(f"![map](data:image/png;base64,{value})")
     if isinstance(value, bool):

@@ -6,18 +6,35 @@ Dagster's types.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from reddit_assets.ledger.job import Result
 
-__all__ = ["PICTURE", "chain_metadata", "described", "result_metadata"]
+__all__ = ["PICTURE", "chain_metadata", "described", "fenced", "plain", "result_metadata"]
 
 PICTURE = "picture"
 """Base64 text of a PNG. Only an instance can show it; over REST it would be a page of letters."""
 
 # What people look for comes first; the rest follows in the worker's order.
 _FIRST = ("rows", "clusters", "noise_share", "map_png", "map", "top_clusters", "path")
+
+
+# What begins a link, an image, a tag, code or a table. Names stay readable without more.
+_MARKUP = re.compile(r"[\\`\[\]!<>|]")
+
+
+def plain(text: str) -> str:
+    """The text for where Dagster reads Markdown: names in files decide no markup."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def fenced(text: str) -> str:
+    """The text as a block of code in Markdown, whatever it holds."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"
 
 
 def described(metadata: Mapping[str, Any]) -> dict[str, Any]:

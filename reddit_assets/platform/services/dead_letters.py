@@ -18,6 +18,7 @@ from reddit_assets.ledger.job import DeadLetter, Kind, partition_of
 from reddit_assets.platform.names import key_of_result
 from reddit_assets.platform.reporting import records
 from reddit_assets.platform.reporting.events import table
+from reddit_assets.platform.reporting.metadata import fenced, plain
 from reddit_assets.platform.services.tick import Tick
 from reddit_assets.workspace import Workspace
 
@@ -126,13 +127,13 @@ def _failed(workspace: Workspace, kind: Kind, letter: DeadLetter) -> AssetCheckE
         "retry": MetadataValue.text(f"reddit-assets dead retry {letter.key}"),
     }
     if letter.traceback:
-        metadata["traceback"] = MetadataValue.md(f"```\n{letter.traceback}\n```")
+        metadata["traceback"] = MetadataValue.md(fenced(letter.traceback))
     return AssetCheckEvaluation(
         asset_key=_asset(workspace, kind, letter.key),
         check_name=CHECK,
         passed=False,
         severity=AssetCheckSeverity.ERROR,
-        description=f"{letter.key}: {letter.error} {letter.hint}".strip(),
+        description=plain(f"{letter.key}: {letter.error} {letter.hint}"),
         metadata=metadata,
         partition=partition_of(letter.key),
     )
@@ -143,7 +144,7 @@ def _passed(workspace: Workspace, kind: Kind, key: str, why: str) -> AssetCheckE
         asset_key=_asset(workspace, kind, key),
         check_name=CHECK,
         passed=True,
-        description=f"{key}: {why}",
+        description=plain(f"{key}: {why}"),
         metadata={"partition": MetadataValue.text(key)},
         partition=partition_of(key),
     )
