@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from reddit_assets.corpus.output import EmbeddingWriter, embedding_names
 from reddit_assets.corpus.provenance import EmbeddingProvenance, SourceIdentity
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.engines.embedding.reference import golden
+from reddit_assets.engines.embedding.select import open_embedder
 from reddit_assets.tasks.pipeline import identity_of
 
 pytest.importorskip("onnxruntime")
@@ -39,8 +42,8 @@ def own_file(layout: Layout, key: str, spec: ModelSpec, vectors: np.ndarray) -> 
         )
 
 
-def adopted_file(layout: Layout, key: str, vectors: np.ndarray) -> None:
-    columns: dict[str, Any] = {"body": golden().texts}
+def adopted_file(layout: Layout, key: str, vectors: np.ndarray, texts: Sequence[str] = ()) -> None:
+    columns: dict[str, Any] = {"body": list(texts) or golden().texts}
     columns |= dict(zip(embedding_names(384), vectors.astype(np.float64).T, strict=True))
     path = layout.embedding_path(key)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,6 +89,23 @@ def test_verify_says_which_files_hold_other_vectors(
     assert done.exit_code == 1
     assert "a/wrong/0: DIFFERS" in done.output
     assert "a/none/0: There is no embedding file." in done.output
+
+
+def test_vectors_of_512_tokens_are_recognised(
+    tmp_path: Path, minilm: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a file of the earlier ONNX worker, which cut texts at 512 tokens, not at 256
+    monkeypatch.setenv("MODEL_DIR", str(tmp_path / "models"))
+    texts = ["bread", "knives", "how to cook rice", "word " * 300 + "knife steel " * 100]
+    longer = replace(minilm, max_tokens=512)
+    how = {"device": "cpu", "precision": "fp32", "threads": 1, "allow_nonconformant": True}
+    with open_embedder(longer, **how) as earlier:
+        adopted_file(Layout.of(tmp_path), "a/old/0", earlier.encode(texts), texts)
+    # If it is verified, Then it is said what it looks like and what to do
+    done = CliRunner().invoke(app, ["verify", "--root", str(tmp_path), "--threads", "1"])
+    assert done.exit_code == 1
+    assert "looks like 512-token vectors of the earlier ONNX worker" in done.output
+    assert "REDDIT_ADOPT=false" in done.output
 
 
 def test_an_empty_tree_is_said_so(tmp_path: Path) -> None:

@@ -52,6 +52,22 @@ def test_a_deviating_vector_is_measured(tmp_path: Path, embedder: Embedder) -> N
     assert not found.conformant
 
 
+def test_longer_cuts_are_told_from_other_deviations(tmp_path: Path, embedder: Embedder) -> None:
+    # Given a file in which a long text was not cut where the model cuts, among many short ones
+    texts = [*TEXTS, "word " * 1_000]
+    vectors = embedder.encode(texts)
+    vectors[-1] = np.roll(vectors[-1], 1)
+    path = write(tmp_path / "a.parquet", texts, vectors, rows_per_group=len(texts))
+    # If four rows are verified, Then the long one is among them, and said to be the only one
+    for seed in range(3):
+        found = verify_file(path, embedder, 4, seed=seed)
+        assert (found.rows, found.conformant, found.only_long_deviate) == (4, False, True)
+    # If a short one deviates as well, Then it is not the cut
+    vectors[:50] = -vectors[:50]
+    found = verify_file(write(path, texts, vectors, len(texts)), embedder, 4)
+    assert (found.conformant, found.only_long_deviate) == (False, False)
+
+
 def test_a_file_without_rows_has_nothing_to_deviate(tmp_path: Path, embedder: Embedder) -> None:
     path = write(tmp_path / "a.parquet", [], np.empty((0, DIMENSION), np.float32))
     found = verify_file(path, embedder, 4)

@@ -114,6 +114,7 @@ def _compared(
                 "mean_cosine": found.mean_cosine,
                 "bound": found.bound,
                 "adopted": found.adopted,
+                "only_long_deviate": found.only_long_deviate,
             }
             if found.model not in ("", reference.spec.fingerprint):
                 yield one | facts | {"problem": "Another model made it."}
@@ -126,6 +127,11 @@ def _line(one: dict[str, Any]) -> str:
         return f"{one['key']}: {one['problem']}"
     verdict = "agrees" if one["conformant"] else "DIFFERS"
     whose = ", of the earlier system" if one["adopted"] else ""
+    if one["adopted"] and one["only_long_deviate"]:
+        whose += (
+            ". Only long texts differ: it looks like 512-token vectors of the earlier ONNX worker; "
+            "REDDIT_ADOPT=false has such files made again"
+        )
     return (
         f"{one['key']}: {verdict}; {one['rows']:,} rows, smallest cosine {one['min_cosine']:.6f}, "
         f"mean {one['mean_cosine']:.6f}, bound {one['bound']}{whose}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reddit_assets.corpus.provenance import EmbeddingProvenance, is_embedding_column, read_output
@@ -38,6 +39,8 @@ class Verification:
         bound: smallest cosine that the precision of the file may have.
         model: fingerprint of the file's model, or ``""`` if it does not say.
         adopted: whether the earlier system made the file.
+        only_long_deviate: whether just the rows deviate whose texts are as long as the model
+            reads, or longer: they were cut elsewhere.
     """
 
     rows: int
@@ -46,6 +49,7 @@ class Verification:
     bound: float
     model: str
     adopted: bool
+    only_long_deviate: bool = False
 
     @property
     def conformant(self) -> bool:
@@ -57,7 +61,7 @@ def verify_file(path: Path, reference: Embedder, rows: int, *, seed: int = 0) ->
     """Embed a sample of a file's rows again and compare.
 
     The rows come from one row group, drawn by its number of rows, so that a large file costs no
-    more than a small one.
+    more than a small one. A quarter of them are those of its longest texts.
 
     Args:
         path: the embedding file; its texts are in it.
@@ -84,9 +88,17 @@ def verify_file(path: Path, reference: Embedder, rows: int, *, seed: int = 0) ->
             f"{path} has vectors of {vectors.shape[1]} dimensions, the model {reference.dimension}."
         )
     unit = reference.spec.normalize and not adopted
-    similar = agreement(vectors, reference.encode(texts), unit=unit)
+    made = reference.encode_counted(texts)
+    similar = agreement(vectors, made.vectors, unit=unit)
+    deviates, long = similar < bound, made.tokens >= reference.spec.max_tokens
     return Verification(
-        len(similar), float(similar.min()), float(similar.mean()), bound, model, adopted
+        len(similar),
+        float(similar.min()),
+        float(similar.mean()),
+        bound,
+        model,
+        adopted,
+        bool(deviates.any() and not long.all() and long[deviates].all()),
     )
 
 
@@ -108,8 +120,8 @@ def _sample(
             if not sum(sizes):
                 return pa.array([], pa.large_string()), np.empty((0, len(names)), np.float32)
             group = int(random.choice(len(sizes), p=np.array(sizes) / sum(sizes)))
-            chosen = np.sort(random.choice(sizes[group], min(rows, sizes[group]), replace=False))
             read = dict.fromkeys(name for choice in parse_columns(column) for name in choice)
+            chosen = _chosen(_lengths(file, group, column, [*read]), rows, random)
             table = _rows(file, group, [*read, *names], chosen)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
@@ -120,6 +132,21 @@ def _sample(
         [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
     ).astype(np.float32)
     return texts_of(batch, column), vectors
+
+
+def _lengths(file: pq.ParquetFile, group: int, column: str, names: list[str]) -> np.ndarray:
+    """Bytes of each text of a row group."""
+    batches = file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names)
+    found = [pc.fill_null(pc.binary_length(texts_of(batch, column)), 0) for batch in batches]
+    return np.concatenate([lengths.to_numpy(zero_copy_only=False) for lengths in found])
+
+
+def _chosen(lengths: np.ndarray, rows: int, random: np.random.Generator) -> np.ndarray:
+    """Some rows, ascending: those of the longest texts, and any others."""
+    order = np.argsort(-lengths, kind="stable")
+    longest, others = order[: rows // 4], order[rows // 4 :]
+    count = min(rows - len(longest), len(others))
+    return np.sort(np.concatenate([longest, random.choice(others, count, replace=False)]))
 
 
 def _rows(file: pq.ParquetFile, group: int, columns: list[str], chosen: np.ndarray) -> pa.Table:
