@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars
@@ -56,12 +57,14 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     return layout
 
 
-def next_phase(layout: Layout) -> polars.DataFrame:
+def next_phase(
+    layout: Layout, how: Literal["vertical", "diagonal_relaxed"] = "vertical"
+) -> polars.DataFrame:
     """What the earlier system's next phase does: it walks all folders and reads what it finds."""
     shards = [folder for folder in layout.clusters.iterdir() if folder.is_dir()]
     folders = [folder for shard in shards for folder in shard.iterdir() if folder.is_dir()]
     files = [file for folder in sorted(folders) for file in sorted(folder.glob("*.parquet"))]
-    return polars.concat([polars.read_parquet(file) for file in files])
+    return polars.concat([polars.read_parquet(file) for file in files], how=how)
 
 
 def test_its_next_phase_reads_what_we_cluster(layout: Layout) -> None:
@@ -145,6 +148,8 @@ def test_adoption_is_told_and_leads_out(layout: Layout, capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     assert "2 clustered, 0 were fresh, 0 wait" in said
     assert "1 more were clustered by the earlier system" in said
+    # and both stand side by side for the next phase
+    assert len(next_phase(layout, how="diagonal_relaxed")) == len(SUBREDDITS) * ROWS
     # If its clusters are asked for, Then the answer is a command that makes them
     assert run(["clusters", "books"]) == 1
     assert "`reddit-assets cluster --subreddit books`" in capsys.readouterr().err

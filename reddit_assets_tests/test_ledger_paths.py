@@ -14,11 +14,11 @@ import pytest
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import ElsewhereError, SettingsError
 from reddit_assets.ledger.connection import connect
-from reddit_assets.ledger.intake import key_of_job
+from reddit_assets.ledger.intake import Intake, key_of_job
 from reddit_assets.ledger.job import Job, Kind
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
-from reddit_assets_tests.factories import write_chain
+from reddit_assets_tests.factories import BOTH_SERVERS, write_chain
 
 TODO = "phase4_todo_queue"
 
@@ -79,6 +79,7 @@ def test_a_setting_names_other_hosts_roots(layout: Layout, tmp_path: Path) -> No
             Layout.from_settings(Settings(root=tmp_path, path_prefixes=wrong))
 
 
+@BOTH_SERVERS
 def test_own_files_behind_a_leftover_queue_are_done_within_seconds(
     layout: Layout, valkey_url: str
 ) -> None:
@@ -111,7 +112,21 @@ def test_own_files_behind_a_leftover_queue_are_done_within_seconds(
     assert letters[0].error.startswith("2,990 jobs like this: The job's input_path lies below")
     assert letters[0].payload.count("\n") == 2, "three examples"
     assert 'REDDIT_PATH_PREFIXES="/Volumes/data=' in letters[0].hint
-    # If they are tried again, Then no line is lost; if they are purged, nothing is left
+    # If they are tried again, Then no line is lost
     assert queue.retry(queue.dead_keys()) == 2
     assert queue.client.llen(TODO) == 3000
     assert queue.client.keys("*refused*") == []
+
+
+def test_what_is_purged_leaves_nothing(layout: Layout, valkey_url: str) -> None:
+    # Given jobs of another root that became a dead letter, If it is purged, Then no line stays
+    queue = JobQueue(connect(Settings(redis_url=valkey_url)), Kind.CLUSTER)
+    for name in ("A", "B", "C", "D"):
+        job = {"subreddit_path": f"/Volumes/data/embeddings/zz/{name}"}
+        queue.client.rpush("phase4_cluster_queue", json.dumps(job))
+    claimed = Intake(queue, layout).claim("w", 9, 30, alone=True)
+    assert (claimed.claims, claimed.more) == ([], True)
+    (letter,) = queue.dead_letters()
+    assert (letter.lines, letter.payload.count("\n")) == (4, 2)
+    assert queue.purge([letter.key]) == 1
+    assert queue.client.keys("*refused*") + queue.client.keys("*job:*") == []
