@@ -270,34 +270,37 @@ def _take(
 ) -> None:
     """Add an entry that is named like a chunk, if it is a file."""
     parts = (*cluster_key.split("/"), entry.name.removesuffix(SUFFIX))
-    for key in _key(parts, entry.path, refuse):
-
-        def close(error: RedditAssetsError, key: str = key) -> None:
-            found.closed[key] = error.message
-            refuse(error)
-
-        with _alone(entry.path, close):
-            if _leads_out(entry, root, passed):
-                found.closed[key] = f"{entry.path} leads outside {root} through a symbolic link."
-                continue
-            try:
-                status = entry.stat()
-            except FileNotFoundError:
-                if entry.is_symlink():
-                    close(BadFileError(f"{entry.path} is a link to nothing.", hint="Remove it."))
-                continue
-            if stat.S_ISREG(status.st_mode):
-                found.files[key] = Stamp.of(status)
-            elif stat.S_ISDIR(status.st_mode):
-                if "/" in cluster_key or passed is None:
-                    close(_folder(entry.path))
-            else:
-                close(
-                    BadFileError(
-                        f"{entry.path} is a pipe, socket or device instead of a file.",
-                        hint="Move it out of the tree.",
-                    )
-                )
+    try:
+        key = join_key(parts, path=entry.path)
+    except BadKeyError as error:
+        refuse(error)
+        return
+    problem: RedditAssetsError
+    try:
+        if _leads_out(entry, root, passed):
+            found.closed[key] = f"{entry.path} leads outside {root} through a symbolic link."
+            return
+        status = entry.stat()
+        if stat.S_ISREG(status.st_mode):
+            found.files[key] = Stamp.of(status)
+            return
+        if not stat.S_ISDIR(status.st_mode):
+            problem = BadFileError(
+                f"{entry.path} is a pipe, socket or device instead of a file.",
+                hint="Move it out of the tree.",
+            )
+        elif "/" in cluster_key or passed is None:
+            problem = _folder(entry.path)
+        else:
+            return  # a subreddit of the shard that this flat subreddit is too
+    except FileNotFoundError:
+        if not entry.is_symlink():
+            return  # vanished between listing and look: the next scan knows
+        problem = BadFileError(f"{entry.path} is a link to nothing.", hint="Remove it.")
+    except OSError as error:
+        problem = unreadable(entry.path, error)
+    found.closed[key] = problem.message
+    refuse(problem)
 
 
 def _folder(path: str) -> BadFileError:
