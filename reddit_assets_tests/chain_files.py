@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
+from reddit_assets.corpus.output import holds_dictionary
+
 __all__ = ["ChainFileCase", "chain_files"]
 
 WORDS = ["bread", "steak", "knife", "soup", "cake", "a b c", "é日本\u202e", "x" * 300, "\0\x07"]
@@ -56,6 +58,8 @@ VALUES: list[tuple[pa.DataType, list[Any]]] = [
     (pa.dictionary(pa.int32(), pa.string()), ["a", "b", None]),
     (pa.dictionary(pa.int8(), pa.large_string()), ["a", "b", None]),
     (pa.dictionary(pa.int16(), pa.int64()), [1, 2, None]),
+    (pa.struct([("d", pa.dictionary(pa.int32(), pa.string()))]), ["a", "b", "c", None]),
+    (pa.list_(pa.dictionary(pa.int8(), pa.string())), ["a", "b", "c", None]),
     (pa.uuid(), [b"\0" * 15 + b"\1", None]),
 ]
 TEXT_TYPES = [
@@ -133,6 +137,12 @@ def _column(draw: st.DrawFn, rows: int) -> pa.Array:
     values = draw(st.lists(st.sampled_from(pool), min_size=rows, max_size=rows))
     if pa.types.is_dictionary(kind):
         return _dictionaries(values, kind)
+    if holds_dictionary(kind):
+        inner = kind.field(0).type
+        found = _dictionaries(values, inner).combine_chunks()
+        if pa.types.is_struct(kind):
+            return pa.StructArray.from_arrays([found], ["d"])
+        return pa.ListArray.from_arrays(pa.array(range(rows + 1), pa.int32()), found)
     if isinstance(kind, pa.UuidType):
         return pa.array(values, pa.binary(16)).cast(kind)
     return pa.array(values, kind)

@@ -209,6 +209,16 @@ def test_hundreds_of_row_groups_are_streamed_in_order(layout: Layout) -> None:
     assert pq.read_table(embed(layout, 100)).column("n").to_pylist() == list(range(900))
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_dictionaries_that_differ_between_row_groups_are_read(layout: Layout, nested: bool) -> None:
+    column = pa.array(["a", "b", "c", None]).dictionary_encode()
+    if nested:
+        column = pa.StructArray.from_arrays([column], ["flair"])
+    put(layout, pa.table({"body": ["v", "w", "x", "y"], "odd": column}), row_group_size=1)
+    made = pq.read_table(embed(layout))
+    assert made.column("odd").to_pylist() == column.to_pylist()
+
+
 # --- sources that change, targets that refuse ------------------------------------------------
 def test_a_source_that_changes_while_it_is_read_is_noticed(layout: Layout) -> None:
     path = write_chain(layout, KEY)

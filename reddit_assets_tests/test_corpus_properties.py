@@ -79,8 +79,9 @@ def is_a_sentence(error: Exception, path: Path) -> None:
     assert error.hint
 
 
-def verdicts(layout: Layout) -> dict[str, Verdict]:
-    (status,) = Scanner(layout, ScanOptions(settle_seconds=0, deep=True)).scan()
+def verdicts(layout: Layout, columns: str) -> dict[str, Verdict]:
+    options = ScanOptions(settle_seconds=0, deep=True, text_columns=columns)
+    (status,) = Scanner(layout, options).scan()
     return {file.key: file.verdict for file in status.files}
 
 
@@ -89,9 +90,12 @@ def verdicts(layout: Layout) -> dict[str, Verdict]:
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(st.lists(chain_files(), min_size=1, max_size=3))
+@given(
+    st.lists(chain_files(), min_size=1, max_size=3),
+    st.sampled_from(["", "", "title+selftext,body", "text,nowhere"]),
+)
 def test_any_chain_files_are_embedded_and_clustered_or_named(
-    embedder: Embedder, cases: list[ChainFileCase]
+    embedder: Embedder, cases: list[ChainFileCase], columns: str
 ) -> None:
     with a_tree() as layout:
         # Given files of one subreddit
@@ -99,15 +103,15 @@ def test_any_chain_files_are_embedded_and_clustered_or_named(
         for key, case in zip(keys, cases, strict=True):
             case.write(layout.chain_path(key))
         before = contents(layout.chains)
-        assert verdicts(layout) == dict.fromkeys(keys, Verdict.MISSING)
+        assert verdicts(layout, columns) == dict.fromkeys(keys, Verdict.MISSING)
         # If they go through the pipeline
         told = Publishing()
         jobs = (
             FileJob(TOKEN, key, layout.chain_path(key), layout.embedding_path(key)) for key in keys
         )
-        FilePipeline(embedder, told).run(jobs)
+        FilePipeline(embedder, told, text_columns=columns).run(jobs)
         # Then each is fresh, with all its rows and columns, or a sentence names it
-        found = verdicts(layout)
+        found = verdicts(layout, columns)
         done = []
         for key, case in zip(keys, cases, strict=True):
             if key in told.errors:

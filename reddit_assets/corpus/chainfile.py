@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from reddit_assets.corpus.fingerprints import Stamp, content_fingerprint
 from reddit_assets.corpus.oserrors import open_file, reading, unreadable
+from reddit_assets.corpus.output import holds_dictionary
 from reddit_assets.corpus.provenance import SourceIdentity, is_embedding_column
 from reddit_assets.corpus.rowsizes import largest_pages
 from reddit_assets.corpus.texts import is_text, parse_columns, written
@@ -172,13 +173,22 @@ class ChainFile:
         """
         seen, batch_rows = 0, min(rows, self._most_rows)
         try:
-            for batch in self._parquet.iter_batches(batch_size=batch_rows, use_threads=False):
-                seen += batch.num_rows
-                yield batch
+            for groups in self._row_groups():
+                for batch in self._parquet.iter_batches(
+                    batch_size=batch_rows, row_groups=groups, use_threads=False
+                ):
+                    seen += batch.num_rows
+                    yield batch
         except (pa.ArrowException, OSError) as error:
             raise self._failed("cannot be read to its end", error) from error
         if seen != self.rows:
             raise self._bad(f"says that it has {self.rows:,} rows, but has {seen:,}")
+
+    def _row_groups(self) -> list[list[int] | None]:
+        """All at once; one by one where nested dictionaries may differ, which Arrow cannot join."""
+        if any(holds_dictionary(field.type) for field in self.schema):
+            return [[group] for group in range(self._parquet.num_row_groups)]
+        return [None]
 
     def verify_unchanged(self) -> None:
         """Read the path's content once more and compare.

@@ -25,6 +25,7 @@ from reddit_assets.corpus.provenance import PROVENANCE_KEY, ClusterProvenance, E
 __all__ = [
     "EmbeddingWriter",
     "embedding_names",
+    "holds_dictionary",
     "is_temporary",
     "publish",
     "remove_temporary",
@@ -234,10 +235,36 @@ def _leaves(path: str, kind: pa.DataType) -> list[str]:
     return [path]
 
 
+def holds_dictionary(kind: pa.DataType) -> bool:
+    """Whether a nested type has dictionary-encoded values inside."""
+    children = [kind.field(at).type for at in range(kind.num_fields)]
+    return any(pa.types.is_dictionary(child) or holds_dictionary(child) for child in children)
+
+
 def _storable(field: pa.Field) -> pa.Field:
-    """The field as parquet can hold it: string views become strings."""
-    if pa.types.is_string_view(field.type):
-        return field.with_type(pa.large_string())
-    if pa.types.is_binary_view(field.type):
-        return field.with_type(pa.large_binary())
-    return field
+    """The field as parquet can hold it: string views become strings, and dictionaries inside of
+    nested types their values, since Arrow reads such columns of several row groups one by one only.
+    """
+    return field.with_type(_stored(field.type))
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    if not holds_dictionary(kind):
+        return kind
+    if pa.types.is_struct(kind):
+        return pa.struct([child.with_type(_inner(child.type)) for child in kind])
+    for is_kind, make in (
+        (pa.types.is_list, pa.list_),
+        (pa.types.is_large_list, pa.large_list),
+    ):
+        if is_kind(kind):
+            return make(kind.value_field.with_type(_inner(kind.value_type)))
+    return kind
+
+
+def _inner(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else _stored(kind)
