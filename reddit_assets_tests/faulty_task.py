@@ -2,8 +2,10 @@
 
 A row of a chain file says what happens when the file is read: ``KILL`` ends the computing process
 as the kernel does when memory is short, ``HANG`` makes the backend never answer from then on,
-``SLOW`` makes each of its batches take a tenth of a second. Everything else is the real thing. The
-worker's renames fail with an error while the file of ``FAULT_RENAME`` exists: it holds the number.
+``SLOW`` makes each of its batches take a tenth of a second, ``VERY SLOW`` half of one. Whoever looks
+whether the output of the key in ``FAULT_LOOK`` is there is killed. Everything else is the real
+thing. The worker's renames fail with an error while the file of ``FAULT_RENAME`` exists: it holds
+the number.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ import numpy as np
 import pyarrow as pa
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.ledger.job import Kind
+from reddit_assets.ledger.job import Claim, Kind
 from reddit_assets.settings import Settings
 from reddit_assets.tasks import filework
 from reddit_assets.tasks.embed import EmbedTask
+from reddit_assets.tasks.messages import Finished
 
 TASKS = {Kind.EMBED: "faulty_task:FaultyEmbedTask"}
 
@@ -35,7 +38,7 @@ class FaultyEmbedTask(EmbedTask):
     def __init__(self, settings: Settings, layout: Layout) -> None:
         super().__init__(settings, layout)
         self._hangs = threading.Event()
-        self._slow = threading.Event()
+        self._pause = 0.0
         backend, forward = self.embedder.backend, self.embedder.backend.forward
         read = filework.texts_of
 
@@ -46,17 +49,25 @@ class FaultyEmbedTask(EmbedTask):
                 os.kill(os.getpid(), signal.SIGKILL)
             if "HANG" in said:
                 self._hangs.set()
-            if "SLOW" in said:
-                self._slow.set()
+            for text, pause in (("SLOW", 0.1), ("VERY SLOW", 0.5)):
+                if text in said:
+                    self._pause = pause
             return texts
 
         def answering(batch: Any) -> np.ndarray:
             if self._hangs.is_set():
                 threading.Event().wait()
-            if self._slow.is_set():
-                time.sleep(0.1)
+            time.sleep(self._pause)
             return forward(batch)
 
+        look = self._existing
+
+        def looking(claim: Claim) -> Finished | None:
+            if claim.key == os.environ.get("FAULT_LOOK"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return look(claim)
+
+        self._existing = looking  # type: ignore[method-assign]
         filework.texts_of = obedient  # type: ignore[assignment]
         backend.forward = answering  # type: ignore[method-assign]
 

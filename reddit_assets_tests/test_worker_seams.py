@@ -151,6 +151,43 @@ def test_a_file_that_kills_its_process_takes_no_other_along(world: World) -> Non
     assert world.temporary() == []
 
 
+def test_a_job_that_kills_before_its_file_is_opened_is_blamed_itself(world: World) -> None:
+    # Given a file whose present output kills the process that looks at it, and slow ones beside it
+    world.files("as/A/kills", "as/A/one", "as/A/two", texts=("SLOW", "A dog."))
+    # If a worker does them, then the others are made, and it alone is a dead letter
+    log = world.finish(world.worker("--until-empty", FAULT_LOOK="as/A/kills"))
+    assert [letter.key for letter in world.queue.dead_letters()] == ["as/A/kills"], log
+    assert world.made() == {"as/A/one", "as/A/two"}
+
+
+def test_a_slow_backend_is_not_taken_for_a_hung_one(world: World) -> None:
+    # Given batches of half a second each, of which a window has more than the stall limit lasts
+    texts = ("VERY SLOW", *(f"{number} cats and dogs" for number in range(40)))
+    world.files("as/A/slow", texts=texts)
+    # If a worker embeds them, then it is left alone
+    log = world.finish(
+        world.worker("--until-empty", REDDIT_STALL_SECONDS="2", REDDIT_BATCH_TOKENS="16")
+    )
+    assert world.made() == {"as/A/slow"}, log
+    assert "no sign of life" not in log
+
+
+def test_an_empty_mount_point_makes_no_dead_letters(world: World) -> None:
+    # Given a queue, and chain files whose storage has just been unmounted
+    world.files("as/A/c_0", "as/A/c_1")
+    away = world.layout.chains.rename(world.layout.chains.with_name("elsewhere"))
+    world.layout.chains.mkdir()
+    worker = world.worker("--until-empty")
+    until(lambda: "There is nothing in" in world.log(worker), "it says so", 90)
+    assert world.queue.counts().dead == 0
+    # If it is back, then all is done without a hand
+    world.layout.chains.rmdir()
+    away.rename(world.layout.chains)
+    log = world.finish(worker)
+    assert world.made() == {"as/A/c_0", "as/A/c_1"}, log
+    assert "failed" not in world.queue.counts().totals
+
+
 def test_a_crash_loop_ends_though_the_job_is_wanted_again_and_again(world: World) -> None:
     # Given a file that kills its process, and runs that want it again while it is computed
     world.files("as/A/kills", texts=("KILL",))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 __all__ = [
+    "EXACT",
     "FORMAT_VERSION",
     "Stamp",
     "adopted_version",
@@ -59,14 +60,24 @@ class Stamp(NamedTuple):
     def __str__(self) -> str:
         return f"{self.size}-{self.mtime_ns}"
 
-    def job_stamp(self, text_columns: str = "") -> str:
-        """The stamp of a chain file's job: with what its text is made of, if that is set."""
-        return f"{self}-{text_stamp(text_columns)}" if text_columns else str(self)
+    def job_stamp(self, text_columns: str = "", *, exact: bool = False) -> str:
+        """The stamp of a chain file's job.
+
+        Args:
+            text_columns: what its text is made of, if that is set.
+            exact: it is queued since its present vectors are inexact.
+        """
+        text = f"-{text_stamp(text_columns)}" if text_columns else ""
+        return f"{self}{text}{EXACT if exact else ''}"
 
     @property
     def changed_at(self) -> float:
         """The modification time, seconds since the epoch."""
         return self.mtime_ns / 1e9
+
+
+EXACT = "-exact"
+"""The end of the stamp of a job that a backend with inexact vectors must not do."""
 
 
 def text_stamp(text_columns: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reddit_assets.corpus.keys import check_key, join_key
-from reddit_assets.errors import BadKeyError, SettingsError
+from reddit_assets.corpus.oserrors import is_away
+from reddit_assets.errors import BadKeyError, SettingsError, UnreadableFileError
 from reddit_assets.settings import Settings
 
 __all__ = ["CLUSTERED_NAME", "CLUSTER_FILES", "MAP_NAME", "SUFFIX", "TABLE_NAME", "Layout"]
@@ -60,6 +61,18 @@ class Layout:
             tree(settings.clusters_dir, "clusters"),
             _prefixes(settings.path_prefixes),
         )
+
+    def check_mounted(self) -> None:
+        """
+        Raises:
+            UnreadableFileError: there are no chain files at all; the host is at fault.
+        """
+        if is_away(self.chains):
+            raise UnreadableFileError(
+                f"There is nothing in {self.chains}.",
+                hint="Mount its storage; the jobs wait for it.",
+                host_fault=True,
+            )
 
     def require_chains(self) -> None:
         """

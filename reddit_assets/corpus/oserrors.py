@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from reddit_assets.errors import UnreadableFileError, WriteError, first_line
 
-__all__ = ["open_file", "reading", "unreadable", "vanished", "writing"]
+__all__ = ["is_away", "open_file", "reading", "unreadable", "vanished", "writing"]
 
 _ROOM = "Make room; the job is tried again by itself."
 _MOUNT = "Check the storage and how it is mounted; the job is tried again by itself."
@@ -88,15 +88,24 @@ def open_file(path: Path | str) -> BinaryIO:
         raise
 
 
-def vanished(path: Path) -> bool:
-    """Whether nothing is there. False where that cannot be known."""
+def vanished(path: Path, root: Path) -> bool:
+    """Whether nothing is there, although the tree ``root`` is. False where that cannot be known."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        return True
+        return not is_away(root)
     except OSError:
         return False
     return False
+
+
+def is_away(root: Path) -> bool:
+    """Whether a tree has no entries: a share that is not mounted leaves an empty folder."""
+    try:
+        with os.scandir(root) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
 
 
 @contextmanager

@@ -174,8 +174,8 @@ class Intake:
         tokens = self._unanswered or [new_token() for _ in range(count)]
         self._unanswered = tokens
         claimed, lines = self.queue.take(worker, lease_seconds, tokens, alone=alone)
-        self._unanswered = []
         accepted = [self._accept(worker, line) for line in lines]
+        self._unanswered = []
         claimed.claims += [claim for claim in accepted if claim is not None]
         # Lines that became no claims may hide jobs behind them.
         claimed.more = claimed.more or None in accepted

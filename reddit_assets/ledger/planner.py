@@ -18,7 +18,7 @@ from reddit_assets.corpus.cluster_table import rename_old_table
 from reddit_assets.corpus.keys import shard_of
 from reddit_assets.corpus.oserrors import open_file, vanished
 from reddit_assets.corpus.output import remove_temporary
-from reddit_assets.corpus.scan import ClusterStatus, Scanner, SubredditStatus, Verdict
+from reddit_assets.corpus.scan import ClusterStatus, Reason, Scanner, SubredditStatus, Verdict
 from reddit_assets.corpus.texts import MOSTLY
 from reddit_assets.corpus.walk import Passed
 from reddit_assets.errors import BadFileError, RedditAssetsError
@@ -103,7 +103,11 @@ def wanted_jobs(status: SubredditStatus, text_columns: str = "") -> Iterator[tup
     for file in status.files:
         if file.verdict.wanted:
             lane = Lane.PUBLIC if file.output_stamp is None else Lane.STALE
-            yield Job(Kind.EMBED, file.key, file.stamp.job_stamp(text_columns)), lane
+            exact = file.reason is Reason.NONCONFORMANT
+            stamp = file.stamp.job_stamp(text_columns, exact=exact)
+            # A worker that adopts would call the file fresh.
+            force = file.reason is Reason.NOT_ADOPTED
+            yield Job(Kind.EMBED, file.key, stamp, force=force), lane
     cluster = status.cluster
     if cluster is not None and cluster.verdict.wanted:
         lane = Lane.PUBLIC if cluster.verdict is Verdict.MISSING else Lane.STALE
@@ -298,5 +302,5 @@ def _vanished(scanner: Scanner, kind: Kind, key: str) -> bool:
         return False
     layout = scanner.layout
     if kind is Kind.EMBED:
-        return vanished(layout.chain_path(key))
-    return vanished(layout.chains / key)
+        return vanished(layout.chain_path(key), layout.chains)
+    return vanished(layout.chains / key, layout.chains)

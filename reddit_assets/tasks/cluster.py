@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import ClusterProvenance, read_output
-from reddit_assets.corpus.scan import SubredditStatus, Verdict
+from reddit_assets.corpus.scan import Reason, SubredditStatus, Verdict
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.engines.clustering.warmup import warm_up
 from reddit_assets.errors import ClusteringError, Failure, SettingsError
@@ -21,6 +21,10 @@ from reddit_assets.tasks.subreddit import cluster_subreddit
 from reddit_assets.workspace import Workspace
 
 __all__ = ["ClusterTask"]
+
+# Why a scan elsewhere may accept a file that is not accepted here. To cluster without it would
+# make a cluster that is stale at once.
+_OF_SETTINGS = (Reason.NONCONFORMANT, Reason.NOT_ADOPTED, Reason.OTHER_TEXT)
 
 # A picture above this would bloat Dagster's event log.
 _LARGEST_PICTURE = 120_000
@@ -71,6 +75,7 @@ class ClusterTask:
 
     def _cluster(self, claim: Claim, emit: Callable[[Event], None]) -> Finished:
         self._check_settings(claim)
+        self.layout.check_mounted()
         # Whatever has an embedding now goes in, and what has none is named in the provenance: its
         # arrival makes the cluster stale.
         status = self._workspace.scanner(settle_seconds=0).subreddit(claim.key)
@@ -78,6 +83,15 @@ class ClusterTask:
             raise status.unreadable
         keys = [file.key for file in status.files if file.verdict.done]
         missing = [file.key for file in status.files if not file.verdict.done]
+        for file in status.files:
+            if file.reason in _OF_SETTINGS and claim.stamp and not claim.force:
+                raise SettingsError(
+                    f"{claim.key} was queued with {file.key}, whose embedding file is not accepted "
+                    f"here: it {file.sentence}.",
+                    hint="Give workers and the Dagster host the same REDDIT_ADOPT, "
+                    "REDDIT_ALLOW_NONCONFORMANT and REDDIT_TEXT_COLUMNS.",
+                    host_fault=True,
+                )
         if not claim.force and not missing and (fresh := self._existing(claim, status)):
             return fresh
         if not keys:

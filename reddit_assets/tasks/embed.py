@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-from reddit_assets.corpus.fingerprints import text_stamp
+from reddit_assets.corpus.fingerprints import EXACT, text_stamp
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import EmbeddingProvenance, read_output, text_facts
 from reddit_assets.corpus.texts import text_rule
@@ -76,6 +76,8 @@ class EmbedTask:
             if claim is None:
                 yield None
                 continue
+            # Before anything of the job is opened: whatever kills the process is this job's doing.
+            emit(Started(claim.token))
             try:
                 self._check_settings(claim)
                 existing = self._existing(claim)
@@ -83,7 +85,6 @@ class EmbedTask:
                 emit(Failed(claim.token, Failure.of(error)))
                 continue
             if existing is not None:
-                emit(Started(claim.token))
                 emit(existing)
                 continue
             yield FileJob(
@@ -95,12 +96,23 @@ class EmbedTask:
             )
 
     def _check_settings(self, claim: Claim) -> None:
-        """Refuse a job of other text columns: its output would be stale at once.
+        """Refuse what would be stale at once, or cannot be read on this host now.
 
         Raises:
-            SettingsError: the job was queued for other columns than this worker's.
+            SettingsError: the job was queued for other text columns than this worker's.
+            NonconformantError: it was queued since the vectors are inexact, as this worker's are.
+            UnreadableFileError: the chain files are away.
         """
-        parts = claim.stamp.split("-")
+        self.layout.check_mounted()
+        parts = claim.stamp.removesuffix(EXACT).split("-")
+        conformance = self.embedder.conformance or {"conformant": True}
+        if claim.stamp.endswith(EXACT) and not conformance["conformant"]:
+            raise NonconformantError(
+                f"{claim.key} was queued since its vectors are inexact; this worker's are, too.",
+                hint="Set REDDIT_ALLOW_NONCONFORMANT where scans run as well, or let an exact "
+                "backend embed.",
+                host_fault=True,
+            )
         if len(parts) == 3 and parts[2] != text_stamp(self._text_columns):
             raise SettingsError(
                 f"{claim.key} was queued for other text columns than this worker's.",
@@ -110,7 +122,7 @@ class EmbedTask:
 
     def _existing(self, claim: Claim) -> Finished | None:
         """The output if it is fresh and may be taken as it is."""
-        if claim.force or not self.layout.embedding_path(claim.key).exists():
+        if claim.force or claim.stamp.endswith(EXACT):
             return None
         status = self._workspace.scanner(deep=True, settle_seconds=0).file(claim.key)
         if status is None or not status.verdict.done:
@@ -118,16 +130,6 @@ class EmbedTask:
         output = read_output(self.layout.embedding_path(claim.key))
         made = output.provenance
         own = made if isinstance(made, EmbeddingProvenance) else None
-        if own is not None and not own.conformant:
-            # This host accepts the file, the host that queued the job does not: made again here, it
-            # would be queued again without end.
-            raise NonconformantError(
-                f"{output.path} has inexact vectors, which scans do not accept; this worker's "
-                "are inexact as well.",
-                hint="Set REDDIT_ALLOW_NONCONFORMANT where scans run too, or let an exact backend "
-                "embed.",
-                host_fault=True,
-            )
         return Finished(
             claim.token,
             Result(

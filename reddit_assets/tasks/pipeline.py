@@ -226,11 +226,11 @@ class FilePipeline:
             )
             self._computing += 1
             self._unwritten += 1
-        self._submitted.put(
-            _Submitted(
-                gathered.pieces, window, self._embedder.submit(window.tokens), time.monotonic()
-            )
-        )
+        pending = self._embedder.submit(window.tokens)
+        # A window may take long on a slow host: each batch says that it gets on.
+        job = gathered.pieces[0].file.job
+        pending.at_each_batch(lambda: self._callbacks.progress(job, 0))
+        self._submitted.put(_Submitted(gathered.pieces, window, pending, time.monotonic()))
         return _Gathered()
 
     # --- after computing -------------------------------------------------------------------

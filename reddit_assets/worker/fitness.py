@@ -7,7 +7,7 @@ from typing import Any
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.wanted import read_wanted_model
-from reddit_assets.errors import ModelMismatchError, UnreadableFileError
+from reddit_assets.errors import BadFileError, ModelMismatchError, UnreadableFileError
 
 __all__ = ["check_model"]
 
@@ -20,20 +20,15 @@ def check_model(layout: Layout, facts: Mapping[str, Any] | None) -> None:
 
     Raises:
         ModelMismatchError: another model is wanted by now.
-        BadFileError: the statement cannot be understood.
-        UnreadableFileError: the folder cannot be read; the host is at fault.
+        UnreadableFileError: the statement cannot be read or understood, which is no job's fault.
     """
     model = (facts or {}).get("model")
     if model is None:
         return
     try:
         wanted = read_wanted_model(layout)
-    except OSError as error:
-        raise UnreadableFileError(
-            f"{layout.embeddings} cannot be read: {error.strerror}.",
-            hint="Bring the storage back; the worker goes on by itself.",
-            host_fault=True,
-        ) from None
+    except (BadFileError, UnreadableFileError) as error:
+        raise UnreadableFileError(error.message, hint=error.hint, host_fault=True) from None
     if wanted is not None and wanted.fingerprint != model:
         raise ModelMismatchError(
             f"{wanted.name} ({wanted.fingerprint[:12]}) is wanted now; this "

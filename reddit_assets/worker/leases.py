@@ -69,9 +69,9 @@ class LeaseKeeper(threading.Thread):
     def renew(self, slot: WorkerSlot) -> None:
         """Renew a slot's leases if its child is alive."""
         claims = slot.renewable()
-        if not claims:
+        if not claims and slot.facts is not None:
             slot.queue.renew(self._worker, [], self._settings.lease_seconds)
-            return
+            return  # idle, and free to be silent
         liveness, process = slot.liveness, slot.process
         life = Life.DEAD if liveness is None else liveness.state()
         if life in (Life.STOPPED, Life.DEAD):

@@ -65,6 +65,7 @@ class WorkerSlot:
         lost: tokens that no longer hold their jobs.
         facts: what the loaded task says of itself; ``None`` until then.
         deaths: how often the child died in a row without finishing a job.
+        failed_starts: how often in a row it died before its engine was loaded.
         unfit: why this host must not do such jobs now, in a sentence; empty if it may.
     """
 
@@ -87,7 +88,7 @@ class WorkerSlot:
         self.backlog: deque[str] = deque()
         self.facts: dict[str, Any] | None = None
         self.jobs_done = 0
-        self.deaths = 0
+        self.deaths = self.failed_starts = 0
         self.unfit = ""
         self._rest, self._rests_until = 0.0, 0.0
         self._suspect_since: float | None = None
@@ -117,6 +118,7 @@ class WorkerSlot:
     def ready(self, facts: dict[str, Any], silent: bool) -> None:
         """The child's engine is loaded."""
         self.facts = facts
+        self.failed_starts = 0
         if self.liveness is not None:
             self.liveness.silent = silent
 
@@ -141,8 +143,8 @@ class WorkerSlot:
     @property
     def worn(self) -> bool:
         """Whether the idle child should be replaced: its memory comes back only then."""
-        if self.held or self.liveness is None or self.facts is None:
-            return False
+        if self.held or self.liveness is None or self.facts is None or not self.jobs_done:
+            return False  # a model that is larger by itself would be loaded again without end
         by_jobs = self.kind is Kind.CLUSTER and self.jobs_done >= self.settings.recycle_jobs
         return by_jobs or self.liveness.resident_mb() > self.settings.recycle_mb
 
@@ -154,8 +156,9 @@ class WorkerSlot:
 
     def rest(self, seconds: float | None = None) -> float:
         """Take nothing for a while, longer from time to time; the seconds."""
-        self._rest = seconds or min(max(2 * self._rest, _FIRST_REST), _LONGEST_REST)
-        self._rests_until = time.monotonic() + self._rest
+        if not self.resting:  # several jobs that fail together are one fault of the host
+            self._rest = seconds or min(max(2 * self._rest, _FIRST_REST), _LONGEST_REST)
+            self._rests_until = time.monotonic() + self._rest
         return self._rest
 
     def rested(self) -> bool:

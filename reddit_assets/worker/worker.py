@@ -235,11 +235,13 @@ class Worker:
         else:
             self._stop.wait(seconds)
         for slot in self.slots:
+            alive = slot.process is None or slot.process.is_alive()
+            # After that look, so that the last words of a child that has just died are heard.
             while (event := _next_event(slot)) is not None:
                 self._handle(slot, event)
                 if self._stop.at_once:
                     return
-            if slot.process is not None and not slot.process.is_alive():
+            if not alive and slot.process is not None:
                 self._child_died(slot)
 
     def _handle(self, slot: WorkerSlot, event: Event) -> None:
@@ -281,7 +283,8 @@ class Worker:
         self.display.warn(
             f"The {slot.kind} process died (exit status {code}) with {started} jobs begun."
         )
-        if not came_up and slot.deaths >= _MOST_FAILED_STARTS:
+        slot.failed_starts += not came_up
+        if slot.failed_starts >= _MOST_FAILED_STARTS:
             self.outcomes.retire(
                 slot,
                 StartupError(

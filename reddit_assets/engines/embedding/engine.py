@@ -67,6 +67,11 @@ class Pending:
         self._vectors = vectors
         self._futures = futures
 
+    def at_each_batch(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called, from any thread, whenever a batch is done."""
+        for future in self._futures:
+            future.add_done_callback(lambda _: call())
+
     def result(self) -> np.ndarray:
         """Wait for the vectors: float32, shape (n, dimension).
 

@@ -188,9 +188,10 @@ end
 
 -- Ends a lease without an output. The next computation serves those who wanted another one, too.
 -- Returns whether there were any.
-local function end_lease(key, entry)
+-- `clean`: its holder has deleted its temporary files.
+local function end_lease(key, entry, clean)
   local known = redis.call('HMGET', entry, 'tombs', 'token', 'runs')
-  if known[2] then
+  if known[2] and not clean then
     redis.call('HSET', entry, 'tombs', (known[1] or '') .. known[2] .. ' ')
   end
   redis.call('HDEL', entry, 'token', 'worker', 'started')

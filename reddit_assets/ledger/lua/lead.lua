@@ -6,4 +6,6 @@ local holder = redis.call('GET', P .. 'reaper')
 if holder and holder ~= ARGV[1] then return 0 end
 ignore_memory_limit()
 redis.call('SET', P .. 'reaper', ARGV[1], 'PX', ARGV[2])
+-- Workers that were killed have not said good-bye.
+redis.call('ZREMRANGEBYSCORE', P .. 'workers', '-inf', clock() - 86400000)
 return 1

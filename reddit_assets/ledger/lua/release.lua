@@ -9,7 +9,7 @@ return once(ARGV[1], ARGV[2], function()
   for i = 4, #ARGV, 2 do
     local key, entry = ARGV[i], entry_of(ARGV[i])
     if holds(entry, ARGV[i + 1]) then
-      end_lease(key, entry)
+      end_lease(key, entry, true)
       if wait > 0 and not is_foreign(key) then
         delay(key, entry, now + wait)
       else

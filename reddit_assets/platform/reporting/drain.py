@@ -168,7 +168,15 @@ class Reporter(threading.Thread):
             ReportingError: Dagster does not answer as it should, or refuses a whole batch.
             QueueUnavailableError: Redis cannot be reached.
         """
-        return sum(self._drain(index) for index in range(len(self._outboxes)))
+        left, problem = 0, None
+        for index in range(len(self._outboxes)):
+            try:
+                left += self._drain(index)
+            except ReportingError as error:  # the other outbox need not wait for this one
+                problem = problem or error
+        if problem is not None:
+            raise problem
+        return left
 
     def _drain(self, index: int) -> int:
         outbox = self._outboxes[index]

@@ -85,6 +85,9 @@ class Rescan:
     def _clean(self, found: Rescanned, say: Say) -> None:
         layout = self._workspace.layout
         found.orphans = orphans(layout, found.statuses)
+        if not any(status.files for status in found.statuses):
+            say("No chain file was found: nothing is deleted. Is the storage mounted?")
+            return
         if found.orphans and self._workspace.settings.remove_orphans:
             found.removed += remove(layout, found.orphans, say)
         elif found.orphans:
@@ -103,7 +106,6 @@ class Rescan:
         changed = self._discover.report_changed(instance, files, by_time=False)
         say(f"{added} partitions added, {changed} changed chain files reported.")
         if not files:
-            say("No chain file was found: no partition is deleted. Is the storage mounted?")
             return
         found.forgotten = self._forget(instance, found.statuses)
         if found.forgotten:
@@ -115,16 +117,18 @@ class Rescan:
 
         Looks at the disk again: subreddits that the filter leaves out were not scanned.
         """
-        chains = self._workspace.layout.chains
+        layout = self._workspace.layout
         files = {file.key for status in statuses for file in status.files}
         full = {status.cluster_key for status in statuses if status.files}
         empty = {status.cluster_key for status in statuses if status.gone}
 
         def file_gone(key: str) -> bool:
-            return key not in files and vanished(self._workspace.layout.chain_path(key))
+            return key not in files and vanished(layout.chain_path(key), layout.chains)
 
         def subreddit_gone(key: str) -> bool:
-            return key not in full and (key in empty or vanished(chains / key))
+            return key not in full and (
+                key in empty or vanished(layout.chains / key, layout.chains)
+            )
 
         forgotten: list[str] = []
         for assets in asset_sets(self._workspace.settings.shards):
