@@ -126,7 +126,7 @@ def test_a_job_of_the_original_and_rubbish_beside_it(world: World) -> None:
     assert world.made() == ["as/A/c_0"], log
     errors = sorted(letter.error for letter in world.queue.dead_letters())
     assert len(errors) == 3
-    for said in ("no input_path", "lies outside", "is not JSON"):
+    for said in ("no input_path", ", outside ", "is not JSON"):
         assert sum(said in error for error in errors) == 1, errors
 
 
