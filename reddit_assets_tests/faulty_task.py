@@ -2,9 +2,9 @@
 
 A row of a chain file says what happens when the file is read: ``KILL`` ends the computing process
 as the kernel does when memory is short, ``HANG`` makes the backend never answer from then on,
-``SLOW`` makes each of its batches take a tenth of a second, ``VERY SLOW`` half of one. A look at the
-output of the key in ``FAULT_LOOK`` kills, too. Everything else is the real thing. The worker's renames fail with an error while the file of ``FAULT_RENAME`` exists: it holds
-the number.
+``SLOW`` makes each of its batches take a tenth of a second, ``VERY SLOW`` half of one. A look at
+the output of the key in ``FAULT_LOOK`` kills, too. Everything else is the real thing. The worker's
+renames fail with an error while the file of ``FAULT_RENAME`` exists: it holds the number.
 """
 
 from __future__ import annotations
