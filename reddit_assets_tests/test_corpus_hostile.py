@@ -9,6 +9,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +19,8 @@ from reddit_assets.corpus import chainfile
 from reddit_assets.corpus.chainfile import ChainFile
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.output import is_temporary, publish, remove_temporary, temporary_path
-from reddit_assets.corpus.rowsizes import largest_pages
+from reddit_assets.corpus.provenance import cluster_inputs
+from reddit_assets.corpus.rowsizes import bounded_rows, largest_pages
 from reddit_assets.corpus.scan import Reason, Scanner, ScanOptions, SubredditStatus, Verdict
 from reddit_assets.corpus.walk import Ignored
 from reddit_assets.errors import BadFileError, BadJobError, UnreadableFileError
@@ -28,6 +30,7 @@ from reddit_assets.platform.quality import check_embeddings
 from reddit_assets.platform.reporting.events import readable
 from reddit_assets.platform.reporting.metadata import fenced, plain
 from reddit_assets.platform.services.leftovers import orphans
+from reddit_assets.tasks.inputs import LONGEST_TEXT, open_inputs
 
 KEY = "as/A/c_0"
 
@@ -99,6 +102,7 @@ def test_the_sizes_of_first_pages_are_read(layout: Layout) -> None:
     path = put(layout, pa.table({"body": ["x" * 1_000, "y"]}), compression="zstd")
     with path.open("rb") as file:
         found = largest_pages(file.fileno(), pq.read_metadata(path))
+        assert bounded_rows(file.fileno(), pq.read_metadata(path), 2_048) == 2_048
     assert 1_009 <= found.dictionary <= 1_100
     path = put(layout, pa.table({"body": ["x" * 1_000, "y"]}), use_dictionary=False)
     with path.open("rb") as file:
@@ -123,6 +127,20 @@ def test_gigabytes_in_a_few_bytes_do_not_take_the_memory(layout: Layout, tmp_pat
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert run.stdout.strip() == "6500", run.stderr[-500:]
+
+
+def test_summaries_look_at_the_beginning_of_very_long_texts(layout: Layout) -> None:
+    # Given an embedding file of few bytes whose texts are long, one of them not UTF-8
+    long = b"\xff" + b"x" * 300_000
+    write_chain(layout, KEY)
+    put(layout, pa.table({"body": pa.array([b"short", long], pa.binary()), "id": ["a", "b"]}))
+    write_embedding(layout, KEY)
+    inputs = open_inputs(cluster_inputs(layout, [KEY]), [KEY])
+    # Then what is taken of them is short, and what is read is whole
+    taken = inputs.take(["body", "id"], np.array([0, 1])).column("body").to_pylist()
+    assert taken == [b"short", long[:LONGEST_TEXT]]
+    (batch,) = inputs.read(["body"])
+    assert batch.column(0).to_pylist() == [b"short", long]
 
 
 def with_rows(path: Path, at: slice, rows: int) -> None:

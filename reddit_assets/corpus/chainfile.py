@@ -14,7 +14,7 @@ from reddit_assets.corpus.fingerprints import Stamp, content_fingerprint
 from reddit_assets.corpus.oserrors import open_file, reading, unreadable
 from reddit_assets.corpus.output import holds_dictionary
 from reddit_assets.corpus.provenance import SourceIdentity, is_embedding_column
-from reddit_assets.corpus.rowsizes import largest_pages
+from reddit_assets.corpus.rowsizes import DECODED_BYTES, largest_pages
 from reddit_assets.corpus.texts import is_text, parse_columns, written
 from reddit_assets.errors import BadFileError, SourceChangedError, first_line
 
@@ -24,8 +24,6 @@ MOST_COLUMNS = 2_000
 """Most columns of a chain file: each costs time and memory in every batch."""
 LARGEST_VALUE = 128_000_000
 """Most bytes of a value, as far as the metadata say: several must fit into memory."""
-DECODED_BYTES = 256_000_000
-"""Most bytes of a batch, decompressed: batches have as few rows as that takes."""
 # Bytes read ahead of the decoder per column: bounds memory for files with one huge row group.
 _BUFFER = 1 << 20
 

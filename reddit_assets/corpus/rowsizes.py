@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
-__all__ = ["Largest", "largest_pages"]
+__all__ = ["Largest", "bounded_rows", "largest_pages"]
+
+DECODED_BYTES = 128_000_000
+"""Most bytes of a batch, decompressed: batches have as few rows as that takes."""
 
 _HEADER = 32
 
@@ -50,6 +53,12 @@ def largest_pages(descriptor: int, metadata: pq.FileMetaData) -> Largest:
             else:
                 page = max(page, _page_size(descriptor, column.data_page_offset))
     return Largest(row, page, dictionary)
+
+
+def bounded_rows(descriptor: int, metadata: pq.FileMetaData, most: int) -> int:
+    """Rows of a batch, at most ``most``, that surely fit into memory."""
+    row, _, dictionary = largest_pages(descriptor, metadata)
+    return max(1, min(most, DECODED_BYTES // max(row, dictionary, 1)))
 
 
 def _page_size(descriptor: int, offset: int) -> int:

@@ -22,6 +22,8 @@ __all__ = ["added_fields", "write_clustered", "write_clusters", "write_page"]
 
 #: Rows of a row group.
 GROUP_ROWS = 65_536
+#: Bytes in memory at which a row group is written, however few its rows.
+GROUP_BYTES = 512_000_000
 #: Columns of ``clusters.table``, beside ``centroid``.
 SCHEMA_FIELDS = [
     pa.field("cluster_id", pa.int32()),
@@ -58,13 +60,14 @@ def added_fields() -> list[pa.Field]:
 def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterable[list[pa.RecordBatch]]:
     """Batches together until they fill a row group: many small files make no tiny groups."""
     held: list[pa.RecordBatch] = []
-    rows = 0
+    rows = size = 0
     for batch in batches:
         held.append(batch)
         rows += batch.num_rows
-        if rows >= GROUP_ROWS:
+        size += batch.nbytes
+        if rows >= GROUP_ROWS or size >= GROUP_BYTES:
             yield held
-            held, rows = [], 0
+            held, rows, size = [], 0, 0
     if held:
         yield held
 

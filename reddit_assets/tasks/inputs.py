@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from reddit_assets.corpus.oserrors import open_file
 from reddit_assets.corpus.provenance import EmbeddingProvenance, OutputFile, is_embedding_column
+from reddit_assets.corpus.rowsizes import bounded_rows
 from reddit_assets.engines.vectors import bad_rows
 from reddit_assets.errors import BadFileError, ClusteringError, first_line
 from reddit_assets.tasks.columns import common_type, fit, plain_type
@@ -22,6 +25,8 @@ __all__ = ["ADDED_COLUMNS", "Inputs", "open_inputs"]
 ADDED_COLUMNS = ("cluster_id", "cluster_probability", "outlier_score", "x", "y", "theme_id")
 #: Rows read at a time.
 BATCH_ROWS = 16_384
+#: Bytes of a text that a summary looks at; a post has 40,000 characters at the most.
+LONGEST_TEXT = 50_000
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class Inputs:
         return self._read(pa.schema([self.schema.field(name) for name in names]))
 
     def take(self, names: Sequence[str], rows: NDArray[np.int64]) -> pa.Table:
-        """Some input columns of some rows; files are streamed.
+        """Some input columns of some rows; files are streamed, and very long texts cut.
 
         Args:
             rows: row numbers, ascending.
@@ -98,7 +103,7 @@ class Inputs:
         for batch in self._read(wanted):
             stop = int(np.searchsorted(rows, at + batch.num_rows))
             if stop > taken:
-                parts.append(batch.take(pa.array(rows[taken:stop] - at)))
+                parts.append(_shortened(batch.take(pa.array(rows[taken:stop] - at))))
             at, taken = at + batch.num_rows, stop
         return pa.Table.from_batches(parts, schema=wanted)
 
@@ -141,10 +146,22 @@ def _fitted(
     return pa.RecordBatch.from_arrays(arrays, schema=wanted)
 
 
+def _shortened(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with texts and bytes of a bounded length: many rows are held at a time."""
+    columns = []
+    for column in batch.columns:
+        if column.type in (pa.large_string(), pa.large_binary()) and column.nbytes > LONGEST_TEXT:
+            raw = pc.binary_slice(column.cast(pa.large_binary()), 0, LONGEST_TEXT)
+            column = raw.cast(column.type, safe=False)
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
 def _batches(path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(names)):
+        with open_file(path) as opened, pq.ParquetFile(opened) as file:
+            rows = bounded_rows(opened.fileno(), file.metadata, BATCH_ROWS)
+            for batch in file.iter_batches(batch_size=rows, columns=list(names)):
                 yield batch.select(list(names))
     except (pa.ArrowException, OSError) as error:
         raise BadFileError(
