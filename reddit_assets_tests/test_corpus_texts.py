@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from embedding_fakes import UnitBackend, fake_spec
 from factories import write_chain, write_embedding
 
 from reddit_assets.corpus.chainfile import ChainFile
-from reddit_assets.corpus.fingerprints import embedding_version
+from reddit_assets.corpus.fingerprints import Stamp, embedding_version
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.output import publish
 from reddit_assets.corpus.provenance import EmbeddingProvenance, read_output
@@ -20,9 +21,11 @@ from reddit_assets.corpus.scan import Reason, Scanner, ScanOptions, Verdict
 from reddit_assets.corpus.texts import empty_rows, text_rule, texts_of
 from reddit_assets.engines.embedding.engine import Embedder
 from reddit_assets.engines.embedding.model import ModelSpec
-from reddit_assets.errors import BadFileError
+from reddit_assets.errors import BadFileError, SettingsError
+from reddit_assets.ledger.job import Claim, Kind
 from reddit_assets.ledger.planner import queue_wanted, wanted_jobs
 from reddit_assets.platform.quality import check_embeddings
+from reddit_assets.tasks.embed import EmbedTask
 from reddit_assets.tasks.filework import FileJob, FileResult
 from reddit_assets.tasks.pipeline import FilePipeline
 from reddit_assets.tasks.posts import columns_of_texts
@@ -145,6 +148,21 @@ def test_another_setting_makes_files_stale_and_the_usual_one_none(layout: Layout
     assert [file.reason for file in status.files] == [Reason.OTHER_TEXT] * 2
     stamps = {job.stamp for job, _ in wanted_jobs(status, "title+selftext")}
     assert stamps.isdisjoint(job.stamp for job, _ in wanted_jobs(status))
+
+
+def test_a_job_of_other_text_columns_is_the_hosts_fault(layout: Layout) -> None:
+    write_chain(layout, KEY)
+    task = EmbedTask.__new__(EmbedTask)
+    task.layout, task._text_columns = layout, "title"
+    task.embedder = SimpleNamespace(conformance=None)  # type: ignore[assignment]
+    stamp = Stamp(1, 2)
+    for known in ("", str(stamp), stamp.job_stamp("title")):
+        task._check_settings(Claim(Kind.EMBED, KEY, "id", "token", "worker", known))
+    with pytest.raises(SettingsError, match="other text columns") as caught:
+        task._check_settings(
+            Claim(Kind.EMBED, KEY, "id", "token", "worker", stamp.job_stamp("body"))
+        )
+    assert caught.value.host_fault
 
 
 # --- through the pipeline --------------------------------------------------------------------
