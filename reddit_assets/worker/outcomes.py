@@ -124,6 +124,8 @@ class Outcomes:
             self.fail(slot, claim, Failure.of(error))
         else:
             slot.drop(claim.token)
+            # A worker that was frozen may have begun its old claim after this one was taken.
+            self.clean(claim, claim.tombs)
             if slot.rested():
                 self._display.note(f"{slot.kind} goes on.")
             self._display.finished(slot.kind, claim.key, event)

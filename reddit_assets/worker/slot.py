@@ -255,6 +255,15 @@ class WorkerSlot:
                 self.liveness.progressed()
             self.pipe.send(held.claim)
 
+    @property
+    def lost_before_start(self) -> bool:
+        """Whether the child has a claim before it that is no longer this worker's."""
+        with self.lock:
+            return any(
+                token in self.lost and held.sent and not held.started
+                for token, held in self.held.items()
+            )
+
     def recall(self) -> None:
         """Ask the child for the claims that it has not started.
 

@@ -116,6 +116,8 @@ class Worker:
                     return
             for slot in self.slots:
                 with suppress(OSError):  # the child has just died: _listen finds that out
+                    if slot.lost_before_start:
+                        slot.recall()  # after a freeze: others have them by now
                     slot.feed()
                 self.display.holding(slot.kind, len(slot.held))
             self._listen()
