@@ -67,7 +67,10 @@ end
 -- is; others move to the caller's lane if that is better.
 local function join(key, entry, known, id, stamp, payload)
   local due = by_run or (known.state == 'delayed' and known.stamp ~= stamp)
-  redis.call('HSET', entry, 'stamp', stamp, 'scan', either(scan, known.scan))
+  local wanted = either(scan, known.scan)
+  if known.stamp ~= stamp or known.scan ~= wanted then
+    redis.call('HSET', entry, 'stamp', stamp, 'scan', wanted)
+  end
   if not (due or (head and known.lane ~= lane)) then return 'a' end
   redis.call('HSET', entry, 'runs', with_run(known.runs, run),
     'force', either(force, known.force))
@@ -85,11 +88,9 @@ local function join(key, entry, known, id, stamp, payload)
   return 's'
 end
 
-local NAMES = {'state', 'stamp', 'runs', 'force', 'scan', 'lane', 'suspect', 'next_runs',
-  'next_scan', 'next_force'}
-
-local NAMES = {'state', 'stamp', 'runs', 'force', 'scan', 'lane', 'suspect', 'next_runs',
-  'next_scan', 'next_force'}
+local DEAD = {'stamp', 'suspect'}
+local LEASED = {'stamp', 'runs', 'next_runs', 'next_scan', 'next_force'}
+local WAITING = {'state', 'stamp', 'runs', 'force', 'scan', 'lane', 'suspect'}
 
 respect_memory_limit()
 local answers = {}
@@ -100,11 +101,11 @@ for i = 5, #ARGV, 4 do
   if not state then
     answer = queue_new(key, entry, id, stamp, payload)
   elseif state == 'dead' then
-    answer = revive(key, entry, read(entry, NAMES), id, stamp, payload)
+    answer = revive(key, entry, read(entry, DEAD), id, stamp, payload)
   elseif state == 'leased' then
-    answer = wish(entry, read(entry, NAMES), id, stamp, payload)
+    answer = wish(entry, read(entry, LEASED), id, stamp, payload)
   else
-    answer = join(key, entry, read(entry, NAMES), id, stamp, payload)
+    answer = join(key, entry, read(entry, WAITING), id, stamp, payload)
   end
   if by_run then redis.call('SADD', P .. 'run:' .. run, key) end
   answers[#answers + 1] = answer
