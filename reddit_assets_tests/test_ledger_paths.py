@@ -18,7 +18,7 @@ from reddit_assets.ledger.intake import Intake, key_of_job
 from reddit_assets.ledger.job import Job, Kind
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
-from reddit_assets_tests.factories import BOTH_SERVERS, write_chain
+from reddit_assets_tests.factories import ALL_SERVERS, write_chain
 
 TODO = "phase4_todo_queue"
 
@@ -79,7 +79,7 @@ def test_a_setting_names_other_hosts_roots(layout: Layout, tmp_path: Path) -> No
             Layout.from_settings(Settings(root=tmp_path, path_prefixes=wrong))
 
 
-@BOTH_SERVERS
+@ALL_SERVERS
 def test_own_files_behind_a_leftover_queue_are_done_within_seconds(
     layout: Layout, valkey_url: str
 ) -> None:

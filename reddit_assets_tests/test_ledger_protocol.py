@@ -17,9 +17,9 @@ from reddit_assets.ledger.job import Claim, Job, Kind, Lane, Result
 from reddit_assets.ledger.outbox import Outbox
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
-from reddit_assets_tests.factories import BOTH_SERVERS, claim_jobs
+from reddit_assets_tests.factories import ALL_SERVERS, claim_jobs
 
-pytestmark = BOTH_SERVERS
+pytestmark = ALL_SERVERS
 
 LAYOUT = Layout.of(Path("/data"))
 PATHS = {

@@ -31,7 +31,7 @@ from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.ledger.server import check_server
 from reddit_assets.local.servers import ValkeyServer
 from reddit_assets.settings import Settings, load_settings
-from reddit_assets_tests.factories import BOTH_SERVERS, claim_jobs
+from reddit_assets_tests.factories import ALL_SERVERS, claim_jobs
 
 LAYOUT = Layout.of(Path("/data"))
 
@@ -40,7 +40,7 @@ def jobs(count: int) -> list[Job]:
     return [Job(Kind.EMBED, f"as/A/c_{number}", "1-1") for number in range(count)]
 
 
-@BOTH_SERVERS
+@ALL_SERVERS
 def test_a_full_server_refuses_new_jobs_whole_and_lets_work_end(own_valkey) -> None:
     server = own_valkey(maxmemory="4mb")
     queue = JobQueue(connect(Settings(redis_url=server.url)), Kind.EMBED)
@@ -244,7 +244,7 @@ def test_a_refused_connection_is_said_in_words() -> None:
         queue.counts()
 
 
-@BOTH_SERVERS
+@ALL_SERVERS
 def test_a_replica_and_a_server_without_replicas_refuse_in_words(own_valkey) -> None:
     # Given a server that must not write, for one reason and for another
     server = own_valkey(min_replicas_to_write="1")
@@ -263,7 +263,7 @@ def test_a_replica_and_a_server_without_replicas_refuse_in_words(own_valkey) -> 
     assert len(claim_jobs(queue, "w", 1, 30) or []) == 1
 
 
-@BOTH_SERVERS
+@ALL_SERVERS
 def test_a_server_busy_with_a_script_is_said_in_words(own_valkey) -> None:
     server = own_valkey(lua_time_limit="50")
     queue = JobQueue(connect(Settings(redis_url=server.url)), Kind.EMBED)
@@ -284,7 +284,7 @@ def test_a_server_busy_with_a_script_is_said_in_words(own_valkey) -> None:
     assert len(claim_jobs(queue, "w", 1, 30) or []) == 1
 
 
-@BOTH_SERVERS
+@ALL_SERVERS
 def test_a_name_that_another_program_uses_is_said_in_words(valkey_url: str) -> None:
     queue = JobQueue(connect(Settings(redis_url=valkey_url)), Kind.EMBED)
     queue.client.set(f"{queue.prefix}queued", "text")
@@ -312,7 +312,7 @@ class LossyFront:
                 client.sendall(reply)
 
 
-@BOTH_SERVERS
+@ALL_SERVERS
 @pytest.mark.parametrize("step", ["claim", "acknowledge", "fail", "crashed", "release"])
 def test_a_call_whose_reply_was_lost_is_answered_and_not_repeated(
     valkey_server: ValkeyServer, valkey_url: str, front, step: str
@@ -398,7 +398,7 @@ def test_every_setting_has_a_sentence() -> None:
         assert field.description.endswith("."), name
 
 
-@BOTH_SERVERS
+@ALL_SERVERS
 def test_what_endangers_the_queue_is_said_at_the_start(own_valkey) -> None:
     # Given a server as deploy/redis.conf wants it, then there is nothing to say
     good = own_valkey(appendonly="yes", maxmemory="100mb", maxmemory_policy="noeviction")

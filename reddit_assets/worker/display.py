@@ -128,7 +128,7 @@ class Display:
 
     def trouble(self, kind: Kind, key: str, failure: Failure, rest: float) -> None:
         """The host is at fault, and the job is given back unharmed. One line per cause."""
-        if failure.error != self._trouble:
+        if failure.hint != self._trouble:  # the error names the file, too
             text = f"{failure.error} {failure.hint}".strip()
             log.error(
                 "%s %s is given back; the next try is in %.0f s: %s",
@@ -137,7 +137,7 @@ class Display:
                 rest,
                 text,
             )
-        self._trouble = failure.error
+        self._trouble = failure.hint
 
     def note(self, text: str) -> None:
         """Something worth knowing."""
