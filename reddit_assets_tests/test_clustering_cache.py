@@ -37,6 +37,9 @@ import numpy as np
 from reddit_assets.engines.clustering.canonical import row_hashes
 row_hashes(np.zeros((2, 4), np.float32))
 import reddit_assets.engines.clustering.clusterer
+from reddit_assets.engines.clustering.map import map_png
+x = np.arange(300, dtype=np.float32)
+assert map_png("Cooking", x, x, np.zeros(300, np.int32), [])
 print(os.environ["NUMBA_CACHE_DIR"])
 """
 

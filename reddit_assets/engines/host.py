@@ -21,6 +21,7 @@ __all__ = [
     "cpu_flags",
     "cpu_has_bf16",
     "cpu_name",
+    "keep_cache",
     "private_folder",
     "user_cache",
 ]
@@ -139,6 +140,25 @@ def private_folder(name: str) -> Path:
         f"No folder can be written to keep {name} in.",
         hint="Give this account a home, or set TMPDIR to a folder that it can write.",
     )
+
+
+def keep_cache(variable: str, name: str) -> str | None:
+    """Let a library keep its files in a private folder where the account's cache cannot be written.
+
+    Args:
+        variable: the environment variable that names the library's folder, of child processes too.
+        name: of the private folder.
+
+    Returns:
+        The folder; ``None`` where the library finds one by itself.
+
+    Raises:
+        StartupError: no folder can be written.
+    """
+    if os.environ.get(variable) or user_cache() is not None:
+        return None
+    folder = os.environ[variable] = str(private_folder(name))
+    return folder
 
 
 def _temporary() -> list[str]:

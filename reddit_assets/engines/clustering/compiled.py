@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from reddit_assets.engines.host import available_cores, private_folder, user_cache
+from reddit_assets.engines.host import available_cores, keep_cache
 
 __all__ = ["numba"]
 
@@ -21,11 +21,8 @@ def _prepare() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "numba" not in sys.modules:
         os.environ.setdefault("NUMBA_NUM_THREADS", str(available_cores()))
-    if os.environ.get("NUMBA_CACHE_DIR") or user_cache() is not None:
-        return
-    folder = str(private_folder("numba"))
-    os.environ["NUMBA_CACHE_DIR"] = folder  # Of child processes too.
-    if "numba" in sys.modules:
+    folder = keep_cache("NUMBA_CACHE_DIR", "numba")
+    if folder is not None and "numba" in sys.modules:
         sys.modules["numba"].config.CACHE_DIR = folder
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reddit_assets.engines.host import keep_cache
+
 __all__ = ["MAX_POINTS", "PNG_BYTES", "map_page", "map_png", "map_rows"]
 
 #: Points on a page at most: what a browser draws smoothly, and a page of a few megabytes.
@@ -133,6 +135,7 @@ def map_png(
         themes: int32 (points,), −1 noise.
         clusters: rows of ``clusters.table``; the largest are named.
     """
+    keep_cache("MPLCONFIGDIR", "matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import hsv_to_rgb
     from matplotlib.figure import Figure
