@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.errors import BadJobError
+from reddit_assets.errors import BadJobError, QueueUnavailableError
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.intake import (
     LARGEST_LINE,
@@ -354,3 +354,29 @@ def test_what_is_malformed_can_be_retried_and_purged(queue: JobQueue) -> None:
     settle(queue)
     assert queue.purge(queue.dead_keys()) == 1
     assert repush(queue, {}) == 0
+
+
+def test_an_outage_between_claim_and_adoption_loses_no_claim(
+    valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given two jobs of ours, and a line of another producer before them
+    layout = Layout.of(tmp_path)
+    queue = JobQueue(connect(Settings(redis_url=valkey_url)), Kind.EMBED)
+    paths = {"input_path": layout.chains / "as/A/c_9.parquet"}
+    paths["output_path"] = layout.embeddings / "as/A/c_9.parquet"
+    line = json.dumps({name: str(path) for name, path in paths.items()})
+    queue.client.rpush(queue.public, line)
+    queue.enqueue([Job(Kind.EMBED, f"as/A/c_{number}", "s") for number in range(2)], layout)
+    intake, adopt = Intake(queue, layout), queue.adopt
+
+    def away(*_: object, **__: object) -> None:
+        raise QueueUnavailableError("gone for a moment")
+
+    # If Redis is away after the jobs are leased, while the line is adopted
+    monkeypatch.setattr(queue, "adopt", away)
+    with pytest.raises(QueueUnavailableError):
+        intake.claim("w", 3, 30, alone=False)
+    # Then the next call finds all three
+    monkeypatch.setattr(queue, "adopt", adopt)
+    claimed = intake.claim("w", 3, 30, alone=False)
+    assert {claim.key for claim in claimed.claims} == {f"as/A/c_{n}" for n in (0, 1, 9)}

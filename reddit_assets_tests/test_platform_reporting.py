@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from dagster import AssetKey, DagsterInstance
 
+from reddit_assets.errors import ReportingError
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Kind, Result
 from reddit_assets.ledger.outbox import Outbox
@@ -189,6 +190,28 @@ def test_what_nobody_expected_is_logged_with_its_traceback_and_the_loop_goes_on(
     wait_for(lambda: len(outbox) == 0, 10, "it goes on")
     assert "nobody expected this" in caplog.text
     assert "Traceback" in caplog.text
+
+
+def test_a_refused_outbox_does_not_hold_up_the_other(valkey_url: str) -> None:
+    # Given embeddings that Dagster refuses, all of them, and a cluster that it takes
+    client = connect(Settings(redis_url=valkey_url))
+    queues = [JobQueue(client, kind) for kind in (Kind.EMBED, Kind.CLUSTER)]
+    embeddings, clusters = (Outbox(queue, "looking") for queue in queues)
+    embeddings.put([result(f"as/Tea/c_{number}") for number in range(3)])
+    clusters.put([Result("job", "clusters", "as/Tea", data_version="v")])
+
+    class Refusing:
+        batch = 100
+
+        def report(self, entries: Any) -> dict[str, Any]:
+            if entries[0].result.asset == "embeddings":
+                raise ReportingError("Dagster does not take embeddings.")
+            return {}
+
+    # If a reporter drains both once, then the error is heard and the cluster has arrived
+    with pytest.raises(ReportingError, match="does not take embeddings"):
+        Reporter(queues, Refusing()).drain()
+    assert (len(embeddings), len(clusters)) == (3, 0)
 
 
 def test_a_report_that_the_webserver_refuses_is_set_aside(

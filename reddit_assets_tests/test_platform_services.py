@@ -141,6 +141,24 @@ def test_the_nightly_deletes_temporary_files_of_ours_and_nothing_else(
     assert layout.embedding_path(TEA[0]).exists()
 
 
+def test_the_nightly_deletes_nothing_while_the_chain_files_are_away(
+    platform: Platform, instance: DagsterInstance
+) -> None:
+    # Given embeddings, orphans to be deleted, and chain files whose storage is not mounted:
+    layout = platform.workspace.layout
+    for key in TEA:
+        write_chain(layout, key)
+    embed(platform.workspace, TEA)
+    layout.chains.rename(layout.chains.with_name("elsewhere"))
+    layout.chains.mkdir()
+    # If the nightly rescan looks:
+    said: list[str] = []
+    platform.rescan.run(instance, said.append)
+    # Then it deletes nothing, and asks.
+    assert all(layout.embedding_path(key).exists() for key in TEA)
+    assert any("Is the storage mounted?" in sentence for sentence in said)
+
+
 def test_what_is_on_its_way_does_not_stop_the_nightlys_comparison(
     platform: Platform, instance: DagsterInstance
 ) -> None:
