@@ -6,6 +6,7 @@ yardstick that is slower than the engine would be none.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,8 +18,11 @@ from typing import Any
 import numpy as np
 
 from reddit_assets.engines.host import cpu_has_bf16
+from reddit_assets.errors import first_line
 
 __all__ = ["SHAPES", "Peak", "matmul_peak"]
+
+log = logging.getLogger(__name__)
 
 SHAPES = ((2048, 384, 1536), (512, 384, 1536), (2048, 1536, 384))
 """Tokens × inner × outer size of products in a layer of MiniLM."""
@@ -62,7 +66,9 @@ def matmul_peak(precision: str, threads: int) -> Peak | None:
         for shape in SHAPES:
             try:
                 rate = _rate([make(precision, shape) for _ in range(threads)], shape)
-            except Exception:
+            except Exception as error:
+                # A library that is not here, or that cannot multiply so, sets no yardstick.
+                log.debug("No %s product of %s: %s", precision, library, first_line(error))
                 continue
             found.append(Peak(rate, library, shape))
     return max(found, key=lambda peak: peak.gflops, default=None)
