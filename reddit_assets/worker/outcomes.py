@@ -77,6 +77,12 @@ class Outcomes:
             log.warning("A temporary file of %s cannot be deleted: %s", claim.key, error)
 
     def crashed(self, slot: WorkerSlot, claims: list[tuple[Claim, bool]], code: int | None) -> None:
+        """The child died with these claims; the ledger queues them again, or buries a job.
+
+        Args:
+            claims: each with whether it was being computed.
+            code: the child's exit status.
+        """
         for claim, _ in claims:
             self.clean(claim, [claim.token])
         crashes = 1 + max((claim.crashes for claim, started in claims if started), default=0)

@@ -8,7 +8,7 @@
 -- P serial           string  counts turns                                        claim
 -- P job:<key>        hash    the ledger: one entry per wanted output             all
 -- P queued           zset    key -> time it was queued (ms)                      push, claim
--- P delayed          zset    key -> time its retry is due (ms)                   fail, reap
+-- P delayed          zset    key -> time its retry is due (ms)                   fail, reap, release
 -- P leases           zset    key -> time its lease expires (ms)                  claim, renew
 -- P dead             zset    key -> time it died (ms)                            fail, crashed, refuse
 -- P refused:<key>    list    all lines that a dead letter is made of              refuse
