@@ -7,13 +7,20 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
 
+from reddit_assets.corpus.layout import Layout
 from reddit_assets.engines.embedding.model import ModelSpec, find_model
 from reddit_assets.errors import ModelNotFoundError
 from reddit_assets.local.servers import PostgresServer, ValkeyServer, free_port
+from reddit_assets.settings import Settings
+from reddit_assets.workspace import Workspace
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +80,24 @@ def own_valkey(tmp_path: Path, server_binary: Path | None) -> Iterator[Callable[
     yield make
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, valkey_url: str) -> Workspace:
+    """Empty trees and an empty queue; chain files need not settle."""
+    Layout.of(tmp_path).chains.mkdir()
+    return Workspace.load(
+        Settings(root=tmp_path, redis_url=valkey_url, settle_seconds=0.0, run_lease_seconds=1.0)
+    )
+
+
+@pytest.fixture
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterInstance]:
+    """An empty Dagster instance on SQLite."""
+    from dagster import DagsterInstance  # here: most tests need no Dagster
+
+    with DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as instance:
+        yield instance
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,6 @@ from dagster import (
     build_sensor_context,
 )
 
-from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import PROVENANCE_KEY
 from reddit_assets.ledger.job import Job, Kind, Result
 from reddit_assets.ledger.outbox import Outbox
@@ -37,7 +36,6 @@ from reddit_assets.platform.run_logic import Lease, failed_partitions, wait_for_
 from reddit_assets.platform.sensors import make_sensors
 from reddit_assets.platform.services.tick import Cursor
 from reddit_assets.platform.services.watchdog import Watchdog
-from reddit_assets.settings import Settings
 from reddit_assets.workspace import Workspace
 from reddit_assets_tests.factories import claim_jobs
 from reddit_assets_tests.platform_stack import wait_for
@@ -46,21 +44,6 @@ from reddit_assets_tests.platform_worker import FakeWorker, age, write_chain
 EMBEDDINGS, CHAINS, CLUSTERS = AssetKey("embeddings"), AssetKey("chains"), AssetKey("clusters")
 LOG = logging.getLogger("a run")
 TEA = [f"as/Tea/c_{i}" for i in range(3)]
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, valkey_url: str) -> Workspace:
-    layout = Layout.of(tmp_path)
-    layout.chains.mkdir()
-    return Workspace.load(
-        Settings(root=tmp_path, redis_url=valkey_url, settle_seconds=0.0, run_lease_seconds=1.0)
-    )
-
-
-@pytest.fixture
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterInstance]:
-    with DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as instance:
-        yield instance
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +48,6 @@ def settings(tmp_path: Path, valkey_url: str) -> Settings:
 @pytest.fixture
 def platform(settings: Settings) -> Platform:
     return Platform(Workspace.load(settings))
-
-
-@pytest.fixture
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterInstance]:
-    with DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as instance:
-        yield instance
 
 
 def embed(workspace: Workspace, keys: list[str]) -> None:

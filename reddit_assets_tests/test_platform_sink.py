@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 from dagster import (
@@ -11,7 +10,6 @@ from dagster import (
     DagsterInstance,
 )
 
-from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import ReportingError
 from reddit_assets.ledger.job import Kind, Result
 from reddit_assets.ledger.outbox import Outbox, OutboxEntry
@@ -20,26 +18,10 @@ from reddit_assets.platform.reporting import records
 from reddit_assets.platform.reporting.drain import Reporter
 from reddit_assets.platform.reporting.events import readable
 from reddit_assets.platform.reporting.instance import InstanceSink
-from reddit_assets.settings import Settings
 from reddit_assets.workspace import Workspace
 
 EMBEDDINGS, CHAINS, CLUSTERS = AssetKey("embeddings"), AssetKey("chains"), AssetKey("clusters")
 TEA = [f"as/Tea/c_{i}" for i in range(3)]
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, valkey_url: str) -> Workspace:
-    layout = Layout.of(tmp_path)
-    layout.chains.mkdir()
-    return Workspace.load(
-        Settings(root=tmp_path, redis_url=valkey_url, settle_seconds=0.0, run_lease_seconds=1.0)
-    )
-
-
-@pytest.fixture
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterInstance]:
-    with DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as instance:
-        yield instance
 
 
 def result(key: str, job: str = "j1", **changes: object) -> Result:
