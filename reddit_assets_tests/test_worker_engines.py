@@ -18,9 +18,10 @@ from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.output import embedding_names
 from reddit_assets.corpus.provenance import read_output
 from reddit_assets.ledger.connection import connect
-from reddit_assets.ledger.job import Job, Kind
+from reddit_assets.ledger.job import Claim, Job, Kind
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
+from reddit_assets.tasks.messages import Event, Failed
 
 SENTENCES = [
     "How do I keep basil alive through the winter?",
@@ -163,3 +164,23 @@ def test_a_worker_with_other_clustering_settings_gives_the_job_back(
     assert (counts.queued + counts.delayed, counts.dead) == (1, 0)
     assert "failed" not in counts.totals
     assert not layout.cluster_path("as/A").exists()
+
+
+def test_a_cluster_is_not_made_without_files_that_only_this_host_refuses(tmp_path: Path) -> None:
+    # Given a cluster that a scan queued with a file of the earlier system, and a host that does
+    # not adopt such files
+    from reddit_assets.tasks.cluster import ClusterTask
+
+    layout = Layout.of(tmp_path)
+    write_chain(layout, "as/A/c_0", SENTENCES, age=7200)
+    path = write_embedding(layout, "as/A/c_0")
+    pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    task = ClusterTask(Settings(root=tmp_path, adopt=False), layout)
+    stamp = f"cafe-{task.params.fingerprint[:12]}"
+    # If the host gets the job, then it gives it back with the reason
+    events: list[Event] = []
+    task.run(iter([Claim(Kind.CLUSTER, "as/A", "id", "token", stamp=stamp)]), events.append)
+    (failed,) = [event for event in events if isinstance(event, Failed)]
+    assert failed.failure.host_fault
+    assert "as/A/c_0" in failed.failure.error
+    assert "REDDIT_ADOPT" in failed.failure.hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from reddit_assets.ledger.job import Claim, Kind
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.settings import Settings
 from reddit_assets.worker.fitness import check_model
+from reddit_assets.worker.leases import LeaseKeeper
+from reddit_assets.worker.liveness import Life, Liveness
 from reddit_assets.worker.slot import WorkerSlot
 
 
@@ -68,3 +71,21 @@ def test_a_broken_statement_of_the_model_is_no_jobs_fault(tmp_path: Path) -> Non
     with pytest.raises(RedditAssetsError, match="does not state a model") as raised:
         check_model(layout, {"model": "feed"})
     assert raised.value.host_fault
+
+
+def test_a_child_that_hangs_while_it_loads_is_killed(
+    slot: WorkerSlot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a child that has loaded no engine yet, holds no job, and shows no sign of life
+    killed: list[bool] = []
+
+    class Child:
+        def kill(self) -> None:
+            killed.append(True)
+
+    slot.process = Child()  # type: ignore[assignment]
+    slot.liveness = Liveness(os.getpid(), 60)
+    monkeypatch.setattr(slot.liveness, "state", lambda: Life.STALLED)
+    # If leases are kept, then it is killed
+    LeaseKeeper("w", [slot], slot.settings, lambda one: {}).renew(slot)
+    assert killed == [True]
