@@ -294,22 +294,35 @@ def test_a_name_that_another_program_uses_is_said_in_words(valkey_url: str) -> N
 
 # --- a reply that is lost ----------------------------------------------------------------
 class LossyFront:
-    """Passes commands on, and loses the reply to the next one that names ``script``."""
+    """Passes commands and replies on, and loses the reply to the next script that runs."""
 
     def __init__(self, target: int) -> None:
         self._target = target
+        self._script = False  # the command in work runs a script
         self.lose_next = False
         self.lost = 0
 
     def serve(self, client: socket.socket) -> None:
+        # A command or a reply may arrive in several pieces: each way has a thread of its own.
         with socket.create_connection(("127.0.0.1", self._target)) as server:
-            while data := client.recv(1 << 20):
-                server.sendall(data)
-                reply = server.recv(1 << 20)
-                if self.lose_next and b"EVALSHA" in data and not reply.startswith(b"-NOSCRIPT"):
+            back = threading.Thread(target=self._pass_back, args=(server, client), daemon=True)
+            back.start()
+            with contextlib.suppress(OSError):
+                while data := client.recv(1 << 20):
+                    if data.startswith(b"*"):
+                        self._script = b"EVALSHA" in data
+                    server.sendall(data)
+                server.shutdown(socket.SHUT_RDWR)
+            back.join()
+
+    def _pass_back(self, server: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while reply := server.recv(1 << 20):
+                if self.lose_next and self._script and not reply.startswith(b"-NOSCRIPT"):
                     self.lose_next, self.lost = False, self.lost + 1
-                    return  # the script ran, and nobody hears of it
+                    break  # the script ran, and nobody hears of it
                 client.sendall(reply)
+            client.shutdown(socket.SHUT_RDWR)
 
 
 @ALL_SERVERS
