@@ -10,6 +10,7 @@ from reddit_assets.errors import BadJobError
 from reddit_assets.ledger.base import QueueBase
 from reddit_assets.ledger.connection import redis_errors
 from reddit_assets.ledger.job import DeadLetter, Kind, read_object
+from reddit_assets.ledger.pace import Pace, Sample
 from reddit_assets.ledger.scripts import chunks
 
 __all__ = ["Operations", "QueueCounts"]
@@ -30,6 +31,7 @@ class QueueCounts:
         runs: Dagster runs that wait for results.
         workers: workers seen in the last minute.
         totals: counters since the queue was made.
+        oldest_seconds: how long the oldest job has been queued; 0 if none is.
     """
 
     public: int
@@ -43,6 +45,7 @@ class QueueCounts:
     workers: int
     paused: bool
     totals: dict[str, int]
+    oldest_seconds: float = 0.0
 
     @property
     def unfinished(self) -> bool:
@@ -106,7 +109,7 @@ class Operations(QueueBase):
 
     def counts(self) -> QueueCounts:
         """Where the jobs are."""
-        *numbers, paused, totals = self.run_script("counts")
+        *numbers, paused, totals, oldest = self.run_script("counts")
         public, queued, delayed, leased, dead, outbox, rejected, runs, workers = numbers
         return QueueCounts(
             public=public,
@@ -120,6 +123,7 @@ class Operations(QueueBase):
             workers=workers,
             paused=bool(paused),
             totals={name: int(total) for name, total in zip(*[iter(totals)] * 2, strict=True)},
+            oldest_seconds=oldest / 1000,
         )
 
     def workers(self) -> dict[str, dict[str, str]]:
@@ -132,6 +136,37 @@ class Operations(QueueBase):
             return {
                 name: facts for name, facts in zip(names, pipeline.execute(), strict=True) if facts
             }
+
+    def last_seen(self) -> dict[str, float]:
+        """Seconds since each worker's last sign of life, by the server's clock."""
+        with redis_errors(self.client):
+            found = self.client.zrange(f"{self.prefix}workers", 0, -1, withscores=True)
+            now = self._now()
+        return {name: max(0.0, now - seen / 1000) for name, seen in found}
+
+    def pace(self, window_seconds: float = 600.0) -> Pace:
+        """What was done lately; samples go back an hour."""
+        with redis_errors(self.client):
+            lines = self.client.lrange(f"{self.prefix}samples", 0, -1)
+            totals = self.client.hgetall(f"{self.prefix}counters")
+            now = Sample.of(self._now(), {name: int(total) for name, total in totals.items()})
+        return Pace.between([Sample.parse(line) for line in lines], now, window=window_seconds)
+
+    def lanes(self) -> dict[str, int]:
+        """Lengths of the lanes that are not empty; superseded copies are counted as well."""
+        with redis_errors(self.client):
+            names = [*self.client.zrange(f"{self.prefix}lanes", 0, -1), "alone"]
+            names = [name for name in dict.fromkeys(names) if name != "public"]
+            pipeline = self.client.pipeline(transaction=False)
+            pipeline.llen(self.public)
+            for name in names:
+                pipeline.llen(f"{self.prefix}lane:{name}")
+            lengths = dict(zip(["public", *names], pipeline.execute(), strict=True))
+        return {name: length for name, length in lengths.items() if length}
+
+    def _now(self) -> float:
+        seconds, microseconds = self.client.time()
+        return float(seconds) + float(microseconds) / 1e6
 
     def dead_since(self) -> dict[str, float]:
         """When each dead letter died (seconds since 1970), oldest first, by key."""

@@ -239,8 +239,14 @@ class JobQueue(Operations):
         rows: int = 0,
         tokens: int = 0,
         seconds: float = 0.0,
+        size: int = 0,
     ) -> bool:
-        """End a job that succeeded; ``False`` if the token no longer holds it."""
+        """End a job that succeeded; ``False`` if the token no longer holds it.
+
+        Args:
+            rows, tokens, seconds: what was computed.
+            size: bytes of its input.
+        """
         return bool(
             self._once(
                 "acknowledge",
@@ -251,6 +257,7 @@ class JobQueue(Operations):
                 rows,
                 tokens,
                 int(seconds * 1000),
+                size,
             )
         )
 

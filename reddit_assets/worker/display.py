@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import Any
 
 from prometheus_client import Counter as Metric
@@ -12,7 +12,7 @@ from prometheus_client import Gauge
 from rich.console import Console
 from rich.status import Status
 
-from reddit_assets.errors import Failure
+from reddit_assets.errors import Failure, printable
 from reddit_assets.ledger.job import Kind
 from reddit_assets.tasks.messages import Finished
 
@@ -25,6 +25,29 @@ _ROWS = Metric("reddit_assets_rows", "Rows computed by this worker.", ["kind"])
 _TOKENS = Metric("reddit_assets_tokens", "Tokens embedded by this worker.", ["kind"])
 _SECONDS = Metric("reddit_assets_compute_seconds", "Seconds of computing.", ["kind"])
 _HELD = Gauge("reddit_assets_held_jobs", "Jobs leased to this worker now.", ["kind"])
+
+
+_RATE_SECONDS = 60.0
+
+
+class _Rate:
+    """Rows per second over the last minute."""
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[float, int]] = deque()
+        self._began = time.monotonic()
+
+    def add(self, rows: int) -> None:
+        now = time.monotonic()
+        self._steps.append((now, rows))
+        while self._steps[0][0] < now - _RATE_SECONDS:
+            self._steps.popleft()
+
+    def per_second(self) -> float:
+        """Asked by another thread than the one that adds."""
+        now = time.monotonic()
+        seconds = max(1.0, min(_RATE_SECONDS, now - self._began))
+        return sum(rows for at, rows in list(self._steps) if at >= now - _RATE_SECONDS) / seconds
 
 
 class Display:
@@ -40,8 +63,10 @@ class Display:
         self._began = time.monotonic()
         self._done: Counter[Kind] = Counter()
         self._rows: Counter[Kind] = Counter()
+        self._failed: Counter[Kind] = Counter()
+        self._rates = {kind: _Rate() for kind in Kind}
+        self._currents: dict[Kind, str] = {}
         self._tokens = 0
-        self._problems = 0
         self._current = ""
         self._trouble = ""
 
@@ -56,9 +81,14 @@ class Display:
             self._status.stop()
         log.info("Done: %s.", self.summary())
 
-    def jobs(self, kind: Kind) -> int:
-        """Jobs of ``kind`` finished so far."""
-        return self._done[kind]
+    def figures(self, kind: Kind) -> dict[str, str | int | float]:
+        """What others should see: jobs done and failed, rows per second, the job in work."""
+        return {
+            "done": self._done[kind],
+            "failed": self._failed[kind],
+            "rows_per_second": round(self._rates[kind].per_second(), 1),
+            "current": printable(self._currents.get(kind, "")),
+        }
 
     def summary(self) -> str:
         """Files, rows and rates so far, in words."""
@@ -72,8 +102,8 @@ class Display:
             )
         if self._done[Kind.CLUSTER]:
             parts.append(f"{self._done[Kind.CLUSTER]:,} subreddits clustered")
-        if self._problems:
-            parts.append(f"{self._problems:,} failed")
+        if self._failed:
+            parts.append(f"{self._failed.total():,} failed")
         return ", ".join(parts)
 
     def ready(self, kind: Kind, facts: dict[str, Any]) -> None:
@@ -93,12 +123,14 @@ class Display:
 
     def started(self, kind: Kind, key: str) -> None:
         """A job is being computed."""
-        self._current = key
+        self._current = self._currents[kind] = key
         self._refresh()
 
     def progressed(self, kind: Kind, rows: int) -> None:
         """Rows of a job are done."""
         self._rows[kind] += rows
+        if rows:
+            self._rates[kind].add(rows)
         _ROWS.labels(kind).inc(rows)
         self._refresh()
 
@@ -120,7 +152,7 @@ class Display:
 
     def failed(self, kind: Kind, key: str, failure: Failure, outcome: str) -> None:
         """An attempt failed; ``outcome`` says what becomes of the job."""
-        self._problems += 1
+        self._failed[kind] += 1
         _JOBS.labels(kind, outcome).inc()
         text = f"{failure.error} {failure.hint}".strip()
         log.error("%s %s failed (%s): %s", kind, key, outcome, text)

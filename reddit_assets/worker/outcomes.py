@@ -104,6 +104,7 @@ class Outcomes:
     def finish(self, slot: WorkerSlot, claim: Claim, event: Finished) -> None:
         """Publish and acknowledge what the child made, if the job is still this worker's."""
         slot.jobs_done += 1
+        held = slot.held.get(claim.token)
         try:
             if event.files:
                 self.publish(slot, claim, event)
@@ -114,6 +115,7 @@ class Outcomes:
                     rows=event.rows,
                     tokens=event.tokens,
                     seconds=event.seconds,
+                    size=0 if held is None else held.size,
                 ),
                 then=False,
             )

@@ -171,7 +171,8 @@ class Worker:
             "pid": os.getpid(),
             "kind": str(slot.kind),
             "held": len(slot.held),
-            "done": self.display.jobs(slot.kind),
+            "computing": sum(computed for _, computed in slot.renewable()),
+            **self.display.figures(slot.kind),
             "seen": time.time(),
         }
         for name in ("backend", "device", "precision"):

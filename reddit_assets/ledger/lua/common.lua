@@ -19,6 +19,7 @@
 -- P rejected         stream  entries of the two that were no results, the last   entries.py
 -- P reply:<worker>   string  request and answer of its last call; expires        once
 -- P counters         hash    totals since the queue was made                     all
+-- P samples          list    '<time (ms)> <counters>', four a minute for an hour    reap
 -- P paused           string  present while nothing new may be claimed            operations.py
 -- P workers          zset    worker -> time it was last seen (ms)                claim, renew
 -- P worker:<worker>  hash    host, process, backend, … of a worker; expires      announce

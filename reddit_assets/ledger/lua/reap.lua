@@ -18,7 +18,22 @@ local function evict(key, entry)
   return 'delayed'
 end
 
+-- Notes how much has been done by now, so that everybody can tell how fast it goes.
+local SPACING, KEPT = 15000, 240
+local COUNTERS = {'done', 'failed', 'rows', 'tokens', 'bytes', 'milliseconds'}
+
+local function sample()
+  local samples = P .. 'samples'
+  local last = redis.call('LINDEX', samples, -1)
+  if last and now - tonumber(string.match(last, '^%d+')) < SPACING then return end
+  local values = redis.call('HMGET', P .. 'counters', unpack(COUNTERS))
+  for at = 1, #COUNTERS do values[at] = values[at] or '0' end
+  redis.call('RPUSH', samples, string.format('%.0f ', now) .. table.concat(values, ' '))
+  if redis.call('LLEN', samples) > KEPT then redis.call('LPOP', samples) end
+end
+
 ignore_memory_limit()
+sample()
 local reaped = {}
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, limit)) do
   local entry = entry_of(key)
