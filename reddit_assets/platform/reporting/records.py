@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from itertools import groupby
+from typing import Any
 
 from dagster import (
     AssetCheckEvaluation,
@@ -26,10 +28,13 @@ from dagster._core.storage.event_log.schema import (
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
+
+from reddit_assets.platform.reporting import bulk
 
 __all__ = [
     "Latest",
+    "entry",
     "latest",
     "latest_ids",
     "latest_times",
@@ -99,25 +104,12 @@ def latest_ids(
 def latest_times(
     instance: DagsterInstance, asset: AssetKey, partitions: Collection[str]
 ) -> dict[str, float]:
-    """When each partition was materialized last, seconds since the epoch.
-
-    Empty if the storage is not an SQL database.
-    """
-    storage = instance.event_log_storage
-    if not isinstance(storage, SqlEventLogStorage):
-        return {}
+    """When each partition was materialized last, seconds since the epoch."""
     partition_of = {number: key for key, number in latest_ids(instance, asset, partitions).items()}
-    ids = list(partition_of)
-    columns = SqlEventLogStorageTable.c
     found: dict[str, float] = {}
-    for start in range(0, len(ids), _CHUNK):
-        query = select(columns.id, columns.timestamp).where(
-            columns.id.in_(ids[start : start + _CHUNK])
-        )
-        with storage.index_connection() as connection:
-            for number, when in connection.execute(query):
-                # The table keeps UTC without saying so.
-                found[partition_of[number]] = when.replace(tzinfo=UTC).timestamp()
+    for number, when in _events(instance, list(partition_of), SqlEventLogStorageTable.c.timestamp):
+        # The table keeps UTC without saying so.
+        found[partition_of[number]] = when.replace(tzinfo=UTC).timestamp()
     return found
 
 
@@ -125,16 +117,37 @@ def latest(
     instance: DagsterInstance, asset: AssetKey, partitions: Collection[str]
 ) -> dict[str, Latest]:
     """The latest materialization of each partition that has one."""
-    ids = list(latest_ids(instance, asset, partitions).values())
+    partition_of = {number: key for key, number in latest_ids(instance, asset, partitions).items()}
     found: dict[str, Latest] = {}
-    for start in range(0, len(ids), _CHUNK):
-        chunk = ids[start : start + _CHUNK]
-        records = instance.fetch_materializations(
-            AssetRecordsFilter(asset, storage_ids=chunk), limit=len(chunk)
-        ).records
-        for record in records:
-            found[record.partition_key or ""] = _known(record)
+    for number, event in _events(instance, list(partition_of), SqlEventLogStorageTable.c.event):
+        found[partition_of[number]] = _read(number, event)
     return found
+
+
+def _events(
+    instance: DagsterInstance, ids: Sequence[int], column: ColumnElement[Any]
+) -> Iterator[tuple[int, Any]]:
+    """One column of events by their places in the log."""
+    storage = instance.event_log_storage
+    assert isinstance(storage, SqlEventLogStorage)  # as every storage of open-source Dagster
+    number = SqlEventLogStorageTable.c.id
+    for start in range(0, len(ids), _CHUNK):
+        query = select(number, column).where(number.in_(ids[start : start + _CHUNK]))
+        with storage.index_connection() as connection:
+            yield from connection.execute(query).tuples()
+
+
+def _read(number: int, event: str) -> Latest:
+    """From an event's text: Dagster's own reader takes ten times as long."""
+    record = json.loads(event)
+    made = record["dagster_event"]["event_specific_data"]["materialization"]
+    jobs = [e["entry_data"] for e in made["metadata_entries"] if e["label"] == "job_id"]
+    return Latest(
+        number,
+        (made.get("tags") or {}).get(_DATA_VERSION, ""),
+        str(jobs[0].get("text", "")) if jobs else "",
+        record["timestamp"],
+    )
 
 
 def reported_jobs(
@@ -172,13 +185,11 @@ def _known(record: EventLogRecord) -> Latest:
 def report(instance: DagsterInstance, events: Sequence[AssetMaterialization]) -> None:
     """Store materializations without a run, in order, one batch per asset in a row.
 
-    47 times faster than ``instance.report_runless_asset_event`` one by one. The asset's own row
-    is updated with the last event of its batch alone; that is why a batch has one asset.
+    The asset's own row is updated with the last event of its batch alone; that is why a batch has
+    one asset.
     """
     for _, group in groupby(events, key=lambda event: event.asset_key):
-        batch = [_entry(event) for event in group]
-        for start in range(0, len(batch), 1_000):
-            instance.event_log_storage.store_event_batch(batch[start : start + 1_000])
+        bulk.store(instance, list(group), entry)
 
 
 def report_check(instance: DagsterInstance, evaluation: AssetCheckEvaluation) -> None:
@@ -202,7 +213,12 @@ def report_check(instance: DagsterInstance, evaluation: AssetCheckEvaluation) ->
     instance.report_runless_asset_event(evaluation)
 
 
-def _entry(event: AssetMaterialization) -> EventLogEntry:
+def entry(event: AssetMaterialization, when: float | None = None) -> EventLogEntry:
+    """The log's entry of a materialization without a run.
+
+    Args:
+        when: seconds since the epoch; now if not given.
+    """
     dagster_event = DagsterEvent(
         event_type_value=DagsterEventType.ASSET_MATERIALIZATION.value,
         job_name=RUNLESS_JOB_NAME,
@@ -213,7 +229,7 @@ def _entry(event: AssetMaterialization) -> EventLogEntry:
         level=20,  # logging.INFO
         user_message="",
         run_id=RUNLESS_RUN_ID,
-        timestamp=time.time(),
+        timestamp=when or time.time(),
         job_name=RUNLESS_JOB_NAME,
         dagster_event=dagster_event,
     )

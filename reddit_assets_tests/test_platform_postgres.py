@@ -1,0 +1,114 @@
+"""What we write into Dagster's tables on Postgres ourselves: it is what Dagster would write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import AssetKey, AssetMaterialization, DagsterInstance, EventLogEntry, MetadataValue
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from sqlalchemy import text
+
+from reddit_assets.platform.reporting import bulk, records
+from reddit_assets.platform.reporting.events import table
+
+
+@pytest.fixture
+def instance(tmp_path: Path, postgres_url: str) -> Iterator[DagsterInstance]:
+    config = {"storage": {"postgres": {"postgres_url": postgres_url}}}
+    (tmp_path / "dagster.yaml").write_text(json.dumps(config))
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
+        yield instance
+
+
+HOSTILE = 'tab\t line\n\r back\\slash \\N \\. "quote" \x00 é \u2028 \U0001f600'
+
+
+def test_a_copied_batch_is_what_dagster_itself_writes(instance: DagsterInstance) -> None:
+    # Given events with metadata of every kind, and text that COPY could trip over:
+    metadata = {
+        "n": 3,
+        "x": 2.0,
+        "text": HOSTILE,
+        "path": MetadataValue.path("/c/map.html"),
+        "url": MetadataValue.url("https://a.b/c"),
+        "md": MetadataValue.md("# a\n\\."),
+        "flag": True,
+        "json": MetadataValue.json({"a": [1, None]}),
+        "table": table([{"a": 1, "b": "x"}]),
+        "none": MetadataValue.null(),
+        "when": MetadataValue.timestamp(5.0),
+    }
+    batch = [
+        AssetMaterialization("out", partition=key, metadata=metadata, tags=tags)
+        for key, tags in (
+            ("a/\\N/c\\1", {"dagster/data_version": "v\t1", "dagster/code_version": "1"}),
+            ("a/b/é", {}),
+            (None, {"dagster/data_version": "v2"}),
+        )
+    ]
+    written = []
+    for store in (bulk.store, _one_by_one):
+        store(instance, batch, lambda event: records.entry(event, when=1.5e9 + 0.25))
+        written.append(_rows(instance))
+    # Then a batch leaves the rows that Dagster writes itself, and reads the same.
+    assert len(written[0]["event_logs"]) == 3
+    assert written[0] == written[1]
+
+
+def _one_by_one(
+    instance: DagsterInstance,
+    batch: Sequence[AssetMaterialization],
+    entry_of: Callable[[AssetMaterialization], EventLogEntry],
+) -> None:
+    for event in batch:
+        instance.event_log_storage.store_event(entry_of(event))
+
+
+def _rows(instance: DagsterInstance) -> dict[str, list[Any]]:
+    """What the tables of events hold, without numbers that differ; then they are emptied."""
+    storage = instance.event_log_storage
+    assert isinstance(storage, SqlEventLogStorage)
+    queries = {
+        "asset_event_tags": "SELECT e.partition, t.asset_key, key, value, event_timestamp"
+        " FROM asset_event_tags t JOIN event_logs e ON e.id = event_id ORDER BY event_id",
+        "event_logs": "SELECT run_id, event, dagster_event_type, timestamp, step_key, asset_key,"
+        " partition FROM event_logs ORDER BY id",
+        "asset_keys": "SELECT asset_key, last_run_id, last_materialization_timestamp,"
+        " regexp_replace(last_materialization, '\"storage_id\": [0-9]+', '') FROM asset_keys",
+    }
+    found: dict[str, list[Any]] = {}
+    with storage.index_connection() as connection:
+        for name, query in queries.items():
+            found[name] = [tuple(row) for row in connection.execute(text(query))]
+        for name in queries:
+            connection.execute(text(f"DELETE FROM {name}"))
+    return found
+
+
+def test_the_latest_event_is_read_as_dagster_reads_it(instance: DagsterInstance) -> None:
+    asset = AssetKey("out")
+    events = [
+        AssetMaterialization(
+            asset,
+            partition=key,
+            metadata={"rows": 1, "job_id": f"{key} {n} {HOSTILE}"},
+            tags={"dagster/data_version": f"{key} {n}"} if n else {},
+        )
+        for n in range(3)
+        for key in ("a", "b")
+    ]
+    records.report(instance, [*events, AssetMaterialization(asset, partition="c")])
+    found = records.latest(instance, asset, ["a", "b", "c", "d"])
+    fetched = instance.fetch_materializations(
+        records.AssetRecordsFilter(asset, asset_partitions=["a", "b", "c"]), limit=50
+    ).records
+    for key in ("a", "b", "c"):
+        newest = next(r for r in fetched if r.partition_key == key)
+        assert found[key] == records._known(newest)
+        assert found[key].timestamp == pytest.approx(newest.timestamp)
+    assert "d" not in found
+    assert found["b"].job_id == f"b 2 {HOSTILE}"
