@@ -132,6 +132,17 @@ class Settings(BaseSettings):
         "to scans without this setting.",
     )
 
+    vector_layout: Literal["columns", "list", "both"] = Field(
+        "columns",
+        description="How files hold vectors: as columns emb_000, emb_001, … (the wire format), as "
+        "one list `emb` (small files cost a fraction), or as both. All are read.",
+    )
+    vector_dtype: Literal["float32", "float16"] = Field(
+        "float32",
+        description="Numbers of the vectors in files; float16 halves them. Beside a list, columns "
+        "are float32 always.",
+    )
+
     # --- clustering -----------------------------------------------------------------------
     reduction: Literal["node", "umap", "none"] = Field(
         "node",

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from reddit_assets.cli.app import app
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.corpus.output import EmbeddingWriter, embedding_names
+from reddit_assets.corpus.output import EmbeddingWriter
 from reddit_assets.corpus.provenance import EmbeddingProvenance, SourceIdentity
+from reddit_assets.corpus.vectors import embedding_names
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.engines.embedding.reference import golden
 from reddit_assets.engines.embedding.select import open_embedder

@@ -28,7 +28,7 @@ from reddit_assets.corpus.facts import (
 )
 from reddit_assets.corpus.fingerprints import Stamp
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.corpus.output import EmbeddingWriter, embedding_names
+from reddit_assets.corpus.output import EmbeddingWriter
 from reddit_assets.corpus.provenance import (
     PROVENANCE_KEY,
     ClusterProvenance,
@@ -37,6 +37,7 @@ from reddit_assets.corpus.provenance import (
     SourceIdentity,
     read_output,
 )
+from reddit_assets.corpus.vectors import embedding_names
 from reddit_assets.errors import BadFileError, RedditAssetsError
 
 KEY = "as/A/c"
@@ -291,7 +292,7 @@ def test_an_entry_takes_at_most_half_a_kilobyte_and_their_number_is_bounded() ->
         ).model_dump_json()
         made = EmbeddingProvenance.model_validate_json(text)
         stamp = Stamp(10_000_000 + index, 1_790_000_000_123_456_789 + index)
-        return f"/data/embeddings/{key}.parquet", facts._facts(stamp, made, 0, key)
+        return f"/data/embeddings/{key}.parquet", facts._facts(stamp, made, key)
 
     cache = ProvenanceCache(capacity)
     entry(0)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reddit_assets.corpus.output import embedding_names
+from reddit_assets.corpus.vectors import embedding_names
 from reddit_assets.engines.embedding.engine import Embedder
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.errors import BadFileError

@@ -15,8 +15,8 @@ import pytest
 from factories import write_chain, write_embedding
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.corpus.output import embedding_names
 from reddit_assets.corpus.provenance import read_output
+from reddit_assets.corpus.vectors import embedding_names
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Claim, Job, Kind
 from reddit_assets.ledger.queue import JobQueue

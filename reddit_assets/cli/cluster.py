@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from reddit_assets.cli.progress import Bar
     from reddit_assets.corpus.layout import Layout
     from reddit_assets.corpus.scan import SubredditStatus
+    from reddit_assets.corpus.vectors import VectorFormat
     from reddit_assets.engines.clustering.params import ClusterParams
 
 __all__ = ["register"]
@@ -57,6 +58,7 @@ def cluster(
     from reddit_assets.cli.progress import note, progress
     from reddit_assets.corpus.cluster_table import rename_old_table
     from reddit_assets.corpus.layout import Layout
+    from reddit_assets.corpus.vectors import VectorFormat
     from reddit_assets.corpus.verdicts import Verdict
     from reddit_assets.engines.clustering.params import ClusterParams
     from reddit_assets.errors import RedditAssetsError, first_line
@@ -74,6 +76,7 @@ def cluster(
     )
     layout = Layout.from_settings(settings)
     params = ClusterParams.from_settings(settings)
+    form = VectorFormat.from_settings(settings)
     if subreddit:
         settings = settings.model_copy(update={"subreddits": ""})
     scanner = Workspace.of_trees(settings, layout).scanner(settle_seconds=0)
@@ -96,7 +99,7 @@ def cluster(
                     fresh += found.verdict is Verdict.FRESH
                     adopted += found.verdict is Verdict.ADOPTED
                 else:
-                    note(f"{key}: {_one(layout, status, params, bar)}")
+                    note(f"{key}: {_one(layout, status, params, form, bar)}")
                     made += 1
             except Exception as error:  # Only this subreddit failed: the others go on.
                 ours = isinstance(error, RedditAssetsError)
@@ -124,7 +127,9 @@ def _unfinished(status: SubredditStatus) -> bool:
     return any(not file.verdict.done for file in status.files)
 
 
-def _one(layout: Layout, status: SubredditStatus, params: ClusterParams, bar: Bar) -> str:
+def _one(
+    layout: Layout, status: SubredditStatus, params: ClusterParams, form: VectorFormat, bar: Bar
+) -> str:
     """Clusters a subreddit and publishes its files; a sentence about it."""
     from reddit_assets.corpus.output import publish
     from reddit_assets.ledger.job import new_token
@@ -138,6 +143,7 @@ def _one(layout: Layout, status: SubredditStatus, params: ClusterParams, bar: Ba
         status.cluster.inputs,
         params,
         token=new_token(),
+        vectors=form,
         writer={"host": socket.gethostname(), "by": "reddit-assets cluster"},
         progress=lambda stage: bar.step(f"{status.cluster_key}: {stage}", 0),
     )

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from reddit_assets.corpus.fingerprints import Stamp, content_fingerprint
 from reddit_assets.corpus.oserrors import open_file, reading, unreadable
 from reddit_assets.corpus.output import holds_dictionary
-from reddit_assets.corpus.provenance import SourceIdentity, is_embedding_column
+from reddit_assets.corpus.provenance import SourceIdentity
 from reddit_assets.corpus.rowsizes import DECODED_BYTES, largest_pages
 from reddit_assets.corpus.texts import is_text, parse_columns, written
+from reddit_assets.corpus.vectors import VECTOR_LIST, is_embedding_column
 from reddit_assets.errors import BadFileError, SourceChangedError, first_line
 
 __all__ = ["ChainFile"]
@@ -89,7 +90,7 @@ class ChainFile:
         )
         seen: set[str] = set()
         for name in self.schema.names:
-            if is_embedding_column(name):
+            if is_embedding_column(name) or name == VECTOR_LIST:
                 raise self._bad(f"already has a column {name}: it looks like an embedding file")
             if name in seen:
                 raise self._bad(f"has the column {name!r} twice")

@@ -18,6 +18,7 @@ from pathlib import Path
 from reddit_assets.corpus.fingerprints import Stamp, adopted_version
 from reddit_assets.corpus.oserrors import open_file, reading
 from reddit_assets.corpus.provenance import (
+    ADOPTED_KEY,
     PROVENANCE_KEY,
     ClusterProvenance,
     EmbeddingProvenance,
@@ -110,16 +111,18 @@ class AdoptedFacts:
 
     Attributes:
         stamp: of the file itself.
-        dimension: number of ``emb_…`` columns.
+        dimension: numbers per vector.
+        kept_version: its data version, if it was converted since.
     """
 
     stamp: Stamp
     dimension: int
+    kept_version: str = ""
 
     @property
     def data_version(self) -> str:
         """Of its size and time."""
-        return adopted_version(self.stamp)
+        return self.kept_version or adopted_version(self.stamp)
 
 
 Facts = EmbeddingFacts | ClusterFacts | AdoptedFacts
@@ -127,12 +130,9 @@ Facts = EmbeddingFacts | ClusterFacts | AdoptedFacts
 
 def _facts(
     stamp: Stamp,
-    provenance: EmbeddingProvenance | ClusterProvenance | None,
-    dimension: int,
+    provenance: EmbeddingProvenance | ClusterProvenance,
     key: str,
-) -> Facts:
-    if provenance is None:
-        return AdoptedFacts(stamp, dimension)
+) -> EmbeddingFacts | ClusterFacts:
     if isinstance(provenance, ClusterProvenance):
         return ClusterFacts(
             stamp,
@@ -157,7 +157,9 @@ def _facts(
 
 def facts_of(output: OutputFile, key: str) -> Facts:
     """The facts of an output that pyarrow has read, which lies under ``key``."""
-    return _facts(output.stamp, output.provenance, output.dimension, key)
+    if output.provenance is None:
+        return AdoptedFacts(output.stamp, output.dimension, output.kept_version)
+    return _facts(output.stamp, output.provenance, key)
 
 
 def read_facts(path: str, key: str) -> Facts:
@@ -173,11 +175,14 @@ def read_facts(path: str, key: str) -> Facts:
     stamp, footer = _footer(path)
     if PROVENANCE_KEY not in footer:
         names = set(_VECTOR.findall(footer))
-        return _facts(stamp, None, len(names), key)
+        # How long the vectors of a list are is not in these bytes, or not in one place.
+        if names and ADOPTED_KEY not in footer:
+            return AdoptedFacts(stamp, len(names))
+        return facts_of(read_output(Path(path)), key)
     text = provenance_text(footer)
     if text is not None:
         try:
-            return _facts(stamp, parse_provenance(text, path), 0, key)
+            return _facts(stamp, parse_provenance(text, path), key)
         except BadFileError:
             pass  # pyarrow decides whether it is ours
     return facts_of(read_output(Path(path)), key)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
@@ -21,10 +20,10 @@ import pyarrow.parquet as pq
 
 from reddit_assets.corpus.oserrors import writing
 from reddit_assets.corpus.provenance import PROVENANCE_KEY, ClusterProvenance, EmbeddingProvenance
+from reddit_assets.corpus.vectors import VectorFormat, leaves_of
 
 __all__ = [
     "EmbeddingWriter",
-    "embedding_names",
     "holds_dictionary",
     "is_temporary",
     "publish",
@@ -95,22 +94,19 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def embedding_names(dimension: int) -> list[str]:
-    """``emb_000`` … of a model's dimension."""
-    return [f"emb_{index:03d}" for index in range(dimension)]
-
-
 class EmbeddingWriter:
-    """Streams an embedding file into its temporary file. Use as a context manager.
+    """Streams an embedding or clustered file into its temporary file. Use as a context manager.
 
-    All input columns are kept as they are; ``emb_000`` … (float32, not null) are appended. On any
-    error the temporary file is deleted.
+    All input columns are kept as they are; vectors are appended, and behind them other columns. On
+    any error the temporary file is deleted.
 
     Args:
         path: the temporary file; its folder is made.
-        schema: the chain file's schema.
-        dimension: number of vector columns.
+        schema: the input columns, with what goes into the file's key-value metadata.
+        dimension: numbers per vector.
         rows: number of rows that will come, if known: vectors of a small file stay uncompressed.
+        vectors: how they are kept.
+        behind: fields of the columns that follow the vectors.
 
     Raises:
         WriteError: the target cannot be written.
@@ -124,24 +120,35 @@ class EmbeddingWriter:
     _COMPRESSED_ROWS = 1_000
 
     def __init__(
-        self, path: Path, schema: pa.Schema, dimension: int, *, rows: int | None = None
+        self,
+        path: Path,
+        schema: pa.Schema,
+        dimension: int,
+        *,
+        rows: int | None = None,
+        vectors: VectorFormat | None = None,
+        behind: Sequence[pa.Field] = (),
     ) -> None:
         self.path = path
         self.rows = 0
-        names = embedding_names(dimension)
-        fields = _embedding_fields(dimension)
+        self._format = vectors or VectorFormat()
+        fields = self._format.fields(dimension)
         inputs = [_storable(field) for field in schema]
         self._inputs = pa.schema(inputs)
-        self._schema = pa.schema([*inputs, *fields], metadata=schema.metadata)
+        self._schema = pa.schema([*inputs, *fields, *behind], metadata=schema.metadata)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._sink = open(path, "wb")  # noqa: SIM115 - closed in close() and abort()
+        numbers = [field for field in behind if pa.types.is_floating(field.type)]
+        others = [*inputs, *(field for field in behind if field not in numbers)]
         codecs: str | dict[str, str] = "zstd"
         levels: int | dict[str, int] = self._COMPRESSION_LEVEL
-        encodings: dict[str, str] | None = dict.fromkeys(names, "BYTE_STREAM_SPLIT")
+        encodings: dict[str, str] | None = dict.fromkeys(
+            leaves_of([*fields, *numbers]), "BYTE_STREAM_SPLIT"
+        )
         if rows is not None and rows < self._COMPRESSED_ROWS:
             # What a dict does not name is plain and uncompressed; naming 384 columns costs time.
-            compressed = [name for field in inputs for name in _leaves(field.name, field.type)]
+            compressed = leaves_of(others)
             codecs = dict.fromkeys(compressed, "zstd")
             levels = dict.fromkeys(compressed, self._COMPRESSION_LEVEL)
             encodings = None
@@ -150,17 +157,27 @@ class EmbeddingWriter:
             self._schema,
             compression=codecs,
             compression_level=levels,
-            use_dictionary=[field.name for field in inputs],
+            use_dictionary=[field.name for field in others],
             column_encoding=encodings,
-            write_statistics=[field.name for field in inputs],
+            write_statistics=[field.name for field in (*inputs, *behind)],
         )
 
-    def write(self, batch: pa.RecordBatch, vectors: np.ndarray) -> None:
-        """Append rows.
+    def write(
+        self,
+        batch: pa.RecordBatch | pa.Table,
+        vectors: np.ndarray,
+        behind: Sequence[pa.Array] = (),
+    ) -> None:
+        """Append rows as a row group.
 
         Args:
             batch: the input columns, ``n`` rows.
             vectors: float32 of shape ``(n, dimension)``.
+            behind: the columns that follow.
+
+        Raises:
+            BadFileError: the vectors cannot be kept in float16.
+            WriteError: the target cannot be written.
         """
         columns = [
             batch.column(index).cast(field.type)
@@ -168,20 +185,27 @@ class EmbeddingWriter:
             else batch.column(index)
             for index, field in enumerate(self._inputs)
         ]
-        # Slices of one array: making 384 arrays takes longer than writing a small file's rows.
-        transposed = pa.array(np.ascontiguousarray(vectors.T, dtype=np.float32).reshape(-1))
-        rows, dimension = vectors.shape
-        columns.extend(transposed.slice(index * rows, rows) for index in range(dimension))
+        columns.extend(self._format.arrays(vectors))
+        columns.extend(behind)
         with writing(self.path):
             self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         self.rows += batch.num_rows
 
-    def finish(self, provenance: EmbeddingProvenance | ClusterProvenance) -> int:
-        """Write the metadata, sync to disk and close; the file's size in bytes."""
+    def finish(
+        self, provenance: EmbeddingProvenance | ClusterProvenance | Mapping[bytes, bytes]
+    ) -> int:
+        """Write the metadata, sync to disk and close; the file's size in bytes.
+
+        Args:
+            provenance: the record, or entries of the key-value metadata as they are.
+        """
+        if not isinstance(provenance, Mapping):
+            provenance = {PROVENANCE_KEY: provenance.model_dump_json().encode()}
         with writing(self.path):
-            self._writer.add_key_value_metadata(
-                {PROVENANCE_KEY.decode(): provenance.model_dump_json()}
-            )
+            if provenance:
+                self._writer.add_key_value_metadata(
+                    {name.decode(): text.decode() for name, text in provenance.items()}
+                )
             self._writer.close()
             self._sink.flush()
             os.fsync(self._sink.fileno())
@@ -210,29 +234,6 @@ class EmbeddingWriter:
     ) -> None:
         if not self._sink.closed:
             self.abort()
-
-
-@lru_cache(maxsize=4)
-def _embedding_fields(dimension: int) -> tuple[pa.Field, ...]:
-    """The vector columns' fields: making 384 takes as long as reading a small file."""
-    return tuple(
-        pa.field(name, pa.float32(), nullable=False) for name in embedding_names(dimension)
-    )
-
-
-def _leaves(path: str, kind: pa.DataType) -> list[str]:
-    """Parquet's names of the columns that a field of this type is stored in."""
-    if pa.types.is_struct(kind):
-        return [leaf for child in kind for leaf in _leaves(f"{path}.{child.name}", child.type)]
-    if pa.types.is_map(kind):
-        return [
-            leaf
-            for part, type_ in (("key", kind.key_type), ("value", kind.item_type))
-            for leaf in _leaves(f"{path}.key_value.{part}", type_)
-        ]
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return _leaves(f"{path}.list.element", kind.value_type)
-    return [path]
 
 
 def holds_dictionary(kind: pa.DataType) -> bool:

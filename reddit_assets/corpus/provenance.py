@@ -18,9 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from reddit_assets.corpus.fingerprints import Stamp, adopted_version
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.oserrors import open_file, unreadable
+from reddit_assets.corpus.vectors import find_vectors, is_embedding_column
 from reddit_assets.errors import BadFileError, first_line
 
 __all__ = [
+    "ADOPTED_KEY",
     "PROVENANCE_KEY",
     "ClusterProvenance",
     "EmbeddingProvenance",
@@ -29,7 +31,6 @@ __all__ = [
     "Provenance",
     "SourceIdentity",
     "cluster_inputs",
-    "is_embedding_column",
     "not_whole",
     "parse_provenance",
     "read_output",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 PROVENANCE_KEY = b"reddit_assets"
+ADOPTED_KEY = b"adopted_version"
+"""Of a converted file of the earlier system: the data version that it had before."""
 
 
 class _Record(BaseModel):
@@ -128,9 +131,10 @@ class OutputFile:
 
     Attributes:
         rows: number of rows.
-        dimension: number of ``emb_…`` columns.
+        dimension: numbers per vector; 0 if it holds none.
         stamp: size and time of the file when it was read.
         provenance: ours, or ``None`` when the earlier system wrote the file.
+        kept_version: of a file of the earlier system that was converted, the version it had.
     """
 
     path: Path
@@ -138,6 +142,7 @@ class OutputFile:
     dimension: int
     stamp: Stamp
     provenance: EmbeddingProvenance | ClusterProvenance | None
+    kept_version: str = ""
 
     @property
     def adopted(self) -> bool:
@@ -147,9 +152,9 @@ class OutputFile:
     @property
     def data_version(self) -> str:
         """The data version; for an adopted file, of its size and time."""
-        return (
-            adopted_version(self.stamp) if self.provenance is None else self.provenance.data_version
-        )
+        if self.provenance is not None:
+            return self.provenance.data_version
+        return self.kept_version or adopted_version(self.stamp)
 
 
 def parse_provenance(text: bytes, path: Path | str) -> EmbeddingProvenance | ClusterProvenance:
@@ -193,11 +198,19 @@ def read_output(path: Path) -> OutputFile:
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(path, error) from error
         raise not_whole(path, first_line(error)) from None
-    dimension = sum(1 for name in metadata.schema.names if is_embedding_column(name))
     entries: Mapping[bytes, bytes] = metadata.metadata or {}
     text = entries.get(PROVENANCE_KEY)
     provenance = None if text is None else parse_provenance(text, path)
-    return OutputFile(path, metadata.num_rows, dimension, stamp, provenance)
+    kept = entries.get(ADOPTED_KEY, b"").decode("ascii", "replace")
+    return OutputFile(path, metadata.num_rows, _dimension(metadata), stamp, provenance, kept)
+
+
+def _dimension(metadata: pq.FileMetaData) -> int:
+    columns = sum(1 for name in metadata.schema.names if is_embedding_column(name))
+    if columns:  # An Arrow schema of 384 fields takes as long as all else.
+        return columns
+    vectors = find_vectors(metadata.schema.to_arrow_schema(), metadata)
+    return vectors.dimension if vectors is not None else 0
 
 
 def cluster_inputs(layout: Layout, keys: Iterable[str]) -> list[OutputFile]:
@@ -211,8 +224,3 @@ def cluster_inputs(layout: Layout, keys: Iterable[str]) -> list[OutputFile]:
         BadFileError: one is not a whole file.
     """
     return [read_output(layout.embedding_path(key)) for key in sorted(keys)]
-
-
-def is_embedding_column(name: str) -> bool:
-    """Whether ``name`` is one of ``emb_000``, ``emb_001``, …."""
-    return len(name) >= 7 and name.startswith("emb_") and name[4:].isdigit()

@@ -13,11 +13,11 @@ from reddit_assets.corpus.provenance import (
     ClusterProvenance,
     EmbeddingProvenance,
     OutputFile,
-    is_embedding_column,
     read_output,
 )
 from reddit_assets.corpus.scan import Reason, Scanner
 from reddit_assets.corpus.texts import MOSTLY
+from reddit_assets.corpus.vectors import find_vectors
 from reddit_assets.engines.vectors import NORM_TOLERANCE
 from reddit_assets.errors import BadFileError
 
@@ -114,11 +114,10 @@ def _embedding_problem(layout: Layout, key: str) -> tuple[str, int]:
             chain_rows = pq.read_metadata(chain).num_rows
         with open_file(path) as opened, pq.ParquetFile(opened) as file:
             schema = file.schema_arrow
-            names = [name for name in schema.names if is_embedding_column(name)]
-            if not names:
-                return "It has no emb_… columns.", output.rows
-            kinds = {schema.field(name).type for name in names}
-            batch = next(file.iter_batches(batch_size=_ROWS_READ, columns=names), None)
+            stored = find_vectors(schema, file.metadata)
+            if stored is None:
+                return "It has no vectors: no emb_… columns and no list `emb`.", output.rows
+            batch = next(file.iter_batches(batch_size=_ROWS_READ, columns=list(stored.read)), None)
     except BadFileError as error:
         return error.message, 0
     except (pa.ArrowException, OSError) as error:
@@ -127,14 +126,17 @@ def _embedding_problem(layout: Layout, key: str) -> tuple[str, int]:
         return f"It cannot be read: {error}", 0
     if output.rows != chain_rows:
         return f"It has {output.rows} rows, its chain file {chain_rows}.", output.rows
-    if kinds != {pa.float32()} and not output.adopted:
-        return f"Its vectors are {', '.join(sorted(map(str, kinds)))}, not float.", output.rows
+    if not (output.adopted or stored.kinds in ({pa.float32()}, {pa.float16()})):
+        kinds = ", ".join(sorted(map(str, stored.kinds)))
+        return f"Its vectors are {kinds}, not float or halffloat.", output.rows
     provenance = output.provenance
-    if isinstance(provenance, EmbeddingProvenance) and provenance.model.dimension != len(names):
-        return f"It has {len(names)} of {provenance.model.dimension} columns.", output.rows
+    if isinstance(provenance, EmbeddingProvenance):
+        wanted = provenance.model.dimension
+        if wanted != output.dimension:
+            return f"Its vectors have {output.dimension} of {wanted} dimensions.", output.rows
     if batch is None or batch.num_rows == 0:
         return "", output.rows
-    vectors = np.column_stack([column.to_numpy(zero_copy_only=False) for column in batch.columns])
+    vectors = stored.array(batch)
     if not np.isfinite(vectors).all():
         return "It has NaN or infinite values.", output.rows
     away = float(np.abs(np.linalg.norm(vectors, axis=1) - 1).max())

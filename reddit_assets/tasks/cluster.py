@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import ClusterProvenance, read_output
 from reddit_assets.corpus.scan import Reason, SubredditStatus, Verdict
+from reddit_assets.corpus.vectors import VectorFormat
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.engines.clustering.warmup import warm_up
 from reddit_assets.errors import ClusteringError, Failure, SettingsError
@@ -39,6 +40,7 @@ class ClusterTask:
         self.layout = layout
         self._workspace = Workspace.of_trees(settings, layout)
         self.params = ClusterParams.from_settings(settings)
+        self._vectors = VectorFormat.from_settings(settings)
         self._versions = {name: version(name) for name in ("hdbscan", "numpy", "scikit-learn")}
         warm_up(self.params)
 
@@ -107,6 +109,7 @@ class ClusterTask:
             token=claim.token,
             excluded=missing,
             job_id=claim.id,
+            vectors=self._vectors,
             writer={"host": socket.gethostname(), **self._versions},
             progress=lambda stage: emit(Progress(claim.token, 0)),
         )

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from reddit_assets.corpus.output import sync_file, writing
-from reddit_assets.corpus.provenance import PROVENANCE_KEY, ClusterProvenance, is_embedding_column
+from reddit_assets.corpus.output import EmbeddingWriter, sync_file, writing
+from reddit_assets.corpus.provenance import PROVENANCE_KEY, ClusterProvenance
+from reddit_assets.corpus.vectors import VectorFormat
 from reddit_assets.engines.clustering.clusterer import Clustering
 from reddit_assets.tasks.inputs import ADDED_COLUMNS, Inputs
 
@@ -75,27 +75,27 @@ def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterable[list[pa.RecordBatch]
 def write_clustered(
     path: Path,
     inputs: Inputs,
+    vectors: NDArray[np.float32],
     clustering: Clustering,
     cluster_ids: np.ndarray,
     provenance: ClusterProvenance,
+    form: VectorFormat,
 ) -> int:
-    """Stream ``clustered.parquet``: all input columns, ``emb_…`` and the appended ones.
+    """Stream ``clustered.parquet``: all input columns, vectors and the appended columns.
 
     Args:
         path: the temporary file; deleted again on an error.
+        vectors: float32 (rows, dimension).
         cluster_ids: int32 (rows,), persistent ids, −1 noise.
+        form: how the vectors are kept.
 
     Returns:
         the file's size in bytes; it is synced to disk.
 
     Raises:
+        BadFileError: the vectors cannot be kept so.
         WriteError: the target cannot be written.
     """
-    vectors = [pa.field(name, pa.float32(), nullable=False) for name in inputs.names]
-    schema = pa.schema(
-        [*inputs.schema, *vectors, *added_fields()],
-        metadata={PROVENANCE_KEY: provenance.model_dump_json().encode()},
-    )
     added = (
         cluster_ids.astype(np.int32),
         clustering.probabilities,
@@ -104,33 +104,21 @@ def write_clustered(
         clustering.y,
         clustering.themes,
     )
-    plain = [name for name in schema.names if not is_embedding_column(name)]
-    split = dict.fromkeys((*inputs.names, "x", "y"), "BYTE_STREAM_SPLIT")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with pq.ParquetWriter(
-                path,
-                schema,
-                compression="zstd",
-                compression_level=1,
-                use_dictionary=[*inputs.schema.names, "cluster_id", "theme_id"],
-                column_encoding=split,
-                write_statistics=plain,
-            ) as writer:
-                at = 0
-                for group in _grouped(inputs.batches()):
-                    table = pa.Table.from_batches(group)
-                    stop = at + table.num_rows
-                    columns = [*table.columns, *(pa.array(values[at:stop]) for values in added)]
-                    writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-                    at = stop
-            sync_file(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            path.unlink()
-        raise
-    return os.stat(path).st_size
+    with EmbeddingWriter(
+        path,
+        inputs.schema,
+        inputs.dimension,
+        rows=inputs.total,
+        vectors=form,
+        behind=added_fields(),
+    ) as writer:
+        at = 0
+        for group in _grouped(inputs.batches()):
+            table = pa.Table.from_batches(group)
+            stop = at + table.num_rows
+            writer.write(table, vectors[at:stop], [pa.array(values[at:stop]) for values in added])
+            at = stop
+        return writer.finish(provenance)
 
 
 def write_clusters(path: Path, rows: list[dict[str, Any]], facts: dict[str, Any]) -> None:

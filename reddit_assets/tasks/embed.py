@@ -10,6 +10,7 @@ from reddit_assets.corpus.fingerprints import EXACT, text_stamp
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import EmbeddingProvenance, read_output, text_facts
 from reddit_assets.corpus.texts import text_rule
+from reddit_assets.corpus.vectors import VectorFormat
 from reddit_assets.corpus.wanted import claim_wanted_model
 from reddit_assets.engines.embedding.model import find_model
 from reddit_assets.engines.embedding.select import open_embedder
@@ -38,6 +39,7 @@ class EmbedTask:
         self.layout = layout
         self._workspace = Workspace.of_trees(settings, layout)
         self._text_columns = text_rule(settings.text_columns)
+        self._vectors = VectorFormat.from_settings(settings)
         spec = find_model(settings.model, settings.model_dir)
         self.model = identity_of(spec)
         claim_wanted_model(layout, self.model)
@@ -64,9 +66,10 @@ class EmbedTask:
     def run(self, claims: Iterator[Claim | None], emit: Callable[[Event], None]) -> None:
         """As :class:`~reddit_assets.tasks.messages.Task`."""
         report = _Report(emit, self._result)
-        FilePipeline(self.embedder, report, text_columns=self._text_columns).run(
-            self._jobs(claims, emit)
+        pipeline = FilePipeline(
+            self.embedder, report, text_columns=self._text_columns, vectors=self._vectors
         )
+        pipeline.run(self._jobs(claims, emit))
 
     def _jobs(
         self, claims: Iterator[Claim | None], emit: Callable[[Event], None]

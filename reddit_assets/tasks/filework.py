@@ -21,6 +21,7 @@ from reddit_assets.corpus.fingerprints import embedding_version
 from reddit_assets.corpus.output import EmbeddingWriter, temporary_path
 from reddit_assets.corpus.provenance import EmbeddingProvenance, ModelIdentity
 from reddit_assets.corpus.texts import empty_rows, text_rule, texts_of
+from reddit_assets.corpus.vectors import VectorFormat
 
 __all__ = ["FileCallbacks", "FileInWork", "FileJob", "FileResult", "Piece"]
 
@@ -127,6 +128,7 @@ class FileInWork:
         conformant: whether the vectors are exact, for the provenance.
         callbacks: called when it ends.
         text_columns: what the texts are of, as :mod:`~reddit_assets.corpus.texts` writes it.
+        vectors: how they are kept.
 
     Raises:
         BadFileError: it cannot be used.
@@ -140,8 +142,10 @@ class FileInWork:
         conformant: bool,
         callbacks: FileCallbacks,
         text_columns: str = "",
+        vectors: VectorFormat | None = None,
     ) -> None:
         self.job = job
+        self._format = vectors
         self._model = model
         self._facts = writer_facts
         self._conformant = conformant
@@ -241,7 +245,11 @@ class FileInWork:
         self._held, self._held_rows, self._held_bytes = [], 0, 0
         if self._writer is None:
             self._writer = EmbeddingWriter(
-                self._temporary, self._chain.schema, self._model.dimension, rows=self._chain.rows
+                self._temporary,
+                self._chain.schema,
+                self._model.dimension,
+                rows=self._chain.rows,
+                vectors=self._format,
             )
         if len(batches) == 1:
             self._writer.write(batches[0], vectors[0])

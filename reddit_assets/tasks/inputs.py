@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from reddit_assets.corpus.oserrors import open_file
-from reddit_assets.corpus.provenance import EmbeddingProvenance, OutputFile, is_embedding_column
+from reddit_assets.corpus.provenance import EmbeddingProvenance, OutputFile
 from reddit_assets.corpus.rowsizes import bounded_rows
+from reddit_assets.corpus.vectors import StoredVectors, find_vectors
 from reddit_assets.engines.vectors import bad_rows
 from reddit_assets.errors import BadFileError, ClusteringError, first_line
 from reddit_assets.tasks.columns import common_type, fit, plain_type
 
-__all__ = ["ADDED_COLUMNS", "Inputs", "open_inputs"]
+__all__ = ["ADDED_COLUMNS", "Inputs", "open_inputs", "read_vectors"]
 
 #: What a clustering appends, in this order.
 ADDED_COLUMNS = ("cluster_id", "cluster_probability", "outlier_score", "x", "y", "theme_id")
@@ -37,8 +39,9 @@ class Inputs:
         keys: partition keys, ascending.
         paths: their files.
         rows: rows of each file.
-        schema: the input columns, without ``emb_…``; types that fit all files.
-        names: ``emb_…`` columns in order.
+        schema: the input columns, without vectors; types that fit all files.
+        dimension: numbers per vector.
+        half: whether a file's vectors were rounded to float16.
         adopted: how many files the earlier system made.
         sources: names in the files of columns that are renamed here.
         remarks: what was done to a column to unite the files, a sentence by its name.
@@ -48,7 +51,8 @@ class Inputs:
     paths: tuple[Path, ...] = ()
     rows: tuple[int, ...] = ()
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
-    names: tuple[str, ...] = ()
+    dimension: int = 0
+    half: bool = False
     adopted: int = 0
     sources: Mapping[str, str] = field(default_factory=dict)
     remarks: Mapping[str, str] = field(default_factory=dict)
@@ -65,16 +69,15 @@ class Inputs:
             ClusteringError: a file holds NaN, or rows that are not of unit length; it is named.
             BadFileError: a file cannot be read to its end.
         """
-        result = np.empty((self.total, len(self.names)), dtype=np.float32)
+        result = np.empty((self.total, self.dimension), dtype=np.float32)
         at = 0
         for path in self.paths:
             start = at
-            for batch in _batches(path, self.names):
-                block = np.empty((len(self.names), batch.num_rows), dtype=np.float32)
-                for index, column in enumerate(batch.columns):
-                    block[index] = column.to_numpy(zero_copy_only=False)
-                result[at : at + batch.num_rows] = block.T
-                at += batch.num_rows
+            for block in read_vectors(path):
+                if block.shape[1] != self.dimension:
+                    raise _other_dimension(path, block.shape[1], self.paths[0], self.dimension)
+                result[at : at + len(block)] = block
+                at += len(block)
             infinite, wrong = bad_rows(result[start:at])
             if infinite or wrong:
                 raise ClusteringError(
@@ -108,9 +111,8 @@ class Inputs:
         return pa.Table.from_batches(parts, schema=wanted)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """All rows: input columns with the common types, then ``emb_…`` as float32."""
-        vectors = [pa.field(name, pa.float32(), nullable=False) for name in self.names]
-        return self._read(pa.schema([*self.schema, *vectors]))
+        """All rows: input columns with the common types."""
+        return self._read(self.schema)
 
     def _read(self, wanted: pa.Schema) -> Iterator[pa.RecordBatch]:
         sources = [self.sources.get(name, name) for name in wanted.names]
@@ -158,11 +160,31 @@ def _shortened(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _batches(path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    with _opened(path) as (file, rows):
+        for batch in file.iter_batches(batch_size=rows, columns=list(names)):
+            yield batch.select(list(names))
+
+
+def read_vectors(path: Path) -> Iterator[NDArray[np.float32]]:
+    """A file's vectors as they are kept now: blocks of float32 (n, dimension).
+
+    Raises:
+        BadFileError: it has none, or cannot be read to its end.
+    """
+    with _opened(path) as (file, rows):
+        stored = find_vectors(file.schema_arrow, file.metadata)
+        if stored is None:
+            raise _no_vectors(path)
+        for batch in file.iter_batches(batch_size=rows, columns=list(stored.read)):
+            yield stored.array(batch)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, int]]:
+    """A file, and the rows of it that surely fit into memory."""
     try:
         with open_file(path) as opened, pq.ParquetFile(opened) as file:
-            rows = bounded_rows(opened.fileno(), file.metadata, BATCH_ROWS)
-            for batch in file.iter_batches(batch_size=rows, columns=list(names)):
-                yield batch.select(list(names))
+            yield file, bounded_rows(opened.fileno(), file.metadata, BATCH_ROWS)
     except (pa.ArrowException, OSError) as error:
         raise BadFileError(
             f"{path} cannot be read to its end: {first_line(error)}.",
@@ -191,15 +213,23 @@ def open_inputs(files: Sequence[OutputFile], keys: Sequence[str]) -> Inputs:
     order = sorted(range(len(keys)), key=lambda at: keys[at])
     files, keys = [files[at] for at in order], [keys[at] for at in order]
     schemas = [_schema(file.path) for file in files]
-    names = _vector_names(files, schemas)
+    stored = [_stored(file, schema) for file, schema in zip(files, schemas, strict=True)]
+    for file in files:
+        if file.dimension != files[0].dimension:
+            raise _other_dimension(file.path, file.dimension, files[0].path, files[0].dimension)
     _one_model(files)
-    schema, remarks = _united(files, schemas)
+    inputs_alone = [
+        pa.schema([field for field in schema if field.name not in vectors.names])
+        for schema, vectors in zip(schemas, stored, strict=True)
+    ]
+    schema, remarks = _united(files, inputs_alone)
     inputs = Inputs(
         keys=tuple(keys),
         paths=tuple(file.path for file in files),
         rows=tuple(file.rows for file in files),
         schema=schema,
-        names=names,
+        dimension=files[0].dimension,
+        half=any(vectors.half for vectors in stored),
         adopted=sum(file.adopted for file in files),
         remarks=remarks,
     )
@@ -223,15 +253,25 @@ def _schema(path: Path) -> pa.Schema:
     return schema
 
 
-def _vector_names(files: Sequence[OutputFile], schemas: Sequence[pa.Schema]) -> tuple[str, ...]:
-    found = [sorted(filter(is_embedding_column, schema.names)) for schema in schemas]
-    for file, names in zip(files, found, strict=True):
-        if names != found[0] or not names:
-            raise ClusteringError(
-                f"{file.path} has {len(names)} vector columns, {files[0].path} {len(found[0])}.",
-                hint="They were made by different models: embed the subreddit with one.",
-            )
-    return tuple(found[0])
+def _stored(file: OutputFile, schema: pa.Schema) -> StoredVectors:
+    vectors = find_vectors(schema)
+    if vectors is None or (not file.dimension and file.rows):
+        raise _no_vectors(file.path)
+    return vectors
+
+
+def _no_vectors(path: Path) -> BadFileError:
+    return BadFileError(
+        f"{path} has no vectors: neither emb_… columns nor a list `emb`.",
+        hint="Delete the file; the next scan embeds it again.",
+    )
+
+
+def _other_dimension(path: Path, found: int, first: Path, wanted: int) -> ClusteringError:
+    return ClusteringError(
+        f"{path} has vectors of {found} dimensions, {first} of {wanted}.",
+        hint="They were made by different models: embed the subreddit with one.",
+    )
 
 
 def _one_model(files: Sequence[OutputFile]) -> None:
@@ -257,8 +297,6 @@ def _united(
     every = dict.fromkeys(name for schema in schemas for name in schema.names)
     fields, remarks = [], {}
     for name in every:
-        if is_embedding_column(name):
-            continue
         kinds = {
             file.path: plain_type(schema.field(name).type)
             for file, schema in zip(files, schemas, strict=True)
@@ -300,7 +338,7 @@ def _fits(paths: Sequence[Path], name: str, kind: pa.DataType) -> bool:
 def _renamed(inputs: Inputs) -> Inputs:
     """The same with other names for input columns named like those that clustering appends."""
     sources, remarks = {}, dict(inputs.remarks)
-    taken = {*inputs.schema.names, *inputs.names, *ADDED_COLUMNS}
+    taken = {*inputs.schema.names, *ADDED_COLUMNS}
     names = []
     for name in inputs.schema.names:
         given = name

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reddit_assets.corpus.provenance import ModelIdentity
+from reddit_assets.corpus.vectors import VectorFormat
 from reddit_assets.engines.embedding.engine import Embedder, Pending, Window
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.tasks.filework import FileCallbacks, FileInWork, FileJob, Piece
@@ -90,6 +91,7 @@ class FilePipeline:
         callbacks: called at every file's start, progress and end, from several threads.
         window_rows: rows per window at the most; ``None`` takes the embedder's.
         text_columns: what texts are of, as :mod:`~reddit_assets.corpus.texts` writes it.
+        vectors: how files keep them.
     """
 
     def __init__(
@@ -99,8 +101,10 @@ class FilePipeline:
         *,
         window_rows: int | None = None,
         text_columns: str = "",
+        vectors: VectorFormat | None = None,
     ) -> None:
         self._embedder = embedder
+        self._format = vectors
         self._callbacks = callbacks
         self._text_columns = text_columns
         self._model = identity_of(embedder.spec)
@@ -173,6 +177,7 @@ class FilePipeline:
                 self._conformant,
                 self._callbacks,
                 self._text_columns,
+                self._format,
             )
         except Exception as error:
             self._callbacks.failed(job, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from reddit_assets.corpus.provenance import PROVENANCE_KEY, is_embedding_column
+from reddit_assets.corpus.provenance import PROVENANCE_KEY
+from reddit_assets.corpus.vectors import find_vectors
 from reddit_assets.engines.clustering.canonical import row_hashes
 from reddit_assets.engines.clustering.identity import Previous
+from reddit_assets.errors import BadFileError
 from reddit_assets.tasks.columns import numbers, to_text
-from reddit_assets.tasks.inputs import Inputs
+from reddit_assets.tasks.inputs import Inputs, read_vectors
 from reddit_assets.tasks.posts import ID_COLUMNS
 
 __all__ = ["read_previous", "shared_ids"]
@@ -62,12 +65,10 @@ def _labels(clustered_file: Path) -> NDArray[np.int32]:
     return np.where(sound, found, -1).astype(np.int32)
 
 
-def _hashes(path: Path, names: list[str]) -> NDArray[np.uint64]:
-    parts = []
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=16_384, columns=names):
-            block = np.stack([column.to_numpy(zero_copy_only=False) for column in batch.columns])
-            parts.append(row_hashes(np.ascontiguousarray(block.T, dtype=np.float32)))
+def _hashes(blocks: Iterable[NDArray[np.float32]], *, half: bool) -> NDArray[np.uint64]:
+    # What one of the two nights has rounded is rounded in the other as well.
+    rounded = (b.astype(np.float16).astype(np.float32) if half else b for b in blocks)
+    parts = [row_hashes(block) for block in rounded]
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
 
 
@@ -86,7 +87,7 @@ def shared_ids(
     try:
         before = _labels(clustered_file)
         place = _places(clustered_file, inputs, vectors)
-    except (OSError, KeyError, pa.ArrowException):
+    except (OSError, KeyError, pa.ArrowException, BadFileError):
         return None
     return np.where(place >= 0, np.append(before, -1)[place], -2).astype(np.int32)
 
@@ -95,7 +96,8 @@ def _places(
     clustered_file: Path, inputs: Inputs, vectors: NDArray[np.float32]
 ) -> NDArray[np.int64]:
     """For each of tonight's rows its row number of last night, −1 if it was not there."""
-    names = pq.read_schema(clustered_file).names
+    schema = pq.read_schema(clustered_file)
+    names = schema.names
     for name in ID_COLUMNS:
         if name in names and name in inputs.schema.names:
             theirs = to_text(pq.read_table(clustered_file, columns=[name])[name])
@@ -103,7 +105,9 @@ def _places(
             if mine.null_count < len(mine) and theirs.null_count < len(theirs):
                 break
     else:
-        theirs = pa.array(_hashes(clustered_file, sorted(filter(is_embedding_column, names))))
-        mine = pa.array(row_hashes(vectors))
+        stored = find_vectors(schema)
+        half = inputs.half or (stored is not None and stored.half)
+        theirs = pa.array(_hashes(read_vectors(clustered_file), half=half))
+        mine = pa.array(_hashes([vectors], half=half))
     place = pc.index_in(mine, value_set=theirs, skip_nulls=True)
     return place.fill_null(-1).to_numpy().astype(np.int64)

@@ -24,6 +24,7 @@ from reddit_assets.corpus.layout import (
 )
 from reddit_assets.corpus.output import temporary_path
 from reddit_assets.corpus.provenance import ClusterProvenance, OutputFile, cluster_inputs
+from reddit_assets.corpus.vectors import VectorFormat
 from reddit_assets.engines.clustering.clusterer import Clustering, cluster
 from reddit_assets.engines.clustering.identity import Changes, keep_identities
 from reddit_assets.engines.clustering.map import map_page, map_png, map_rows
@@ -82,6 +83,7 @@ class _Clustered:
     key: str
     inputs: Inputs
     posts: FilePosts
+    vectors: NDArray[np.float32]
     clustering: Clustering
     changes: Changes
     ids: NDArray[np.int32]
@@ -115,6 +117,7 @@ def cluster_subreddit(
     token: str,
     excluded: Sequence[str] = (),
     job_id: str = "",
+    vectors: VectorFormat | None = None,
     writer: dict[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ClusterResult:
@@ -129,6 +132,7 @@ def cluster_subreddit(
         keys: partition keys of the embedding files to take.
         token: names the temporary files.
         excluded: files left out (dead letters), recorded in the provenance.
+        vectors: how the clustered file keeps them.
         writer: recorded in the provenance: host, versions, ….
         progress: called with each stage's name as it begins.
 
@@ -159,7 +163,7 @@ def cluster_subreddit(
         job_id=job_id,
     )
     say("writing")
-    written, png = _write(layout, made, provenance, params.seed, token)
+    written, png = _write(layout, made, provenance, params.seed, token, vectors or VectorFormat())
     seconds = time.monotonic() - start
     size = next(path for path, final in written if final.name == CLUSTERED_NAME).stat().st_size
     return ClusterResult(
@@ -188,7 +192,7 @@ def _clustered(
     changes, ids = _identities(layout, cluster_key, inputs, vectors, clustering)
     say("meaning")
     rows = cluster_rows(posts, vectors, clustering, changes)
-    return _Clustered(cluster_key, inputs, posts, clustering, changes, ids, rows)
+    return _Clustered(cluster_key, inputs, posts, vectors, clustering, changes, ids, rows)
 
 
 def _provenance(
@@ -212,7 +216,12 @@ def _provenance(
 
 
 def _write(
-    layout: Layout, made: _Clustered, provenance: ClusterProvenance, seed: int, token: str
+    layout: Layout,
+    made: _Clustered,
+    provenance: ClusterProvenance,
+    seed: int,
+    token: str,
+    form: VectorFormat,
 ) -> tuple[tuple[tuple[Path, Path], ...], bytes | None]:
     """All files under temporary names, with their final ones; and the picture of the map."""
     finals = [layout.cluster_dir(made.key) / name for name in CLUSTER_FILES]
@@ -222,7 +231,15 @@ def _write(
         _write_clusters(by_name[TABLE_NAME], made, provenance.data_version)
         page, png = _map(made, seed)
         write_page(by_name[MAP_NAME], page)
-        write_clustered(by_name[CLUSTERED_NAME], made.inputs, made.clustering, made.ids, provenance)
+        write_clustered(
+            by_name[CLUSTERED_NAME],
+            made.inputs,
+            made.vectors,
+            made.clustering,
+            made.ids,
+            provenance,
+            form,
+        )
     except BaseException:
         for path in temporaries:
             with suppress(FileNotFoundError):
@@ -236,7 +253,7 @@ def _write_clusters(path: Path, made: _Clustered, data_version: str) -> None:
         "key": made.key,
         "data_version": data_version,
         "next_id": made.changes.next_id,
-        "dimension": len(made.inputs.names),
+        "dimension": made.inputs.dimension,
         "rows": made.inputs.total,
         "themes": {str(number): name for number, name in made.themes.items()},
         "summary": made.summary,

@@ -6,6 +6,7 @@ file's rows is embedded again by an exact backend and compared.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reddit_assets.corpus.provenance import EmbeddingProvenance, is_embedding_column, read_output
+from reddit_assets.corpus.provenance import EmbeddingProvenance, read_output
 from reddit_assets.corpus.texts import TEXT_COLUMNS, parse_columns, texts_of
+from reddit_assets.corpus.vectors import FLOAT16_BOUND, find_vectors
 from reddit_assets.engines.embedding.conformance import BOUNDS, agreement
 from reddit_assets.engines.embedding.engine import Embedder
 from reddit_assets.errors import BadFileError, first_line
@@ -26,6 +28,11 @@ _BATCH_ROWS = 2_048
 
 ADOPTED_BOUND = min(BOUNDS.values())
 """For files of the earlier system, which do not say in which precision they were made."""
+
+
+def beside_float16(bound: float) -> float:
+    """The bound of vectors that were rounded to float16 besides: the two angles add up."""
+    return math.cos(math.acos(bound) + math.acos(FLOAT16_BOUND))
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,9 @@ def verify_file(path: Path, reference: Embedder, rows: int, *, seed: int = 0) ->
     if isinstance(provenance, EmbeddingProvenance):
         bound = BOUNDS.get(str(provenance.writer.get("precision")), ADOPTED_BOUND)
         model, text_column = provenance.model.fingerprint, provenance.text_column
-    texts, vectors = _sample(path, text_column, rows, np.random.default_rng(seed))
+    texts, vectors, half = _sample(path, text_column, rows, np.random.default_rng(seed))
+    if half:
+        bound = beside_float16(bound)
     adopted = provenance is None
     if not len(texts):
         return Verification(0, 1.0, 1.0, bound, model, adopted)
@@ -104,34 +113,34 @@ def verify_file(path: Path, reference: Embedder, rows: int, *, seed: int = 0) ->
 
 def _sample(
     path: Path, text_column: str, rows: int, random: np.random.Generator
-) -> tuple[pa.Array, np.ndarray]:
-    """Texts, and vectors of shape (n, dimension), of up to ``rows`` rows of one row group."""
+) -> tuple[pa.Array, np.ndarray, bool]:
+    """Texts, and vectors of shape (n, dimension), of up to ``rows`` rows of one row group; and
+    whether the vectors were rounded to float16.
+    """
     try:
         with pq.ParquetFile(path) as file:
-            names = [name for name in file.schema_arrow.names if is_embedding_column(name)]
+            stored = find_vectors(file.schema_arrow, file.metadata)
             column = text_column or next(
                 (name for name in TEXT_COLUMNS if name in file.schema_arrow.names), ""
             )
-            if not names or not column:
-                raise BadFileError(f"{path} has no text column or no emb_… columns.")
+            if stored is None or not column:
+                raise BadFileError(f"{path} has no text column or no vectors.")
             sizes = [
                 file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)
             ]
             if not sum(sizes):
-                return pa.array([], pa.large_string()), np.empty((0, len(names)), np.float32)
+                none = np.empty((0, stored.dimension), np.float32)
+                return pa.array([], pa.large_string()), none, stored.half
             group = int(random.choice(len(sizes), p=np.array(sizes) / sum(sizes)))
             read = dict.fromkeys(name for choice in parse_columns(column) for name in choice)
             chosen = _chosen(_lengths(file, group, column, [*read]), rows, random)
-            table = _rows(file, group, [*read, *names], chosen)
+            table = _rows(file, group, [*read, *stored.read], chosen)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise BadFileError(f"{path} cannot be read: {first_line(error)}.") from None
     batch = table.combine_chunks().to_batches()[0]
-    vectors = np.column_stack(
-        [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
-    ).astype(np.float32)
-    return texts_of(batch, column), vectors
+    return texts_of(batch, column), stored.array(batch), stored.half
 
 
 def _lengths(file: pq.ParquetFile, group: int, column: str, names: list[str]) -> np.ndarray:
