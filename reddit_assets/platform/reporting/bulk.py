@@ -111,7 +111,7 @@ def _texts(events: Sequence[AssetMaterialization], last: EventLogEntry) -> Itera
     for event in events:
         inner["partition"] = event.partition
         inner["description"] = event.description
-        inner["tags"] = dict(event.tags or {})
+        inner["tags"] = None if event.tags is None else dict(sorted(event.tags.items()))
         inner["metadata_entries"] = [_entry(*pair) for pair in event.metadata.items()]
         yield json.dumps(form)
 
