@@ -108,7 +108,6 @@ class FilePipeline:
         self._callbacks = callbacks
         self._text_columns = text_columns
         self._model = identity_of(embedder.spec)
-        self._facts = embedder.describe()
         self._conformant = bool((embedder.conformance or {"conformant": True})["conformant"])
         self._window_rows = window_rows or embedder.window_rows
         self._least_tokens = LEAST_BATCHES * embedder.backend.streams * embedder.max_batch_tokens
@@ -173,7 +172,7 @@ class FilePipeline:
             file = FileInWork(
                 job,
                 self._model,
-                self._facts,
+                self._embedder.describe(),  # What tokenizes may have changed since the start.
                 self._conformant,
                 self._callbacks,
                 self._text_columns,

@@ -111,7 +111,7 @@ class Display:
         self._began = time.monotonic()
         shown = [
             f"{name} {facts[name]}"
-            for name in ("backend", "device", "precision", "threads", "reduction")
+            for name in ("backend", "device", "precision", "threads", "tokenizer", "reduction")
             if facts.get(name) is not None
         ]
         log.info("Ready to %s: %s.", kind, ", ".join(shown) or "engine loaded")

@@ -120,7 +120,8 @@ class Embedder:
         """
         self.spec = spec
         self.backend = backend
-        self.tokenizer = Tokenizer(spec)
+        # A GPU takes more tokens than one thread gives; a processor's workers want the cores.
+        self.tokenizer = Tokenizer(spec, parallel=backend.device != "cpu")
         self.max_batch_tokens = max_batch_tokens or backend.max_batch_tokens
         self.window_rows = window_rows
         self.conformance = conformance
@@ -138,6 +139,7 @@ class Embedder:
         return {
             **self.spec.describe(),
             **self.backend.describe(),
+            "tokenizer": self.tokenizer.describe(),
             "max_batch_tokens": self.max_batch_tokens,
             "conformance": self.conformance,
         }

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import chain
+import threading
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reddit_assets.engines.embedding.digests import file_digest
 from reddit_assets.engines.embedding.model import ModelSpec
-from reddit_assets.errors import ModelNotFoundError
+from reddit_assets.engines.embedding.tokenizer_backends import (
+    FastTokenizer,
+    ReferenceTokenizer,
+    TokenizerBackend,
+)
+from reddit_assets.engines.embedding.tokenizer_proof import difference, prove
+from reddit_assets.engines.embedding.tokens import Texts, TokenTable, as_texts
 
 __all__ = ["Texts", "TokenTable", "Tokenizer", "as_texts"]
 
-Texts: TypeAlias = pa.Array | pa.ChunkedArray | Iterable[str | None]
+log = logging.getLogger(__name__)
 
 BYTES_PER_TOKEN = 6
 """First guess of how much of a long text holds the tokens kept; English has 4.4 bytes each."""
@@ -28,88 +34,11 @@ HARD_LIMIT = 1 << 20
 """Most bytes that are looked at of a text that gives fewer tokens than are kept."""
 WORD_END = re.compile(rb"[^\x00-\x20\x7f-\xff][\t\n\r ]")
 
-TOKENIZE_ROWS = 1024
-"""Rows handed to the tokenizer's threads at a time: enough to spread, small in memory."""
-
-
-@dataclass(frozen=True)
-class TokenTable:
-    """Token ids of many texts, end to end.
-
-    Attributes:
-        ids: int32, shape (total tokens,).
-        cu_seqlens: int64, shape (n + 1,); text ``i`` is ``ids[cu_seqlens[i]:cu_seqlens[i + 1]]``.
-    """
-
-    ids: np.ndarray
-    cu_seqlens: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.cu_seqlens) - 1
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens per text, int64, shape (n,)."""
-        return np.diff(self.cu_seqlens)
-
-    def take(self, rows: np.ndarray) -> TokenTable:
-        """The texts ``rows`` (int, shape (m,)), in that order."""
-        lengths = self.lengths[rows]
-        cu_seqlens = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=cu_seqlens[1:])
-        where = np.repeat(self.cu_seqlens[:-1][rows] - cu_seqlens[:-1], lengths)
-        where += np.arange(cu_seqlens[-1])
-        return TokenTable(self.ids[where], cu_seqlens)
-
-    @staticmethod
-    def concatenate(tables: list[TokenTable]) -> TokenTable:
-        """All texts of ``tables``, one table after the other."""
-        if len(tables) == 1:
-            return tables[0]
-        lengths = [table.lengths for table in tables]
-        cu_seqlens = np.zeros(sum(map(len, lengths)) + 1, np.int64)
-        if lengths:
-            np.cumsum(np.concatenate(lengths), out=cu_seqlens[1:])
-        ids = [t.ids[t.cu_seqlens[0] : t.cu_seqlens[-1]] for t in tables]
-        return TokenTable(np.concatenate(ids) if ids else np.empty(0, np.int32), cu_seqlens)
-
-
-def as_texts(texts: Texts) -> pa.Array:
-    """Any text column as one ``large_string`` array without nulls (a null is an empty text).
-
-    Takes string, large_string, string_view, dictionary-encoded and null-typed arrays, chunked or
-    not, and Python strings.
-
-    Raises:
-        TypeError: the array is not of text.
-    """
-    if not isinstance(texts, pa.Array | pa.ChunkedArray):
-        texts = pa.array([_without_surrogates(text) for text in texts], pa.large_string())
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks() if texts.num_chunks != 1 else texts.chunk(0)
-    if isinstance(texts, pa.ChunkedArray):  # Some pyarrow versions give one chunk back so.
-        texts = texts.chunk(0) if texts.num_chunks else pa.array([], pa.large_string())
-    kind = texts.type
-    if pa.types.is_dictionary(kind):
-        texts, kind = texts.dictionary_decode(), kind.value_type
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    if not (is_text or pa.types.is_string_view(kind) or pa.types.is_null(kind)):
-        raise TypeError(f"not a text column but {kind}")
-    if not pa.types.is_large_string(kind):
-        # safe=False: the bytes were never checked to be UTF-8, and need not be (see Tokenizer).
-        texts = pc.cast(texts, pa.large_string(), safe=False)
-    return pc.fill_null(texts, "") if texts.null_count else texts
-
-
-def _without_surrogates(text: str | None) -> str | None:
-    """``text`` with lone surrogates, which UTF-8 cannot hold, as replacement characters."""
-    if text is None:
-        return None
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+TOKENIZE_ROWS = 8_192
+"""Rows handed to the tokenizer at a time: enough to spread, small in memory."""
+FIRST_SAMPLE, LATER_SAMPLE = 512, 16
+"""Rows, drawn at random, whose ids are compared with the reference's: of the first ones that a
+tokenizer is given, and of each later call's."""
 
 
 class Tokenizer:
@@ -122,10 +51,19 @@ class Tokenizer:
     fewer tokens than are kept (one endless word, megabytes of blanks): the rest is not looked at.
 
     Bytes that are not UTF-8 become U+FFFD, as Python's ``errors="replace"`` does it.
+
+    A fast library does the work where it is installed, knows the model's kind of tokenizer, and
+    gives the ids of the reference for all texts of the proof. Its ids are compared on: of 512 of
+    the first rows, and of 16 of each later call's. At the first difference the reference takes
+    over, and the call is tokenized again.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
-        """Load it.
+    def __init__(self, spec: ModelSpec, *, parallel: bool = False) -> None:
+        """Load it, and prove the fast library where there is one.
+
+        Args:
+            spec: the model.
+            parallel: let the fast library use all cores.
 
         Raises:
             ModelNotFoundError: ``tokenizer.json`` is unreadable.
@@ -133,11 +71,18 @@ class Tokenizer:
         self.max_tokens = spec.max_tokens
         self.lowercase = spec.lowercase
         self.prompt = spec.prompt
-        self._full = _load(spec.tokenizer_file)
-        self._full.no_truncation()
-        self._cut = _load(spec.tokenizer_file)
-        self._cut.enable_truncation(spec.max_tokens)
-        self.pad_id = _pad_id(self._cut)
+        self.reference, fast, self._reason = _load(
+            spec.tokenizer_file, _digest(spec.tokenizer_file), spec.max_tokens, parallel
+        )
+        self.pad_id = self.reference.pad_id
+        self._backend: TokenizerBackend = fast or self.reference
+        self._unsampled = FIRST_SAMPLE
+        self._random = np.random.default_rng()
+        self._lock = threading.Lock()
+
+    def describe(self) -> str:
+        """Which library splits texts, and what the proof says of it."""
+        return f"{self._backend.name} ({self._reason})"
 
     def __call__(self, texts: Texts) -> TokenTable:
         """Token ids of every text, in order; see :class:`TokenTable`.
@@ -146,16 +91,25 @@ class Tokenizer:
             TypeError: ``texts`` is an array of something else than text.
         """
         array = as_texts(texts)
-        lengths: list[int] = []
-        pieces: list[np.ndarray] = []
-        for start in range(0, len(array), TOKENIZE_ROWS):
-            rows = self._prepare(array.slice(start, TOKENIZE_ROWS))
-            encoded = [e.ids for e in self._cut.encode_batch_fast(rows, add_special_tokens=True)]
-            lengths.extend(map(len, encoded))
-            pieces.append(_flatten(encoded))
-        cu_seqlens = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(np.asarray(lengths, np.int64), out=cu_seqlens[1:])
-        return TokenTable(np.concatenate(pieces) if pieces else np.empty(0, np.int32), cu_seqlens)
+        starts = range(0, len(array), TOKENIZE_ROWS)
+        tables = [self._encode(self._prepare(array.slice(s, TOKENIZE_ROWS))) for s in starts]
+        return TokenTable.concatenate(tables)
+
+    def _encode(self, rows: list[str]) -> TokenTable:
+        if self._backend is not self.reference and (problem := self._sampled(rows)):
+            log.warning("%s takes over from now on: %s.", self.reference.name, problem)
+            self._reason = problem
+            self._backend = self.reference
+        return self._backend.encode(rows, self.max_tokens)
+
+    def _sampled(self, rows: list[str]) -> str | None:
+        """Compare some of the rows; what differs."""
+        with self._lock:
+            count = min(len(rows), max(self._unsampled, LATER_SAMPLE))
+            self._unsampled -= count
+            chosen = self._random.choice(len(rows), count, replace=False)
+        sample = [rows[row] for row in chosen]
+        return difference(self._backend, self.reference, sample, self.max_tokens)
 
     def _prepare(self, array: pa.Array) -> list[str]:
         """The rows as strings, long ones cut, with prompt and lower case applied."""
@@ -164,10 +118,10 @@ class Tokenizer:
         long = np.flatnonzero(sizes > limit)
         if len(long):
             # Only the long rows leave Arrow as bytes, and of those only what may be needed.
-            blank = pc.if_else(pa.array(sizes > limit), "", array)
-            rows = _decode(blank)
-            for index in long:
-                rows[index] = self._prefix(array[int(index)].as_buffer())
+            rows = _decode(pc.if_else(pa.array(sizes > limit), "", array))
+            wholes = {int(row): memoryview(array[int(row)].as_buffer()) for row in long}
+            for row, text in self._prefixes(wholes).items():
+                rows[row] = text
         else:
             rows = _decode(array)
         if self.prompt:
@@ -176,19 +130,27 @@ class Tokenizer:
             rows = [row.lower() for row in rows]
         return rows
 
-    def _prefix(self, buffer: pa.Buffer) -> str:
-        """As much of a long text as decides its first ``max_tokens`` tokens."""
+    def _prefixes(self, wholes: dict[int, memoryview]) -> dict[int, str]:
+        """As much of each long text as decides its first ``max_tokens`` tokens."""
+        found: dict[int, str] = {}
         size = BYTES_PER_TOKEN * self.max_tokens
-        whole = memoryview(buffer)
-        while size < min(len(whole), HARD_LIMIT):
-            cut = _last_word_end(bytes(whole[:size]))
-            if cut:
-                text = bytes(whole[:cut]).decode("utf-8", "replace")
-                given = text.lower() if self.lowercase else text
-                if len(self._full.encode(given).ids) >= self.max_tokens + SPARE_TOKENS:
-                    return text
+        while wholes:
+            for row, whole in wholes.items():
+                if size >= min(len(whole), HARD_LIMIT):
+                    found[row] = bytes(whole[:HARD_LIMIT]).decode("utf-8", "replace")
+            cuts = {
+                row: bytes(whole[: _last_word_end(bytes(whole[:size]))]).decode("utf-8", "replace")
+                for row, whole in wholes.items()
+                if row not in found
+            }
+            tried = [text.lower() if self.lowercase else text for text in cuts.values()]
+            tokens = self._backend.encode(tried).lengths if tried else ()
+            for (row, text), count in zip(cuts.items(), tokens, strict=True):
+                if count >= self.max_tokens + SPARE_TOKENS:
+                    found[row] = text
+            wholes = {row: whole for row, whole in wholes.items() if row not in found}
             size *= 2
-        return bytes(whole[:HARD_LIMIT]).decode("utf-8", "replace")
+        return found
 
 
 def _last_word_end(data: bytes) -> int:
@@ -215,28 +177,30 @@ def _decode(array: pa.Array) -> list[str]:
         return [value.decode("utf-8", "replace") for value in raw]
 
 
-def _flatten(encoded: list[list[int]]) -> np.ndarray:
-    total = sum(map(len, encoded))
-    return np.fromiter(chain.from_iterable(encoded), np.int32, total)
-
-
-def _load(path: Path) -> Any:
+def _digest(path: Path) -> str:
     try:
-        from tokenizers import Tokenizer as FastTokenizer
-
-        tokenizer = FastTokenizer.from_file(str(path))
-    except Exception as error:  # The library raises bare Exception for a malformed file.
-        raise ModelNotFoundError(
-            f"The tokenizer {path} cannot be loaded: {error}.",
-            hint="Put the model's own tokenizer.json there; `pip install tokenizers` if missing.",
-        ) from None
-    tokenizer.no_padding()
-    return tokenizer
+        return file_digest(path)
+    except OSError:
+        return ""  # Loading it says what is wrong.
 
 
-def _pad_id(tokenizer: Any) -> int:
-    for token in ("[PAD]", "<pad>"):
-        found = tokenizer.token_to_id(token)
-        if found is not None:
-            return int(found)
-    return 0
+@lru_cache(maxsize=8)
+def _load(
+    path: Path, _digest: str, max_tokens: int, parallel: bool
+) -> tuple[ReferenceTokenizer, TokenizerBackend | None, str]:
+    """The reference, the fast library if it is proved, and why it is or is not used.
+
+    Raises:
+        ModelNotFoundError: the reference cannot be loaded.
+    """
+    reference = ReferenceTokenizer(path)
+    try:
+        fast: TokenizerBackend = FastTokenizer(path, parallel=parallel)
+    except ImportError:
+        return reference, None, "nanotoken is not installed"
+    except (OSError, ValueError) as error:
+        return reference, None, f"nanotoken cannot be used: {error}"
+    if (problem := prove(fast, reference, max_tokens)) is not None:
+        log.warning("%s tokenizes: %s.", reference.name, problem)
+        return reference, None, problem
+    return reference, fast, f"proved equal to {reference.name}"
