@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         validation_alias=_env("DAGSTER_URL", "dagster_url"),
         description="Address of the Dagster webserver that REST reports go to.",
     )
+    maps_url: str | None = Field(
+        None,
+        description="Address at which people reach `reddit-assets maps`; Dagster's links to the "
+        "maps begin with it. `up` sets it to its own.",
+    )
     dagster_postgres_url: SecretStr | None = Field(
         None,
         validation_alias=_env("DAGSTER_POSTGRES_URL", "dagster_postgres_url"),
@@ -278,9 +283,16 @@ class Settings(BaseSettings):
             SettingsError: none is set.
         """
         if self.redis_url is None:
+            if self.root is None:
+                raise SettingsError(
+                    "Neither REDIS_URL nor REDDIT_ROOT is set.",
+                    hint="Name the root of a running `reddit-assets up` (--root DIR or "
+                    "REDDIT_ROOT), whose queue is then found, or set REDIS_URL.",
+                )
             raise SettingsError(
-                "REDIS_URL is not set.",
-                hint="Set it to the queue's redis:// URL, or let `reddit-assets up` run one.",
+                f"REDIS_URL is not set, and no `reddit-assets up` runs for {self.root}.",
+                hint=f"Start one (`reddit-assets up --root {self.root}`), or set REDIS_URL to the "
+                "queue's redis:// URL.",
             )
         return self.redis_url.get_secret_value()
 

@@ -39,17 +39,24 @@ def use_dagster_of_up(settings: Settings) -> None:
     home = _facts(settings).get("dagster_home")
     if not home:
         raise SettingsError(
-            "DAGSTER_HOME is not set.",
-            hint="Set it to the folder of Dagster's dagster.yaml, or start `reddit-assets up`.",
+            "DAGSTER_HOME is not set, and no `reddit-assets up` is found.",
+            hint="Name the root of a running one (--root, REDDIT_ROOT), or set DAGSTER_HOME to the "
+            "folder of Dagster's dagster.yaml.",
         )
     os.environ["DAGSTER_HOME"] = str(home)
 
 
 def _facts(settings: Settings) -> dict[str, Any]:
-    """What the root's ``up`` has noted, if one runs."""
+    """What the root's ``up`` has noted, if one runs here: it says in the tree where."""
     if settings.root is None:
         return {}
+    from reddit_assets.corpus.layout import Layout
     from reddit_assets.local.state import StateDir, default_state_dir
+    from reddit_assets.local.treelock import state_dir_of_up
 
-    state = StateDir(settings.state_dir or default_state_dir(settings.root.absolute()))
-    return state.facts() if state.in_use else {}
+    pointed = state_dir_of_up(Layout.from_settings(settings).embeddings)
+    usual = settings.state_dir or default_state_dir(settings.root.absolute())
+    for path in (usual, pointed):
+        if path is not None and (state := StateDir(path)).in_use:
+            return state.facts()
+    return {}

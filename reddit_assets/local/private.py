@@ -16,7 +16,12 @@ from pathlib import Path
 
 from reddit_assets.errors import StartupError
 
-__all__ = ["private_folder", "private_opener", "socket_folder"]
+__all__ = ["FORGET", "private_folder", "private_opener", "socket_folder"]
+
+FORGET = (
+    "Remove the state folder that holds it: nothing is lost, since the next start reads what is "
+    "done off the disk and shows it in Dagster again."
+)
 
 # The longest path of a Unix socket is 107 bytes on Linux and 103 on macOS.
 SOCKET_PATH_BYTES = 100
@@ -32,7 +37,7 @@ def private_folder(path: Path) -> Path:
     if not _is_folder(path, (os.geteuid(),)):
         raise StartupError(
             f"{path} is a link or belongs to another account.",
-            hint="Remove it, or set REDDIT_STATE_DIR to a folder of this account.",
+            hint=f"{FORGET} Or set REDDIT_STATE_DIR to a folder of this account.",
         )
     path.chmod(0o700)
     return path

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import psutil
 
 from reddit_assets.errors import StartupError
-from reddit_assets.local.private import private_folder, socket_folder
+from reddit_assets.local.private import FORGET, private_folder, socket_folder
 from reddit_assets.local.processes import Child
 
 __all__ = ["PostgresServer", "ValkeyServer", "free_port", "port_is_free", "said_of_root"]
@@ -255,6 +255,7 @@ class PostgresServer(_Server):
         for path in (self.folder, data, self.socket_folder):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._own(data, self.socket_folder, user=user)
+        self._require_own_files(data, user)
         if user is not None:
             _make_reachable(binaries)
             _make_reachable(data)
@@ -275,13 +276,27 @@ class PostgresServer(_Server):
         for folder in folders:
             if user is None:
                 if folder.stat().st_uid != os.geteuid():
-                    raise StartupError(
-                        f"{folder} belongs to another account.",
-                        hint="Remove it, or set DAGSTER_POSTGRES_URL to a Postgres server.",
-                    )
+                    raise StartupError(f"{folder} belongs to another account.", hint=FORGET)
             else:
                 _change_owner(folder, user)
             folder.chmod(0o700)
+
+    @staticmethod
+    def _require_own_files(data: Path, user: str | None) -> None:
+        """A copied folder has its files' owners from where it came.
+
+        Raises:
+            StartupError: the database's files are another account's.
+        """
+        import pwd
+
+        owner = os.geteuid() if user is None else pwd.getpwnam(user).pw_uid
+        with contextlib.suppress(FileNotFoundError):
+            if (data / "PG_VERSION").stat().st_uid != owner:
+                raise StartupError(
+                    f"The files in {data} belong to another account than Postgres runs under.",
+                    hint=FORGET,
+                )
 
     def _initialise(self, binaries: Path, data: Path, user: str | None) -> None:
         """Runs initdb in an emptied folder: an interrupted one leaves a half-made database."""

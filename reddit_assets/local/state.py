@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from reddit_assets.errors import StartupError
-from reddit_assets.local.private import private_folder, private_opener
+from reddit_assets.local.private import FORGET, private_folder, private_opener
 
 __all__ = ["StateDir", "default_state_dir"]
 
@@ -73,6 +73,9 @@ class StateDir:
                 f"The state folder {self.path} cannot be used: {error.strerror}.",
                 hint="Set REDDIT_STATE_DIR to a local folder that can be written.",
             ) from error
+        if (foreign := self._foreign()) is not None:
+            lock.close()
+            raise StartupError(f"{foreign} belongs to another account.", hint=FORGET)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -86,6 +89,16 @@ class StateDir:
             ) from None
         self._lock = lock
         self.note(pid=os.getpid())
+
+    def _foreign(self) -> Path | None:
+        """Something in the folder that another account owns, as after a copy; root may use it."""
+        if os.geteuid() == 0:
+            return None
+        for folder in (self.path, self.records, self.dagster_home, self.log("x").parent):
+            for entry in os.scandir(folder):
+                if entry.stat(follow_symlinks=False).st_uid != os.geteuid():
+                    return Path(entry.path)
+        return None
 
     def identity(self) -> str:
         """A random name, made once: the folder's embedded queue goes by it."""

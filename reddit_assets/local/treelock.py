@@ -23,12 +23,28 @@ from typing import Any
 
 from reddit_assets.errors import StartupError
 
-__all__ = ["TreeLock"]
+__all__ = ["TreeLock", "state_dir_of_up"]
 
 log = logging.getLogger(__name__)
 
+FILE_NAME = ".up.json"
 RENEW_SECONDS = 10.0
 STALE_SECONDS = 60.0
+
+
+def state_dir_of_up(folder: Path) -> Path | None:
+    """The state folder of the ``up`` that works on a tree, by whatever path the tree is reached.
+
+    Only one of this account is named: what lies there says where jobs are taken from.
+
+    Args:
+        folder: the tree of embeddings.
+    """
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        path = Path(json.loads((folder / FILE_NAME).read_bytes())["state_dir"])
+        if path.is_absolute() and path.stat().st_uid == os.geteuid():
+            return path
+    return None
 
 
 class TreeLock:
@@ -45,7 +61,7 @@ class TreeLock:
     def __init__(
         self, folder: Path, queue: str, facts: Mapping[str, str], lost: Callable[[str], None]
     ) -> None:
-        self._path = folder / ".up.json"
+        self._path = folder / FILE_NAME
         self._queue = queue
         self._content = {
             "queue": queue,
