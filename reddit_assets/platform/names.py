@@ -15,7 +15,9 @@ from reddit_assets.platform.reporting.assets import asset_path
 __all__ = [
     "CODE_VERSION",
     "CORPUS",
+    "LOCATION",
     "MODEL",
+    "REPOSITORY",
     "SETTINGS",
     "AssetSet",
     "asset_sets",
@@ -25,6 +27,9 @@ __all__ = [
 
 # The code version of every asset: what changes the meaning of the files.
 CODE_VERSION = str(FORMAT_VERSION)
+
+# As `workspace.yaml` names them, for links to jobs.
+LOCATION, REPOSITORY = "reddit_assets", "__repository__"
 
 # Unpartitioned assets: the wanted model, the clustering settings, the overview.
 MODEL = AssetKey(["model"])

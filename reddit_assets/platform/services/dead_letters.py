@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Mapping
 
 from dagster import (
     AssetCheckEvaluation,
@@ -15,9 +17,10 @@ from dagster import (
 from reddit_assets.corpus.scan import Scanner
 from reddit_assets.errors import RedditAssetsError
 from reddit_assets.ledger.job import DeadLetter, Kind, partition_of
-from reddit_assets.platform.names import key_of_result
+from reddit_assets.platform.names import LOCATION, REPOSITORY, key_of_result, set_of
 from reddit_assets.platform.reporting import records
 from reddit_assets.platform.reporting.events import table
+from reddit_assets.platform.reporting.failures import Failed, not_yet_failed, report_failed
 from reddit_assets.platform.reporting.metadata import fenced, plain
 from reddit_assets.platform.services.tick import Tick
 from reddit_assets.workspace import Workspace
@@ -28,6 +31,8 @@ CHECK = "no_dead_letters"
 
 # Evaluations per tick: each is one insert.
 _PER_TICK = 200
+# Letters in a table.
+_SHOWN = 100
 
 
 def letters_table(letters: list[DeadLetter]) -> MetadataValue:
@@ -42,7 +47,7 @@ def letters_table(letters: list[DeadLetter]) -> MetadataValue:
                 "crashes": letter.crashes,
                 "host": letter.host,
             }
-            for letter in letters[:100]
+            for letter in letters[:_SHOWN]
         ]
     )
 
@@ -68,14 +73,20 @@ class DeadLetters:
             died = queue.dead_since()
             # A letter holds its job and its traceback: only those to be reported are loaded.
             new = [key for key, at in died.items() if mine.get(key) != at][:_PER_TICK]
-            for letter in queue.dead_letters(new) if new else ():
-                records.report_check(instance, _failed(self._workspace, kind, letter))
+            gone = [key for key in mine if key not in died][:_PER_TICK]
+            # The check's page shows its latest evaluation: each one says what all failed of.
+            every = _all(queue.dead_letters(list(died)[:_SHOWN]), len(died)) if new or gone else {}
+            letters = queue.dead_letters(new) if new else []
+            runs = _fail_partitions(instance, self._workspace, kind, letters)
+            for letter in letters:
+                run = runs.get(letter.key, {})
+                records.report_check(instance, _failed(self._workspace, kind, letter, run | every))
                 mine[letter.key] = letter.died_at
             healed = 0
-            for key in [key for key in mine if key not in died][:_PER_TICK]:
+            for key in gone:
                 scanner = scanner or self._workspace.scanner()
                 if (why := _healed(scanner, kind, key)) is not None:
-                    records.report_check(instance, _passed(self._workspace, kind, key, why))
+                    records.report_check(instance, _passed(self._workspace, kind, key, why, every))
                     del mine[key]
                     healed += 1
             if died or healed:
@@ -116,18 +127,57 @@ def _asset(workspace: Workspace, kind: Kind, key: str) -> AssetKey:
     return key_of_result(kind.asset, partition, workspace.shards)
 
 
-def _failed(workspace: Workspace, kind: Kind, letter: DeadLetter) -> AssetCheckEvaluation:
+def _fail_partitions(
+    instance: DagsterInstance, workspace: Workspace, kind: Kind, letters: list[DeadLetter]
+) -> dict[str, dict[str, MetadataValue]]:
+    """Has the letters' partitions shown as failed; a link to the run that says so, by key."""
+    by_asset: dict[AssetKey, dict[str, DeadLetter]] = {}
+    for letter in letters:
+        if partition_of(letter.key) is not None:
+            by_asset.setdefault(_asset(workspace, kind, letter.key), {})[letter.key] = letter
+    links: dict[str, dict[str, MetadataValue]] = {}
+    for asset, group in by_asset.items():
+        assets = set_of(next(iter(group)), workspace.shards)
+        wanted = not_yet_failed(instance, assets, asset, list(group))
+        failures = [
+            Failed(key, f"{letter.error} {letter.hint}".strip(), _facts(letter))
+            for key, letter in group.items()
+            if key in wanted
+        ]
+        if failures:
+            run = MetadataValue.dagster_run(report_failed(instance, asset, failures))
+            links |= {failure.partition: {"run": run} for failure in failures}
+    return links
+
+
+def _all(letters: list[DeadLetter], number: int) -> dict[str, MetadataValue]:
+    """Every dead letter of a queue, the oldest first."""
+    found: dict[str, MetadataValue] = {"dead letters": MetadataValue.int(number)}
+    if letters:
+        found["all dead letters"] = letters_table(letters)
+    return found
+
+
+def _facts(letter: DeadLetter) -> dict[str, MetadataValue]:
     metadata: dict[str, MetadataValue] = {
-        "partition": MetadataValue.text(letter.key),
         "error": MetadataValue.text(letter.error),
-        "what to do": MetadataValue.text(letter.hint),
+        "what to do": MetadataValue.text(letter.hint or "Look at the traceback."),
+        "try again": MetadataValue.job("retry_dead_letters", LOCATION, repository_name=REPOSITORY),
+        "or": MetadataValue.text(f"reddit-assets dead retry {shlex.quote(letter.key)}"),
         "host": MetadataValue.text(letter.host),
         "attempts": MetadataValue.int(letter.attempts),
         "crashes": MetadataValue.int(letter.crashes),
-        "retry": MetadataValue.text(f"reddit-assets dead retry {letter.key}"),
+        "died": MetadataValue.timestamp(letter.died_at),
     }
     if letter.traceback:
         metadata["traceback"] = MetadataValue.md(fenced(letter.traceback))
+    return metadata
+
+
+def _failed(
+    workspace: Workspace, kind: Kind, letter: DeadLetter, more: Mapping[str, MetadataValue]
+) -> AssetCheckEvaluation:
+    metadata = {"partition": MetadataValue.text(letter.key), **_facts(letter), **more}
     return AssetCheckEvaluation(
         asset_key=_asset(workspace, kind, letter.key),
         check_name=CHECK,
@@ -139,12 +189,14 @@ def _failed(workspace: Workspace, kind: Kind, letter: DeadLetter) -> AssetCheckE
     )
 
 
-def _passed(workspace: Workspace, kind: Kind, key: str, why: str) -> AssetCheckEvaluation:
+def _passed(
+    workspace: Workspace, kind: Kind, key: str, why: str, more: Mapping[str, MetadataValue]
+) -> AssetCheckEvaluation:
     return AssetCheckEvaluation(
         asset_key=_asset(workspace, kind, key),
         check_name=CHECK,
         passed=True,
         description=plain(f"{key}: {why}"),
-        metadata={"partition": MetadataValue.text(key)},
+        metadata={"partition": MetadataValue.text(key), **more},
         partition=partition_of(key),
     )
