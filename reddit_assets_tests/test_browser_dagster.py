@@ -130,7 +130,7 @@ def _newest_backfill(stack: object) -> str | None:
 
 def test_a_partition_tells_how_it_was_made(live: Live, page: Page, tmp_path: Path) -> None:
     page.goto(f"{live.stack.url}/assets/clusters?view=partitions&partition={quote('ca/cars', '')}")
-    expect(page.get_by_text("noise_share")).to_be_visible()
+    expect(page.get_by_text("noise, %")).to_be_visible()
     expect(page.get_by_text("tea, kettle").first).to_be_visible()
     keep(page, "cluster", tmp_path)
     # The overview has a plot that people can read.

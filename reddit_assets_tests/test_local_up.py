@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,7 +38,7 @@ class Up:
     """Starts ``up`` on one root and state folder, and looks at what it leaves."""
 
     def __init__(self, root: Path, state: Path) -> None:
-        self.root, self.state, self.port = root, state, free_port()
+        self.root, self.state, self.port, self.maps = root, state, free_port(), free_port()
         self.errors = state.with_name(f"{state.name}-stderr.txt")
         self.environment = {
             name: value
@@ -54,7 +55,15 @@ class Up:
     def command(self, *arguments: str) -> list[str]:
         return [
             *(sys.executable, "-m", "reddit_assets.cli", "up", "--root", str(self.root)),
-            *("--port", str(self.port), "--backend", "onnx", *arguments),
+            *(
+                "--port",
+                str(self.port),
+                "--maps-port",
+                str(self.maps),
+                "--backend",
+                "onnx",
+                *arguments,
+            ),
         ]
 
     def run(self, *arguments: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
@@ -224,14 +233,14 @@ def test_a_second_run_has_nothing_to_do_and_a_third_only_what_changed(up: Up):
 
 
 def test_only_the_page_listens_and_ctrl_c_leaves_nothing_running(up: Up):
-    # Given a running `up`, Then other accounts of this host reach its page and its metrics alone,
+    # Given a running `up`, Then other accounts of this host reach its pages and its metrics alone,
     # from this host, and of its files they can read none. If it is stopped
     metrics = free_port()
     with up.running(REDDIT_METRICS_PORT=str(metrics)) as process:
         assert up.left()
         # The workers start when the page is there.
-        wait_for(lambda: len(up.listening()) == 3, process)
-        ports = (up.port, metrics, metrics + 1)
+        wait_for(lambda: len(up.listening()) == 4, process)
+        ports = (up.port, up.maps, metrics, metrics + 1)
         assert up.listening() == {("127.0.0.1", port) for port in ports}
         assert up.open_to_others() == []
         process.send_signal(signal.SIGINT)
@@ -239,6 +248,34 @@ def test_only_the_page_listens_and_ctrl_c_leaves_nothing_running(up: Up):
         assert process.wait(30) == 0
     assert up.left() == []
     assert "Stopping everything." in up.errors.read_text()
+
+
+def test_commands_find_it_and_its_maps_are_there(up: Up, tmp_path: Path):
+    # Given a running `up` with a state folder of its own choice,
+    other_root = tmp_path / "another-way"
+    other_root.symlink_to(up.root)
+    environment = {k: v for k, v in up.environment.items() if k != "REDDIT_STATE_DIR"}
+    ours = (sys.executable, "-m", "reddit_assets.cli")
+
+    def queue(root: Path) -> subprocess.CompletedProcess[str]:
+        command = [*ours, "queue", "--json", "--root", str(root)]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=60, check=False
+        )
+
+    with up.running() as process:
+        # Then a command that is only given the root finds its queue, by another path, too,
+        assert "embed" in json.loads(queue(other_root).stdout)
+        # and the maps of what is clustered are pages.
+        page = f"http://127.0.0.1:{up.maps}"
+        wait_for(lambda: httpx.get(page).status_code == 200, process)
+        assert "Maps of" in httpx.get(page).text
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    # If it has ended, Then a sentence says what to start or to set.
+    said = queue(up.root).stderr
+    assert f"no `reddit-assets up` runs for {up.root}. Start one" in said
+    assert "REDIS_URL" in said
 
 
 def test_a_worker_that_does_not_come_up_takes_nothing_else_down(up: Up, tmp_path: Path):

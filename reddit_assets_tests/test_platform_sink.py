@@ -105,7 +105,10 @@ def test_metadata_are_readable() -> None:
     shown = readable(
         {
             "rows": 3,
-            "noise_share": 0.5,
+            "noise_share": 0.12345,
+            "bytes": 125_821,
+            "rows_per_second": 1234.5,
+            "changes": {"born": 2, "moved": 0.25},
             "path": "/data/x.parquet",
             "top_clusters": [{"id": 1, "keywords": ["tea", "kettle"]}, {"id": 2, "keywords": []}],
             "map_png": "aGVsbG8=",
@@ -115,11 +118,22 @@ def test_metadata_are_readable() -> None:
     kinds = {name: type(value).__name__ for name, value in shown.items()}
     assert kinds == {
         "rows": "IntMetadataValue",
-        "noise_share": "FloatMetadataValue",
+        "noise, %": "FloatMetadataValue",
+        "size, MB": "FloatMetadataValue",
+        "rows/s": "IntMetadataValue",
+        "changes": "TextMetadataValue",
         "path": "PathMetadataValue",
-        "top_clusters": "TableMetadataValue",
+        "largest clusters": "TableMetadataValue",
         "picture": "MarkdownMetadataValue",
         "dagster/row_count": "IntMetadataValue",
     }
-    rows = [dict(record.data) for record in shown["top_clusters"].records]  # type: ignore[attr-defined]
+    # The picture comes early and the path late; numbers have three digits, nothing is JSON.
+    assert list(kinds)[:2] == ["picture", "rows"]
+    assert [shown[name].value for name in ("noise, %", "size, MB", "rows/s", "changes")] == [
+        12.3,
+        0.126,
+        1230,
+        "born: 2, moved: 0.25",
+    ]
+    rows = [dict(record.data) for record in shown["largest clusters"].records]  # type: ignore[attr-defined]
     assert rows == [{"id": 1, "keywords": "tea, kettle"}, {"id": 2, "keywords": ""}]

@@ -54,7 +54,7 @@ def test_files_become_partitions_and_outputs_in_all_three_assets(live: Live) -> 
     assert tags["dagster/input_data_version/model"] == MODEL.fingerprint
     assert tags["dagster/input_event_pointer/chains"].isdigit()
     labels = {entry["label"] for entry in event["metadataEntries"]}
-    assert {"rows", "tokens", "rows_per_second", "backend", "host", "path", "job_id"} <= labels
+    assert {"rows", "tokens", "rows/s", "backend", "host", "path", "job_id"} <= labels
 
 
 def test_changes_are_recomputed_alone_and_the_page_agrees(live: Live) -> None:
@@ -125,7 +125,7 @@ def test_a_backfill_names_its_failures_and_can_be_mended(live: Live) -> None:
     assert stack.wait_backfill(checked)["status"] == "COMPLETED_SUCCESS"
     event = stack.events("chains", JAM[0])[0]
     assert event["runId"]
-    assert {"rows", "bytes", "text_column"} <= {e["label"] for e in event["metadataEntries"]}
+    assert {"rows", "size, MB", "text column"} <= {e["label"] for e in event["metadataEntries"]}
     # and the second fails with one partition, named with its reason in the run's error.
     ended = stack.wait_backfill(bad)
     assert ended["status"] == "COMPLETED_FAILED"

@@ -45,6 +45,7 @@ _GROUPS = (
     "worker",
     "cluster",
     "clusters",
+    "maps",
     "queue",
     "dead",
     "model",

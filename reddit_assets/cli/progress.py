@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["Bar", "note", "printer", "progress"]
+__all__ = ["Bar", "live_line", "note", "printer", "progress"]
 
 PLAIN_SECONDS = 5.0
 PLAIN_WIDTH = 130
@@ -71,6 +72,23 @@ def progress(title: str, total: int | None = None) -> Iterator[Bar]:
     )
     with Progress(*columns, console=console, transient=True) as bars:
         yield _Live(bars, title, total)
+
+
+@contextmanager
+def live_line() -> Iterator[tuple[Callable[[str], None], Callable[[str], None] | None]]:
+    """How to say a sentence and, in a terminal, how to show a line that is written over.
+
+    Elsewhere there is no such line (``None``).
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        yield note, None
+        return
+    with console.status("Starting …") as status:
+        yield (
+            lambda text: console.print(text, markup=False),
+            lambda text: status.update(escape(text)),
+        )
 
 
 def note(text: str) -> None:

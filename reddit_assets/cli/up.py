@@ -42,7 +42,18 @@ def register(app: typer.Typer) -> None:
 
 def up(
     root: Root = None,
-    port: Annotated[int, typer.Option("--port", help="Port of the Dagster page.")] = 3000,
+    port: Annotated[
+        int, typer.Option("--port", min=1, max=65535, help="Port of the Dagster page.")
+    ] = 3000,
+    maps_port: Annotated[
+        int | None,
+        typer.Option(
+            "--maps-port",
+            min=1,
+            max=65535,
+            help="Port of the maps; unset takes the one after the page's.",
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Embedding workers; they share the cores.")
     ] = 1,
@@ -65,7 +76,7 @@ def up(
     ones. With --exit-when-done: exit status 0 when every file is embedded, clustered and
     materialized in Dagster, 1 when jobs were given up or no worker starts.
     """
-    from reddit_assets.cli.progress import note
+    from reddit_assets.cli.progress import live_line
     from reddit_assets.local.up import Plan, run_up
     from reddit_assets.settings import load_settings
 
@@ -80,8 +91,9 @@ def up(
         model_dir=model_dir,
         state_dir=state_dir,
     )
-    plan = Plan(port=port, workers=workers, exit_when_done=exit_when_done)
-    status, summary = run_up(settings, plan, note)
+    plan = Plan(port=port, maps_port=maps_port, workers=workers, exit_when_done=exit_when_done)
+    with live_line() as (say, show):
+        status, summary = run_up(settings, plan, say, show)
     if as_json:
         print_json(summary.fields())
         raise typer.Exit(status)

@@ -5,22 +5,32 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from reddit_assets.corpus.keys import check_key, join_key
 from reddit_assets.corpus.oserrors import is_away
 from reddit_assets.errors import BadKeyError, SettingsError, UnreadableFileError
 from reddit_assets.settings import Settings
 
-__all__ = ["CLUSTERED_NAME", "CLUSTER_FILES", "MAP_NAME", "SUFFIX", "TABLE_NAME", "Layout"]
+__all__ = [
+    "CLUSTERED_NAME",
+    "CLUSTER_FILES",
+    "MAP_NAME",
+    "PICTURE_NAME",
+    "SUFFIX",
+    "TABLE_NAME",
+    "Layout",
+]
 
 SUFFIX = ".parquet"
 CLUSTERED_NAME = "clustered.parquet"
 # Parquet too, but the earlier system reads every *.parquet beside it as posts.
 TABLE_NAME = "clusters.table"
 MAP_NAME = "map.html"
+PICTURE_NAME = "map.png"
 # Everything that a cluster job writes, in the order of publishing: the clustered file is last,
 # since its presence says that the cluster is there.
-CLUSTER_FILES = (TABLE_NAME, MAP_NAME, CLUSTERED_NAME)
+CLUSTER_FILES = (TABLE_NAME, MAP_NAME, PICTURE_NAME, CLUSTERED_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +115,27 @@ class Layout:
     def cluster_path(self, cluster_key: str) -> Path:
         """The clustered file of a subreddit. Raises BadKeyError."""
         return self.cluster_dir(cluster_key) / CLUSTERED_NAME
+
+    def map_links(
+        self, cluster_key: str, address: str | None, *, picture: bool | None = None
+    ) -> dict[str, str]:
+        """The ``map`` of a subreddit as a link, and its ``picture_url`` where there is a picture.
+
+        Args:
+            address: of `reddit-assets maps`; without one, ``map`` is the page's path.
+            picture: whether there is one; looked for if not given.
+
+        Raises:
+            BadKeyError: it is not a key.
+        """
+        folder = self.cluster_dir(cluster_key)
+        if not address:
+            return {"map": str(folder / MAP_NAME)}
+        base = f"{address.rstrip('/')}/{quote(cluster_key)}"
+        links = {"map": f"{base}/{MAP_NAME}"}
+        if (folder / PICTURE_NAME).exists() if picture is None else picture:
+            links["picture_url"] = f"{base}/{PICTURE_NAME}"
+        return links
 
     # --- paths to keys -------------------------------------------------------------------
     def key_of(self, path: Path) -> str:

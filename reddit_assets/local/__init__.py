@@ -1,5 +1,5 @@
-"""Everything on one machine: embedded servers, supervised child processes, the sample.
+"""Everything on one machine: embedded servers, supervised child processes, the maps, the sample.
 
-May import ``workspace``, ``ledger``, ``corpus``, ``engines.host``, ``settings`` and ``errors``. The
-other parts run as child processes, so neither Dagster nor torch is imported here.
+May import ``workspace``, ``figures``, ``ledger``, ``corpus``, ``engines.host``, ``settings`` and
+``errors``. The other parts run as child processes, so neither Dagster nor torch is imported here.
 """

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from reddit_assets.corpus.scan import SubredditStatus, Verdict
+from reddit_assets.corpus.scan import SubredditStatus
 from reddit_assets.errors import StartupError
+from reddit_assets.figures import Figures, Observer, QueueFigures, Tally, Trees
 from reddit_assets.ledger.job import DeadLetter, Kind
 from reddit_assets.ledger.operations import QueueCounts
-from reddit_assets.ledger.planner import ScanReport, queue_wanted
+from reddit_assets.ledger.planner import queue_wanted
 from reddit_assets.local.instance import Page
 from reddit_assets.workspace import Workspace
 
@@ -20,30 +23,26 @@ class Completion:
     """How far everything is.
 
     Attributes:
-        files, files_done: chain files, and those with a usable embedding file.
-        clusters, clusters_done: subreddits, and those with a usable cluster file.
-        adopted_files, adopted_clusters: those of them that the earlier system made.
+        figures: of the tree and the queues; ``None`` before the first look.
         settled: nothing is queued, in work, unreported, or still to be queued.
         unreported: by asset, how many partitions Dagster does not have yet; ``None`` as long as
             there was no reason to ask.
         dead: jobs that were given up.
         problems: files that cannot be partitions.
         ignored: what lies in the tree without being a chain file, by reason.
-        paused: whether a queue is paused, so that nothing will be done.
     """
 
-    files: int = 0
-    files_done: int = 0
-    clusters: int = 0
-    clusters_done: int = 0
-    adopted_files: int = 0
-    adopted_clusters: int = 0
+    figures: Figures | None = None
     settled: bool = False
     unreported: dict[str, int] | None = None
     dead: list[DeadLetter] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     ignored: dict[str, int] = field(default_factory=dict)
-    paused: bool = False
+
+    def outputs(self, kind: Kind) -> Tally:
+        """How many outputs of a kind there are."""
+        trees = self.figures.trees if self.figures is not None else None
+        return trees.outputs[kind] if trees is not None else Tally()
 
     @property
     def done(self) -> bool:
@@ -52,18 +51,13 @@ class Completion:
 
     def line(self) -> str:
         """The state in words."""
-        text = (
-            f"{self.files_done:,} of {self.files:,} files embedded, "
-            f"{self.clusters_done:,} of {self.clusters:,} subreddits clustered"
-        )
-        if self.dead:
-            text += f", {len(self.dead):,} dead letters"
+        if self.figures is None:
+            return "Nothing was looked at yet"
+        parts = [self.figures.line(), *(one.rstrip(".") for one in self.figures.problems)]
         missing = sum((self.unreported or {}).values())
         if missing:
-            text += f", {missing:,} partitions not yet materialized in Dagster"
-        if self.paused:
-            text += "; paused: `reddit-assets resume` goes on"
-        return text
+            parts.append(f"{missing:,} partitions not yet materialized in Dagster")
+        return "; ".join(part for part in parts if part)
 
 
 class Watch:
@@ -77,24 +71,18 @@ class Watch:
         self._workspace = workspace
         self._queues = workspace.queues
         self._page = page
+        self._observer = Observer(workspace)
 
     def counts(self) -> dict[Kind, QueueCounts]:
         """Where the queues' jobs are."""
         return {kind: queue.counts() for kind, queue in self._queues.items()}
 
-    def glance(self) -> str:
-        """The queues' state in words, without a look at the disk.
+    def glance(self) -> Completion:
+        """Looks at disk and queues, and changes nothing: Dagster's sensors queue what is missing.
 
-        Raises:
-            QueueUnavailableError: Redis does not answer.
+        What cannot be seen now is a problem of its figures.
         """
-        parts = []
-        for kind, count in self.counts().items():
-            words = [f"{count.queued + count.delayed:,} waiting", f"{count.leased:,} in work"]
-            words += [f"{count.dead:,} dead letters"] if count.dead else []
-            words += ["paused"] if count.paused else []
-            parts.append(f"{kind.value}: {count.totals.get('done', 0):,} done, {', '.join(words)}")
-        return "; ".join(parts)
+        return Completion(self._observer.figures())
 
     def look(self) -> Completion:
         """Scans, queues what is wanted, and asks Dagster when all else is done.
@@ -114,15 +102,22 @@ class Watch:
         )
         scanner = self._workspace.scanner(dead=dead_keys)
         report = queue_wanted(scanner, self._queues, kinds=kinds, observe=seen)
-        state = _tally(seen, dead, report)
         # Counted after the scan: what a worker finished meanwhile is at worst seen next time.
-        counts = self.counts().values()
-        state.paused = any(count.paused for count in counts)
-        quiet = all(count.idle for count in counts)
+        figures = self._count(seen, dead)
+        state = Completion(figures, dead=dead, problems=report.problems, ignored=report.ignored)
+        quiet = all(queue.counts.idle for queue in figures.queues.values())
         state.settled = quiet and self._nothing_pending(seen, dead_keys)
         if state.settled:
             state.unreported = self._unreported(seen)
         return state
+
+    def _count(self, seen: Iterable[SubredditStatus], dead: Iterable[DeadLetter]) -> Figures:
+        trees = Trees()
+        keys = {kind: {letter.key for letter in dead if letter.kind is kind} for kind in Kind}
+        for status in seen:
+            trees.add(status, keys)
+        asked = {kind: QueueFigures.ask(queue) for kind, queue in self._queues.items()}
+        return Figures(time.time(), trees, asked)
 
     @staticmethod
     def _nothing_pending(seen: list[SubredditStatus], dead: set[str]) -> bool:
@@ -150,18 +145,3 @@ class Watch:
             return None  # The webserver is being restarted, or still loads.
         wanted = {"chains": files, "embeddings": files, "clusters": clusters}
         return {asset: len(keys - known.get(asset, set())) for asset, keys in wanted.items()}
-
-
-def _tally(seen: list[SubredditStatus], dead: list[DeadLetter], report: ScanReport) -> Completion:
-    clusters = [s.cluster for s in seen if s.cluster is not None and s.files]
-    return Completion(
-        files=sum(len(status.files) for status in seen),
-        files_done=sum(f.verdict.done for status in seen for f in status.files),
-        clusters=len(clusters),
-        clusters_done=sum(cluster.verdict.done for cluster in clusters),
-        adopted_files=report.files[Verdict.ADOPTED],
-        adopted_clusters=report.clusters[Verdict.ADOPTED],
-        dead=dead,
-        problems=report.problems,
-        ignored=report.ignored,
-    )

@@ -54,7 +54,13 @@ class Part:
 
 
 def family_environment(
-    settings: Settings, layout: Layout, state: StateDir, *, redis_url: str, postgres_url: str
+    settings: Settings,
+    layout: Layout,
+    state: StateDir,
+    *,
+    redis_url: str,
+    postgres_url: str,
+    maps_port: int,
 ) -> dict[str, str]:
     """What all parts need to load the same settings and meet on the same servers."""
     return {
@@ -69,17 +75,19 @@ def family_environment(
         "DAGSTER_HOME": str(state.dagster_home.absolute()),
         # The reporter beside Dagster drains the outbox; workers need not.
         "REDDIT_REPORT": "none",
+        "REDDIT_MAPS_URL": settings.maps_url or f"http://{HOST}:{maps_port}",
         "PYTHONUNBUFFERED": "1",
     }
 
 
-def dagster_parts(environment: Mapping[str, str], *, port: int) -> list[Part]:
-    """Code server, webserver, daemon, and the reporter beside them.
+def dagster_parts(environment: Mapping[str, str], *, port: int, maps_port: int) -> list[Part]:
+    """Code server, webserver, daemon, and beside them the reporter and the server of the maps.
 
     Runs are children of the code server: they survive webserver and daemon.
 
     Args:
         port: of the page.
+        maps_port: of the maps.
     """
     programs, home = Path(sys.executable).parent, Path(environment["DAGSTER_HOME"])
     # Anyone who reaches the code server can run code as this account: it asks for no password.
@@ -101,6 +109,7 @@ def dagster_parts(environment: Mapping[str, str], *, port: int) -> list[Part]:
         Part("webserver", (*webserver, "-h", HOST, "-p", str(port), *where), environment),
         Part("daemon", (*daemon, "run", *where), environment),
         Part("reporter", (*OURS, "report", "--sink", "instance"), environment),
+        Part("maps", (*OURS, "maps", "--port", str(maps_port)), environment),
     ]
 
 

@@ -62,9 +62,10 @@ class Summary:
             {"kind": letter.kind.value, "key": letter.key, "reason": letter.error}
             for letter in state.dead
         ]
-        self.files, self.embedding_files = state.files, state.files_done
-        self.subreddits, self.cluster_files = state.clusters, state.clusters_done
-        self.adopted_files, self.adopted_clusters = state.adopted_files, state.adopted_clusters
+        files, clusters = state.outputs(Kind.EMBED), state.outputs(Kind.CLUSTER)
+        self.files, self.embedding_files = files.total, files.done
+        self.subreddits, self.cluster_files = clusters.total, clusters.done
+        self.adopted_files, self.adopted_clusters = files.adopted, clusters.adopted
         if state.done:
             self.rows = rows_of_corpus(layout)
             counts = page.partition_counts()

@@ -55,7 +55,8 @@ log = logging.getLogger(__name__)
 # Ctrl+C to nothing left running takes at most 10 s: parts, then servers, then a last look.
 PARTS_SECONDS, AGAIN_SECONDS, SERVERS_SECONDS = 5.0, 2.0, 2.5
 LOOK_SECONDS = 2.0
-WORD_SECONDS = 5.0
+# A line every few seconds at first, and less often in a log of days.
+WORD_SECONDS, LATER_WORD_SECONDS, FIRST_SECONDS = 5.0, 60.0, 300.0
 PAGE_SECONDS = 180.0
 # With --exit-when-done, a worker that failed at this many starts in a row is not waited for.
 LAST_FAILURE = 5
@@ -67,16 +68,23 @@ class Plan:
 
     Attributes:
         port: of the Dagster page.
+        maps_port: of the maps' pages; ``None`` takes the next one, or another where that is taken.
         workers: embedding workers.
         exit_when_done: end when everything is done, instead of running on.
     """
 
     port: int = 3000
+    maps_port: int | None = None
     workers: int = 1
     exit_when_done: bool = False
 
 
-def run_up(settings: Settings, plan: Plan, say: Callable[[str], None]) -> tuple[int, Summary]:
+def run_up(
+    settings: Settings,
+    plan: Plan,
+    say: Callable[[str], None],
+    show: Callable[[str], None] | None = None,
+) -> tuple[int, Summary]:
     """Runs everything until it is done or stopped.
 
     SIGINT, SIGTERM and SIGHUP end all children within 10 seconds; a second signal kills them.
@@ -85,6 +93,8 @@ def run_up(settings: Settings, plan: Plan, say: Callable[[str], None]) -> tuple[
         settings: with a root.
         plan: what is asked for.
         say: gets a sentence whenever something happens.
+        show: gets how far everything is, every few seconds; ``say`` does, now and then, if it is
+            not given.
 
     Returns:
         The exit status (0; 1 with dead letters, unusable files or no worker that comes up; 130
@@ -100,7 +110,7 @@ def run_up(settings: Settings, plan: Plan, say: Callable[[str], None]) -> tuple[
     layout.require_chains()
     state = StateDir((settings.state_dir or default_state_dir(root)).resolve())
     with state:
-        return _Up(settings, layout, plan, state, say).run()
+        return _Up(settings, layout, plan, state, say, show).run()
 
 
 class _Up:
@@ -111,12 +121,15 @@ class _Up:
         plan: Plan,
         state: StateDir,
         say: Callable[[str], None],
+        show: Callable[[str], None] | None,
     ) -> None:
         self._settings = settings
         self._layout = layout
         self._plan = plan
         self._state = state
         self._say = say
+        self._show = show
+        self._maps_port = 0
         self._stop = threading.Event()
         self._hurry = threading.Event()
         self._servers = Supervisor(say)
@@ -137,11 +150,7 @@ class _Up:
             if found:
                 self._say(f"Ended what an earlier crash left running: {', '.join(found)}.")
             # Only now: it may have been a leftover that held the port.
-            if not port_is_free(self._plan.port, HOST):
-                raise StartupError(
-                    f"Port {self._plan.port} is taken.",
-                    hint=f"Choose another, for example --port {free_port()}.",
-                )
+            self._choose_ports()
             self._take_tree(stack)
             stack.callback(self._end_everything)
             environment = self._start_servers()
@@ -153,7 +162,7 @@ class _Up:
             before = watch.counts()
             if self._plan.exit_when_done:
                 watch.look()  # Work begins while Dagster is still loading.
-            dagster = dagster_parts(environment, port=self._plan.port)
+            dagster = dagster_parts(environment, port=self._plan.port, maps_port=self._maps_port)
             self._workers = workers = worker_parts(
                 self._settings, environment, workers=self._plan.workers
             )
@@ -187,6 +196,18 @@ class _Up:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             previous = signal.signal(number, stop)
             stack.callback(signal.signal, number, previous)
+
+    def _choose_ports(self) -> None:
+        plan = self._plan
+        for port, option in ((plan.port, "--port"), (plan.maps_port, "--maps-port")):
+            if port is not None and not port_is_free(port, HOST):
+                raise StartupError(
+                    f"Port {port} is taken.",
+                    hint=f"Choose another, for example {option} {free_port()}.",
+                )
+        self._maps_port = plan.maps_port or plan.port + 1
+        if self._maps_port > 65_535 or not port_is_free(self._maps_port, HOST):
+            self._maps_port = free_port()
 
     def _take_tree(self, stack: ExitStack) -> None:
         """Holds the tree against an ``up`` that has another queue."""
@@ -233,7 +254,12 @@ class _Up:
         for server in servers:
             self._say(f"{server.name.title()} runs ({server.url}).")
         return family_environment(
-            settings, self._layout, state, redis_url=redis_url, postgres_url=postgres_url
+            settings,
+            self._layout,
+            state,
+            redis_url=redis_url,
+            postgres_url=postgres_url,
+            maps_port=self._maps_port,
         )
 
     def _start_parts(self, parts: list[Part]) -> None:
@@ -260,7 +286,11 @@ class _Up:
                 )
         if loaded:
             self._note(page=self._page.url)
-            self._say(f"The Dagster page is {self._page.url}")
+            self._say(
+                f"The Dagster page is {self._page.url}/asset-groups "
+                f"(the corpus at a glance: {self._page.url}/assets/corpus)"
+            )
+            self._say(f"Maps of the clusters: http://{HOST}:{self._maps_port}/")
         elif not self._stop.is_set():
             raise StartupError(
                 f"Dagster cannot load {problem}",
@@ -287,25 +317,26 @@ class _Up:
         """Keeps everything running; returns when it is stopped, or all is done."""
         state, said = Completion(), ""
         next_look = next_word = 0.0
+        began_watching = time.monotonic()
         while not self._stop.wait(0.25):
             self._tick()
             began = time.monotonic()
             if began < next_look:
                 continue
             try:
-                if self._plan.exit_when_done:
-                    state = watch.look()
-                    line = state.line()
-                else:
-                    line = watch.glance()
+                state = watch.look() if self._plan.exit_when_done else watch.glance()
+                line = state.line()
             except (RedditAssetsError, OSError) as error:
                 # Redis is being restarted, a share is away: nothing to end everything for.
                 line = f"Progress cannot be determined now: {str(error).rstrip('.')}"
             now = time.monotonic()
             if self._plan.exit_when_done and not state.done:
                 self._summary.blocked = self._blocked(watch)
-            if line != said and (now >= next_word or state.done):
-                said, next_word = line, now + WORD_SECONDS
+            if self._show is not None and not state.done:
+                self._show(f"{line}.")
+            elif line != said and (now >= next_word or state.done):
+                first = now - began_watching < FIRST_SECONDS
+                said, next_word = line, now + (WORD_SECONDS if first else LATER_WORD_SECONDS)
                 self._say(f"{line}.")
             if self._plan.exit_when_done and (state.done or self._summary.blocked):
                 break

@@ -119,7 +119,9 @@ class ClusterTask:
             "device": "cpu",
             "backend": self.params.reduction,
             "path": str(self.layout.cluster_path(claim.key)),
-            "map": str(self.layout.cluster_dir(claim.key) / "map.html"),
+            **self.layout.map_links(
+                claim.key, self._workspace.settings.maps_url, picture=result.png is not None
+            ),
             "job_id": claim.id,
             "top_clusters": result.table,
         }
@@ -144,6 +146,7 @@ class ClusterTask:
             "rows": output.rows,
             **(provenance.summary if isinstance(provenance, ClusterProvenance) else {}),
             "path": str(output.path),
+            **self.layout.map_links(claim.key, self._workspace.settings.maps_url),
             "job_id": claim.id,
         }
         return Finished(claim.token, _result(claim, output.data_version, "fresh", metadata))

@@ -18,7 +18,7 @@ from reddit_assets.corpus.vectors import VectorFormat
 from reddit_assets.engines.clustering.clusterer import Clustering
 from reddit_assets.tasks.inputs import ADDED_COLUMNS, Inputs
 
-__all__ = ["added_fields", "write_clustered", "write_clusters", "write_page"]
+__all__ = ["added_fields", "write_clustered", "write_clusters", "write_whole"]
 
 #: Rows of a row group.
 GROUP_ROWS = 65_536
@@ -141,13 +141,13 @@ def write_clusters(path: Path, rows: list[dict[str, Any]], facts: dict[str, Any]
         sync_file(path)
 
 
-def write_page(path: Path, page: str) -> None:
-    """Write a page; synced.
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a page or a picture; synced.
 
     Raises:
         WriteError: the target cannot be written.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        path.write_bytes(content)
         sync_file(path)

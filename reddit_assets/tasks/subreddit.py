@@ -19,6 +19,7 @@ from reddit_assets.corpus.layout import (
     CLUSTER_FILES,
     CLUSTERED_NAME,
     MAP_NAME,
+    PICTURE_NAME,
     TABLE_NAME,
     Layout,
 )
@@ -31,7 +32,7 @@ from reddit_assets.engines.clustering.map import map_page, map_png, map_rows
 from reddit_assets.engines.clustering.meaning import cluster_rows, excerpt, theme_names
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.errors import ClusteringError
-from reddit_assets.tasks.clustered import write_clustered, write_clusters, write_page
+from reddit_assets.tasks.clustered import write_clustered, write_clusters, write_whole
 from reddit_assets.tasks.inputs import Inputs, open_inputs
 from reddit_assets.tasks.posts import FilePosts, columns_of_texts
 from reddit_assets.tasks.previous import read_previous, shared_ids
@@ -121,11 +122,11 @@ def cluster_subreddit(
     writer: dict[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ClusterResult:
-    """Cluster the embedding files of a subreddit and write its three files.
+    """Cluster the embedding files of a subreddit and write its files.
 
     ``clustered.parquet`` holds the rows of all files in key order with the appended columns,
-    ``clusters.table`` one row per cluster, ``map.html`` the map. Nothing is renamed: the caller
-    publishes. On an error no temporary file is left.
+    ``clusters.table`` one row per cluster, ``map.html`` and ``map.png`` the map. Nothing is
+    renamed: the caller publishes. On an error no temporary file is left.
 
     Args:
         cluster_key: ``<shard>/<subreddit>``.
@@ -224,13 +225,17 @@ def _write(
     form: VectorFormat,
 ) -> tuple[tuple[tuple[Path, Path], ...], bytes | None]:
     """All files under temporary names, with their final ones; and the picture of the map."""
-    finals = [layout.cluster_dir(made.key) / name for name in CLUSTER_FILES]
-    temporaries = [temporary_path(final, token) for final in finals]
-    by_name = dict(zip(CLUSTER_FILES, temporaries, strict=True))
+    folder = layout.cluster_dir(made.key)
+    by_name = {name: temporary_path(folder / name, token) for name in CLUSTER_FILES}
+    temporaries = list(by_name.values())
     try:
         _write_clusters(by_name[TABLE_NAME], made, provenance.data_version)
         page, png = _map(made, seed)
-        write_page(by_name[MAP_NAME], page)
+        write_whole(by_name[MAP_NAME], page.encode("utf-8", "replace"))
+        if png is None:
+            del by_name[PICTURE_NAME]
+        else:
+            write_whole(by_name[PICTURE_NAME], png)
         write_clustered(
             by_name[CLUSTERED_NAME],
             made.inputs,
@@ -245,7 +250,7 @@ def _write(
             with suppress(FileNotFoundError):
                 path.unlink()
         raise
-    return tuple(zip(temporaries, finals, strict=True)), png
+    return tuple((path, folder / name) for name, path in by_name.items()), png
 
 
 def _write_clusters(path: Path, made: _Clustered, data_version: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from dagster import (
     AssetKey,
@@ -75,6 +76,9 @@ def _typed(metadata: Mapping[str, Any]) -> dict[str, MetadataValue]:
 
 def _shown(name: str, value: Any) -> MetadataValue | None:
     if name == PICTURE:
+        if str(value).startswith(("http://", "https://")):
+            # Short Markdown is shown at once, long is shown when it is clicked.
+            return MetadataValue.md(f"![map]({quote(str(value), safe=':/%?=&')})")
         if len(str(value)) > _LARGEST_PICTURE or not _BASE64.fullmatch(str(value)):
             return None
         return MetadataValue.md(f"![map](data:image/png;base64,{value})")
@@ -85,14 +89,14 @@ def _shown(name: str, value: Any) -> MetadataValue | None:
     if isinstance(value, float):
         return MetadataValue.float(value)
     if isinstance(value, str):
-        if name in ("path", "map") or name.endswith("_path"):
-            return MetadataValue.path(value)
         if value.startswith(("http://", "https://")):
             return MetadataValue.url(value)
+        if name in ("path", "map") or name.endswith(" path"):
+            return MetadataValue.path(value)
         return MetadataValue.text(value)
     if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
         return table(value)
-    return MetadataValue.json(value)
+    return MetadataValue.text(str(value))
 
 
 def chains_event(

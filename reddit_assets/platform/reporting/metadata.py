@@ -7,18 +7,43 @@ Dagster's types.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reddit_assets.ledger.job import Result
 
-__all__ = ["PICTURE", "chain_metadata", "described", "fenced", "plain", "result_metadata"]
+__all__ = [
+    "PICTURE",
+    "TABLE",
+    "as_text",
+    "chain_metadata",
+    "described",
+    "fenced",
+    "plain",
+    "result_metadata",
+]
 
 PICTURE = "picture"
-"""Base64 text of a PNG. Only an instance can show it; over REST it would be a page of letters."""
+"""Base64 text of a PNG, or its address. Over REST the former would be a page of letters."""
+
+TABLE = "largest clusters"
 
 # What people look for comes first; the rest follows in the worker's order.
-_FIRST = ("rows", "clusters", "noise_share", "map_png", "map", "top_clusters", "path")
+_FIRST = (
+    *("map", PICTURE, "rows", "clusters", "noise, %", TABLE, "tokens", "rows/s", "seconds"),
+    *("size, MB", "files", "model", "backend", "device", "precision", "host"),
+)
+_LAST = ("path", "job_id", "outcome")
+
+# The worker's names that do not become words by themselves.
+_NAMES = {
+    "map_png": PICTURE,
+    "picture_url": PICTURE,
+    "top_clusters": TABLE,
+    "rows_per_second": "rows/s",
+    "bytes": "size, MB",
+    "job_id": "job_id",  # what has been reported is recognized by it
+}
 
 
 # What begins a link, an image, a tag, code or a table. Names stay readable without more.
@@ -38,15 +63,44 @@ def fenced(text: str) -> str:
 
 
 def described(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Names and values as they are shown. ``None`` and what is empty are left out."""
+    """Names and values as people read them. ``None`` and what is empty are left out.
+
+    Names have their unit: ``noise, %``, ``size, MB``. Numbers have three digits, lists and
+    records become text, except for lists of records, which become tables.
+    """
     found: dict[str, Any] = {}
-    for name in dict.fromkeys((*_FIRST, *metadata)):
-        value = metadata.get(name)
-        if value is not None and value not in ("", [], {}):
-            found[PICTURE if name == "map_png" else name] = value
+    for name, value in metadata.items():
+        if value is None or value in ("", [], {}):
+            continue
+        share = name.endswith("_share")
+        words = name.removesuffix("_share").replace("_", " ") + (", %" if share else "")
+        shown = _NAMES.get(name, words)
+        if shown in found:
+            continue  # a picture's address comes before the picture itself
+        scale = 100 if share else 1e-6 if name == "bytes" else 1
+        found[shown] = _value(value * scale if scale != 1 else value)
+    order = [name for name in (*_FIRST, *found) if name not in _LAST]
+    found = {name: found[name] for name in dict.fromkeys((*order, *_LAST)) if name in found}
     if isinstance(found.get("rows"), int):
         found["dagster/row_count"] = found["rows"]
     return found
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, float):
+        rounded = float(f"{value:.3g}")
+        return int(rounded) if 100 <= abs(value) < 1e15 else rounded
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_value(each)}" for name, each in value.items())
+    if isinstance(value, list | tuple) and not all(isinstance(each, Mapping) for each in value):
+        return "; ".join(str(_value(each)) for each in value)
+    return value
+
+
+def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table where there are only lines: the first two columns of each row, for REST."""
+    pairs = ([str(value) for value in list(row.values())[1:3]] for row in rows)
+    return "; ".join(f"{pair[0]} ({pair[1]})" if len(pair) > 1 else pair[0] for pair in pairs)
 
 
 def result_metadata(result: Result) -> dict[str, Any]:
@@ -55,5 +109,5 @@ def result_metadata(result: Result) -> dict[str, Any]:
 
 
 def chain_metadata(result: Result) -> dict[str, Any]:
-    """What is shown of the chain file that an embedding file was made of."""
-    return described({"rows": result.metadata.get("rows"), "seen_by": "worker"})
+    """What is known of the chain file that an embedding file was made of, to be described."""
+    return {"rows": result.metadata.get("rows"), "seen_by": "worker"}

@@ -20,7 +20,13 @@ from reddit_assets.ledger.job import Result
 from reddit_assets.ledger.outbox import OutboxEntry
 from reddit_assets.platform.reporting.assets import asset_path
 from reddit_assets.platform.reporting.drain import Known, Refusal, not_yet_known
-from reddit_assets.platform.reporting.metadata import PICTURE, chain_metadata, result_metadata
+from reddit_assets.platform.reporting.metadata import (
+    PICTURE,
+    as_text,
+    chain_metadata,
+    described,
+    result_metadata,
+)
 
 __all__ = ["RestSink"]
 
@@ -144,9 +150,11 @@ class RestSink:
     def _send(self, result: Result, known: Mapping[tuple[str, str], Known]) -> None:
         chain = known.get(("chains", result.partition), Known())
         if result.source_version and chain.data_version != result.source_version:
-            self._report("chains", result, result.source_version, chain_metadata(result))
+            self._report("chains", result, result.source_version, described(chain_metadata(result)))
         metadata = result_metadata(result)
-        metadata.pop(PICTURE, None)  # the endpoint knows no pictures; "map" says where it lies
+        # The endpoint knows neither pictures nor tables; "map" says where the picture lies.
+        metadata.pop(PICTURE, None)
+        metadata = {k: as_text(v) if isinstance(v, list) else v for k, v in metadata.items()}
         self._report(result.asset, result, result.data_version, metadata)
 
     def _report(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +33,18 @@ _YOUNG_SECONDS = 90.0
 _BATCH = 500
 
 
-def result_of(output: OutputFile, key: str, asset: str, chain_stamp: str = "") -> Result:
-    """What a worker would have said of an output that is there."""
+def result_of(
+    output: OutputFile,
+    key: str,
+    asset: str,
+    chain_stamp: str = "",
+    links: Mapping[str, str] | None = None,
+) -> Result:
+    """What a worker would have said of an output that is there.
+
+    Args:
+        links: to a cluster's map.
+    """
     provenance = output.provenance
     metadata: dict[str, object] = {"rows": output.rows, "path": str(output.path)}
     source, job = "", ""
@@ -49,7 +59,7 @@ def result_of(output: OutputFile, key: str, asset: str, chain_stamp: str = "") -
             metadata |= {"tokens": provenance.tokens, "model": provenance.model.name}
             metadata |= text_facts(provenance)
         else:
-            metadata |= provenance.summary
+            metadata |= {**provenance.summary, **(links or {})}
     return Result(
         job=job or f"on disk {key} {output.data_version}",
         asset=asset,
@@ -189,7 +199,14 @@ class Reconcile:
                 if versions.get(output.key) == found.data_version:
                     self._known[name, output.key] = output.stamp
                 else:
-                    yield result_of(found, output.key, name, output.chain_stamp)
+                    yield result_of(
+                        found, output.key, name, output.chain_stamp, self._links(name, output.key)
+                    )
+
+    def _links(self, asset: str, key: str) -> dict[str, str]:
+        if asset != "clusters":
+            return {}
+        return self._workspace.layout.map_links(key, self._workspace.settings.maps_url)
 
 
 def _outputs(workspace: Workspace, status: SubredditStatus) -> Iterator[_Output]:
