@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 
 import numpy as np
 import pytest
 
-from reddit_assets.engines.clustering.map import MAX_POINTS, map_page, map_rows
+from reddit_assets.engines.clustering.map import (
+    FULL,
+    MAX_POINTS,
+    MapPosts,
+    map_page,
+    map_rows,
+)
 
 
 def page(texts: list[str]) -> str:
@@ -18,7 +25,8 @@ def page(texts: list[str]) -> str:
         {"cluster_id": 7, "theme_id": 0, "name": "a, b", "keywords": ["a", "b"], "size": 2},
         {"cluster_id": 3, "theme_id": 1, "name": "c", "keywords": [], "size": 1},
     ]
-    return map_page("Tëst", xy, xy, ids, texts, clusters, {0: "a", 1: "c"}, 4)
+    posts = MapPosts(texts, [1.0, None, 2.0, 3.0], [86_400.0, None, 0.0, 0.0], [""] * 4)
+    return map_page("Tëst", xy, xy, ids, posts, clusters, {0: "a", 1: "c"}, 4)
 
 
 def test_the_page_is_self_contained_and_safe() -> None:
@@ -30,6 +38,7 @@ def test_the_page_is_self_contained_and_safe() -> None:
     assert len(scripts) == 2
     data = json.loads(scripts[0])
     assert data["texts"][0] == evil
+    assert (data["scores"], data["days"]) == ([1, None, 2, 3], [1, None, 0, 0])
     assert [cluster["id"] for cluster in data["clusters"]] == [7, 3]
     # and nothing is loaded from anywhere
     assert not re.search(
@@ -49,6 +58,40 @@ def test_a_large_subreddit_is_drawn_as_a_sample_with_every_cluster() -> None:
     assert (np.diff(chosen) > 0).all()
     assert set(range(50)) <= set(chosen.tolist())
     assert np.array_equal(chosen, map_rows(len(labels), labels, seed=1))
+
+
+def test_the_map_is_fitted_to_its_clusters_and_clips_nothing() -> None:
+    # Given two clusters, and a few rows far from both, some of them of a cluster
+    rng = np.random.default_rng(0)
+    xy = rng.standard_normal((2, 2_000)).astype(np.float32)
+    xy[0, 1_000:] += 8
+    ids = np.repeat(np.array([0, 1], dtype=np.int32), 1_000)
+    ids[:40] = -1
+    xy[:, :40] += 500
+    xy[1, 1_999] = -300
+    clusters = [
+        {"cluster_id": n, "theme_id": 0, "name": "", "keywords": [], "size": 1} for n in (0, 1)
+    ]
+    posts = MapPosts([""] * 2_000, [None] * 2_000, [None] * 2_000, [""] * 2_000)
+    made = map_page("x", xy[0], xy[1], ids, posts, clusters, {0: "a"}, 2_000)
+    data = json.loads(re.findall(r"<script[^>]*>(.*?)</script>", made, re.S)[0])
+    x, y = (np.frombuffer(base64.b64decode(data[axis]), dtype="<i4") for axis in "xy")
+    # Then the clusters fill the frame, and no two far rows share a place on a rim
+    for axis in (x, y):
+        assert np.ptp(np.quantile(axis[ids >= 0], [0.01, 0.99])) > 0.8 * FULL
+        assert len(np.unique(axis[:40])) == 40
+    assert (x[:40] > FULL).all()
+    assert y[1_999] > FULL
+
+
+def test_long_posts_do_not_make_a_page_that_no_browser_opens() -> None:
+    # Given more text than a page should have, then posts are cut, and each says so
+    texts = ["word " * 2_000] * 3_000
+    posts = MapPosts(texts, [None] * 3_000, [None] * 3_000, [""] * 3_000)
+    xy = np.arange(3_000, dtype=np.float32)
+    made = map_page("x", xy, xy, np.full(3_000, -1, np.int32), posts, [], {}, 3_000)
+    assert len(made) < 12_000_000
+    assert "word…" in made or "wor…" in made or " …" in made
 
 
 def test_the_picture_is_bounded() -> None:

@@ -23,6 +23,7 @@ ID_COLUMNS = ("id", "name", "permalink")
 SCORE_COLUMNS = ("ups", "score")
 DATE_COLUMNS = ("created_utc", "created")
 TITLE_COLUMN = "title"
+LINK_COLUMN, REDDIT = "permalink", "https://www.reddit.com"
 
 
 class FilePosts:
@@ -84,6 +85,14 @@ class FilePosts:
         if name is None:
             return [""] * len(rows)
         return strings(self._inputs.take([name], rows).column(0))
+
+    def links(self, rows: NDArray[np.int64]) -> list[str]:
+        """Where some rows can be read as posts: http addresses; empty where there is none."""
+        if LINK_COLUMN not in self._inputs.schema.names:
+            return [""] * len(rows)
+        found = strings(self._inputs.take([LINK_COLUMN], rows).column(0))
+        whole = (f"{REDDIT}{one}" if one.startswith("/r/") else one for one in found)
+        return [one if one.startswith(("http://", "https://")) else "" for one in whole]
 
     def scores(self) -> NDArray[np.float64] | None:
         """As of the protocol."""

@@ -15,6 +15,7 @@ from rich.text import Text
 from reddit_assets.corpus.cluster_table import find_table
 from reddit_assets.corpus.layout import CLUSTERED_NAME
 from reddit_assets.corpus.provenance import PROVENANCE_KEY
+from reddit_assets.engines.clustering.meaning import excerpt
 from reddit_assets.errors import BadFileError, first_line
 
 __all__ = ["clusters_report", "render"]
@@ -134,7 +135,7 @@ def render(report: dict[str, Any], limit: int | None = None) -> RenderableType:
                 str(row["cluster_id"]),
                 f"{row['size']:,}",
                 Text(", ".join(row["keywords"][:6]) or row["name"]),
-                Text(texts[0][:110] if texts else ""),
+                Text(excerpt(texts[0], 110) if texts else ""),
                 "" if score is None else f"{score:,.0f}",
                 dates,
             )

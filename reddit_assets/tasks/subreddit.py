@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,7 +29,7 @@ from reddit_assets.corpus.provenance import ClusterProvenance, OutputFile, clust
 from reddit_assets.corpus.vectors import VectorFormat
 from reddit_assets.engines.clustering.clusterer import Clustering, cluster
 from reddit_assets.engines.clustering.identity import Changes, keep_identities
-from reddit_assets.engines.clustering.map import map_page, map_png, map_rows
+from reddit_assets.engines.clustering.map import MapPosts, map_page, map_png, map_rows
 from reddit_assets.engines.clustering.meaning import cluster_rows, excerpt, theme_names
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.errors import ClusteringError
@@ -296,13 +297,26 @@ def _map(made: _Clustered, seed: int) -> tuple[str, bytes | None]:
     """The page, and the picture where there are enough rows for one."""
     clustering, rows = made.clustering, made.inputs.total
     chosen = map_rows(rows, clustering.labels, seed)
-    texts = [excerpt(title or body, 160) for title, body in made.posts.texts(chosen)]
+    said = ("\n\n".join(filter(None, one)) for one in made.posts.texts(chosen))
+    posts = MapPosts(
+        [html.unescape(text).strip() for text in said],
+        _known(made.posts.scores(), chosen),
+        _known(made.posts.dates(), chosen),
+        made.posts.links(chosen),
+    )
     name = subreddit_of(made.key)
     x, y = clustering.x[chosen], clustering.y[chosen]
-    page = map_page(name, x, y, made.ids[chosen], texts, made.clusters, made.themes, rows)
+    page = map_page(name, x, y, made.ids[chosen], posts, made.clusters, made.themes, rows)
     if rows < PICTURE_ROWS:
         return page, None
     return page, map_png(name, x, y, clustering.themes[chosen], made.clusters)
+
+
+def _known(values: NDArray[np.float64] | None, rows: NDArray[np.int64]) -> list[float | None]:
+    """Values of some rows; ``None`` where there is none."""
+    if values is None:
+        return [None] * len(rows)
+    return [float(value) if np.isfinite(value) else None for value in values[rows]]
 
 
 def _metadata(

@@ -7,6 +7,7 @@ import html
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -15,12 +16,17 @@ from numpy.typing import NDArray
 
 from reddit_assets.engines.host import keep_cache
 
-__all__ = ["MAX_POINTS", "PNG_BYTES", "map_page", "map_png", "map_rows"]
+__all__ = ["MAX_POINTS", "PNG_BYTES", "MapPosts", "map_page", "map_png", "map_rows"]
 
 #: Points on a page at most: what a browser draws smoothly, and a page of a few megabytes.
 MAX_POINTS = 30_000
-#: Characters of a point's text.
-HOVER = 160
+#: Characters of a post that are kept, at most, and of all posts of a page.
+POST_CHARS, PAGE_CHARS, HOVER = 10_000, 10_000_000, 160
+#: Colours that people who see no red or no green can tell apart (Okabe and Ito, 2008, without the
+#: yellow and the black, which a light and a dark page swallow). A theme beyond them gets the same
+#: colour and another shape.
+PALETTE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"]
+FULL = 65_535
 #: The picture in Dagster's metadata is never larger than this.
 PNG_BYTES = 60_000
 
@@ -44,11 +50,50 @@ def map_rows(rows: int, labels: NDArray[np.int32], seed: int) -> NDArray[np.int6
     return np.sort(np.concatenate([first, rest[: MAX_POINTS - len(first)]])).astype(np.int64)
 
 
-def _scaled(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    # Far outliers would squeeze everything else: the outermost tenths of a percent sit on the rim.
-    low, high = np.quantile(values, [0.001, 0.999]) if len(values) else (0.0, 1.0)
-    span = max(float(high - low), 1e-9)
-    return np.rint(np.clip((values - low) / span, 0, 1) * 65_535).astype(np.uint16)
+@dataclass(frozen=True, slots=True)
+class MapPosts:
+    """What a click on a point shows; one entry per point each.
+
+    Attributes:
+        texts: title and text, whole.
+        scores: ``None`` where there is none.
+        dates: seconds since 1970, likewise.
+        links: http addresses, empty where there is none.
+    """
+
+    texts: Sequence[str]
+    scores: Sequence[float | None]
+    dates: Sequence[float | None]
+    links: Sequence[str]
+
+
+def _frame(values: NDArray[np.float32], index: NDArray[np.int32]) -> tuple[float, float]:
+    """Where the clusters lie on an axis, without the rows far from all others."""
+    inside = index >= 0
+    seen = values[inside] if inside.any() else values
+    if not len(seen):
+        return 0.0, 1.0
+    low, high = (float(one) for one in np.quantile(seen, [0.005, 0.995]))
+    # A small cluster may lie outside of nearly all rows.
+    middles = [float(np.median(seen[index[inside] == k])) for k in np.unique(index[inside])]
+    low, high = min([low, *middles]), max([high, *middles])
+    room = 0.02 * (high - low)
+    return low - room, high + room
+
+
+def _scaled(values: NDArray[np.float32], frame: tuple[float, float]) -> NDArray[np.int32]:
+    """To 0 … 65,535 inside the frame; what lies outside keeps its place."""
+    low, high = frame
+    scaled = (values.astype(np.float64) - low) / max(high - low, 1e-9) * FULL
+    return np.rint(np.clip(scaled, -1e4 * FULL, 1e4 * FULL)).astype(np.int32)
+
+
+def _cut(texts: Sequence[str]) -> list[str]:
+    """Whole texts, as far as a page of some megabytes allows."""
+    limit = POST_CHARS
+    while limit > HOVER and sum(min(len(text), limit) for text in texts) > PAGE_CHARS:
+        limit //= 2
+    return [text if len(text) <= limit else f"{text[:limit]}…" for text in texts]
 
 
 def _coded(values: NDArray[Any]) -> str:
@@ -60,18 +105,18 @@ def map_page(
     x: NDArray[np.float32],
     y: NDArray[np.float32],
     cluster_ids: NDArray[np.int32],
-    texts: Sequence[str],
+    posts: MapPosts,
     clusters: Rows,
     themes: dict[int, str],
     total: int,
 ) -> str:
-    """A self-contained page with zoom, hover texts, search and cluster names.
+    """A self-contained page with zoom, the posts, search, and the names of clusters and themes.
 
     Args:
         name: of the subreddit.
         x, y: float32 (points,), y pointing up.
         cluster_ids: int32 (points,), persistent ids, −1 noise.
-        texts: hover text of each point.
+        posts: what a click shows.
         clusters: rows of ``clusters.table``.
         themes: their names by ``theme_id``.
         total: rows of the subreddit, of which the points may be a sample.
@@ -79,7 +124,7 @@ def map_page(
     ordered = sorted(clusters, key=lambda row: -row["size"])
     place = {row["cluster_id"]: at for at, row in enumerate(ordered)}
     index = np.array([place.get(int(number), -1) for number in cluster_ids], dtype="<i4")
-    sx, sy = _scaled(x), _scaled(-y)
+    sx, sy = _scaled(x, _frame(x, index)), _scaled(-y, _frame(-y, index))
     ranks: dict[int, int] = {}
     shown = []
     for at, row in enumerate(ordered):
@@ -106,12 +151,16 @@ def map_page(
     data = {
         "name": name,
         "facts": facts,
-        "x": _coded(sx.astype("<u2")),
-        "y": _coded(sy.astype("<u2")),
+        "x": _coded(sx.astype("<i4")),
+        "y": _coded(sy.astype("<i4")),
         "cluster": _coded(index),
-        "texts": [text[:HOVER] for text in texts],
+        "texts": _cut(posts.texts),
+        "scores": [None if score is None else round(score) for score in posts.scores],
+        "days": [None if date is None else int(date // 86_400) for date in posts.dates],
+        "links": list(posts.links) if any(posts.links) else [],
         "clusters": shown,
         "themes": [{"id": number, "name": words} for number, words in sorted(themes.items())],
+        "palette": PALETTE,
     }
     # Inside a script element only "</" and "<!--" could end the text early.
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
@@ -137,33 +186,36 @@ def map_png(
     """
     keep_cache("MPLCONFIGDIR", "matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import hsv_to_rgb
+    from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
     from PIL import Image
 
-    sx, sy = _scaled(x).astype(np.float32), _scaled(y).astype(np.float32)
+    frames = [_frame(values, themes) for values in (x, y)]
+    sx, sy = (_scaled(values, frame) for values, frame in zip((x, y), frames, strict=True))
     colours = np.full((len(sx), 3), 0.78)
     inside = themes >= 0
-    hues = (themes[inside] * 0.38197 + 0.58) % 1.0
-    colours[inside] = hsv_to_rgb(np.stack([hues, np.full_like(hues, 0.65), hues * 0 + 0.75], 1))
+    palette = np.array([to_rgb(colour) for colour in PALETTE])
+    colours[inside] = palette[themes[inside] % len(PALETTE)]
     figure = Figure(figsize=(6.4, 4.8), dpi=100)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 0.94))
     axes.set_axis_off()
+    axes.set_xlim(-0.03 * FULL, 1.03 * FULL)
+    axes.set_ylim(-0.03 * FULL, 1.03 * FULL)
     size = float(np.clip(60_000 / max(len(sx), 1) / 4, 1.5, 14))
     draw = np.argsort(inside, kind="stable")
     axes.scatter(sx[draw], sy[draw], s=size, c=colours[draw], linewidths=0)
     figure.suptitle(_drawable(name), fontsize=12, y=0.985)
-    low_x, low_y = (float(np.quantile(v, 0.001)) if len(v) else 0.0 for v in (x, y))
-    span_x, span_y = (
-        max(float(np.quantile(v, 0.999)) - low, 1e-9) if len(v) else 1.0
-        for v, low in ((x, low_x), (y, low_y))
-    )
     for row in sorted(clusters, key=lambda row: -row["size"])[:12]:
-        at = ((row["x"] - low_x) / span_x * 65_535, (row["y"] - low_y) / span_y * 65_535)
+        at = [
+            (row[name] - low) / max(high - low, 1e-9) * FULL
+            for name, (low, high) in zip("xy", frames, strict=True)
+        ]
         label = row["keywords"][0] if row["keywords"] else row["name"]
         box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1}
-        axes.annotate(_drawable(label), at, ha="center", va="center", fontsize=7.5, bbox=box)
+        axes.annotate(
+            _drawable(label), (at[0], at[1]), ha="center", va="center", fontsize=7.5, bbox=box
+        )
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     for shrink, colour_count in ((1.0, 64), (1.0, 16), (0.6, 16), (0.35, 8), (0.15, 4)):

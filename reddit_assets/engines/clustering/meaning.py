@@ -73,7 +73,7 @@ def cluster_rows(
             {
                 "cluster_id": int(changes.ids[number]),
                 "theme_id": int(clustering.cluster_themes[number]),
-                "name": cluster_name(keywords[number], f"cluster {int(changes.ids[number])}"),
+                "name": cluster_name(keywords[number], _quoted(standing)),
                 "size": len(members),
                 "share": len(members) / len(clustering.labels),
                 "keywords": [term for term, _ in keywords[number]],
@@ -90,6 +90,12 @@ def cluster_rows(
             }
         )
     return result
+
+
+def _quoted(standing: list[tuple[str, str]]) -> str:
+    """The most typical post, for a cluster whose posts share no word."""
+    text = next((text for _, text in standing if text), "no text")
+    return f'"{excerpt(text, 60)}"'
 
 
 def _keywords(posts: Posts, clustering: Clustering) -> list[list[Keyword]]:
