@@ -29,7 +29,7 @@ defs = Definitions(
         make_inputs(),
         make_corpus(),
     ],
-    sensors=make_sensors(settings.discovery_seconds),
+    sensors=make_sensors(settings.discovery_seconds, sets),
     schedules=[make_schedule(nightly, settings.nightly_cron, settings.nightly_timezone)],
     jobs=[nightly, *make_steering_jobs()],
     resources={"platform": Platform()},

@@ -7,7 +7,7 @@ May import ``workspace``, ``corpus``, ``ledger``, ``settings`` and ``errors``.
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -238,6 +238,16 @@ class Figures:
     queues: dict[Kind, QueueFigures] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, workspace: Workspace, statuses: Iterable[SubredditStatus]) -> Figures:
+        """From a scan that was just made. Raises QueueUnavailableError."""
+        trees = Trees()
+        dead = {kind: queue.dead_keys() for kind, queue in workspace.queues.items()}
+        for status in statuses:
+            trees.add(status, dead)
+        asked = {kind: QueueFigures.ask(queue) for kind, queue in workspace.queues.items()}
+        return cls(time.time(), trees, asked)
+
     @property
     def workers(self) -> list[WorkerFigures]:
         """Of both queues."""
@@ -285,7 +295,7 @@ class Figures:
         parts += self._work()
         failed = sum(queue.counts.dead for queue in self.queues.values())
         if failed:
-            parts.append(f"{failed:,} failed")
+            parts.append(f"{failed:,} failed (`reddit-assets dead list`)")
         if any(queue.counts.paused for queue in self.queues.values()):
             parts.append("paused: `reddit-assets resume` goes on")
         left = self.seconds_left()

@@ -285,7 +285,7 @@ class Settings(BaseSettings):
         if self.redis_url is None:
             if self.root is None:
                 raise SettingsError(
-                    "Neither REDIS_URL nor REDDIT_ROOT is set.",
+                    "REDIS_URL is not set, and no root is named.",
                     hint="Name the root of a running `reddit-assets up` (--root DIR or "
                     "REDDIT_ROOT), whose queue is then found, or set REDIS_URL.",
                 )

@@ -134,7 +134,7 @@ def test_a_partition_tells_how_it_was_made(live: Live, page: Page, tmp_path: Pat
     expect(page.get_by_text("tea, kettle").first).to_be_visible()
     keep(page, "cluster", tmp_path)
     # The overview has a plot that people can read.
-    assert live.stack.launch("nightly_rescan") == "SUCCESS"
+    assert live.stack.launch("nightly") == "SUCCESS"
     page.goto(f"{live.stack.url}/assets/corpus")
     page.get_by_text("[Show Markdown]").first.click()
     picture = page.get_by_role("img", name="files per shard")

@@ -241,7 +241,7 @@ def test_a_dry_run_needs_no_queue(
     assert run(["scan", "--dry-run"]) == 0
     assert "6 rows. No rate is measured yet" in capsys.readouterr().out
     assert run(["scan"]) == 1
-    assert "REDIS_URL is not set." in capsys.readouterr().err
+    assert "no `reddit-assets up` runs for" in capsys.readouterr().err
 
 
 def test_dead_letters_are_listed_shown_retried_and_purged(

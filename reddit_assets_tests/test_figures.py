@@ -89,7 +89,8 @@ def test_each_output_is_counted_once(workspace: Workspace) -> None:
     assert 3500 < time.time() - figures.trees.oldest < 3700
     assert not figures.done
     assert figures.line() == (
-        "1 of 5 files embedded, 0 of 1 subreddits clustered; 1 computing, 1 fetched ahead; 1 failed"
+        "1 of 5 files embedded, 0 of 1 subreddits clustered; 1 computing, 1 fetched ahead; "
+        "1 failed (`reddit-assets dead list`)"
     )
     assert figures.fields()["outputs"]["embeddings"]["left"] == 3
 

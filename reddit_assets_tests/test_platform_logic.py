@@ -30,6 +30,7 @@ from reddit_assets.ledger.waiters import expired_runs
 from reddit_assets.platform import quality, run_logic
 from reddit_assets.platform.dagster_errors import TickError
 from reddit_assets.platform.jobs import make_steering_jobs
+from reddit_assets.platform.names import asset_sets
 from reddit_assets.platform.reporting import records
 from reddit_assets.platform.resources import Platform
 from reddit_assets.platform.run_logic import Lease, failed_partitions, wait_for_jobs
@@ -249,7 +250,7 @@ def test_a_missing_queue_is_a_failed_tick_with_a_sentence(
     (tmp_path / "chains").mkdir()
     monkeypatch.setenv("REDDIT_ROOT", str(tmp_path))
     monkeypatch.setenv("REDIS_URL", "redis://:secret@127.0.0.1:1/0")
-    for sensor in make_sensors(30):
+    for sensor in make_sensors(30, asset_sets("")):
         with DagsterInstance.ephemeral() as instance, pytest.raises(TickError) as told:
             sensor(build_sensor_context(instance=instance), platform=Platform())
         assert "cannot be reached" in str(told.value)

@@ -251,7 +251,7 @@ def test_other_clustering_settings_make_all_clusters_stale_and_nothing_else(live
         assert stack.stale("clusters", key) == ("FRESH", [])
 
 
-def test_the_nightly_rescan_finds_one_fault_of_each_kind(live: Live) -> None:
+def test_the_nightly_finds_one_fault_of_each_kind(live: Live) -> None:
     stack, worker = live.stack, live.worker
     live.settle()
     worker.hold.set()
@@ -269,7 +269,7 @@ def test_the_nightly_rescan_finds_one_fault_of_each_kind(live: Live) -> None:
         layout.chain_path(TEA[2]), layout.embeddings / "as/Tea/c_2.parquet.0123456789abcdef.tmp"
     )
     # If the rescan is run by hand:
-    done = stack.launch("nightly_rescan")
+    done = stack.launch("nightly")
     # Then the overview counts each, and the right work is queued.
     assert done == "SUCCESS"
     found = stack.gql(

@@ -1,6 +1,8 @@
-"""``reddit-assets nightly``: the deep rescan by hand."""
+"""``reddit-assets nightly``: the nightly by hand."""
 
 from __future__ import annotations
+
+import os
 
 import typer
 
@@ -23,23 +25,43 @@ def register(app: typer.Typer) -> None:
 
 
 def nightly(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
-    """Rescan everything as the nightly schedule does.
+    """Look at everything now: what the nightly schedule does, and the job of this name.
 
     Reads every output's metadata; finds missing, corrupt, stale, orphaned and leftover files;
-    queues what must be made again; reports to Dagster what it does not have.
+    queues what must be made again; reports to Dagster what it does not have; evaluates the checks;
+    materializes `corpus`. Exit status 1 if the run fails.
     """
     from reddit_assets.cli.beside import load_beside_up, use_dagster_of_up
     from reddit_assets.cli.progress import note
     from reddit_assets.cli.scan import report_fields
+    from reddit_assets.errors import StartupError
 
     settings = load_beside_up(root=root, redis_url=redis_url)
     use_dagster_of_up(settings)
+    # The definitions read the environment, as they do everywhere.
+    os.environ.update(settings.environment())
     from dagster import DagsterInstance
 
+    from reddit_assets.definitions import defs
+    from reddit_assets.platform.names import NIGHTLY
     from reddit_assets.platform.resources import Platform
     from reddit_assets.workspace import Workspace
 
-    found = Platform(Workspace.load(settings)).rescan.run(DagsterInstance.get(), note)
+    platform = Platform(Workspace.load(settings))
+    note("Looking at everything; the run is on the page, too (job nightly).")
+    done = defs.resolve_job_def(NIGHTLY).execute_in_process(
+        instance=DagsterInstance.get(),
+        resources={"platform": platform},
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=False,
+    )
+    found = platform.rescan.latest
+    if found is None:
+        failures = [event.message or "" for event in done.all_events if event.is_failure]
+        raise StartupError(
+            f"The run {done.run_id} failed: {' '.join(failures) or 'no reason is given'}",
+            hint="Its log is on Dagster's page.",
+        )
     if as_json:
         print_json(
             {
@@ -51,10 +73,14 @@ def nightly(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = Fal
                 "forgotten": found.forgotten,
             }
         )
-        return
+        raise typer.Exit(0 if done.success else 1)
+    for evaluation in done.get_asset_check_evaluations():
+        outcome = "passed" if evaluation.passed else "FAILED"
+        typer.echo(f"{evaluation.check_name} {outcome}: {evaluation.description}")
     jobs = found.report.embed.queued + found.report.cluster.queued
     typer.echo(
         f"{len(found.statuses):,} subreddits; {len(found.corrupt):,} corrupt, "
         f"{len(found.orphans):,} orphaned and {len(found.temporary):,} leftover files; "
         f"{jobs:,} jobs queued."
     )
+    raise typer.Exit(0 if done.success else 1)

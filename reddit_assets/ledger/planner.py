@@ -249,7 +249,8 @@ class Sweep:
     Attributes:
         closed: keys whose outputs are there.
         repushed: keys that were lost and are in the list again.
-        forgotten: dead letters purged because their chain files have vanished.
+        forgotten: dead letters purged because their chain files have vanished, or because their
+            outputs are there.
     """
 
     closed: tuple[str, ...]
@@ -291,7 +292,10 @@ def sweep(scanner: Scanner, queue: JobQueue, *, lost_seconds: float) -> Sweep:
     old = unlisted(queue, lost_seconds) if len(done) < len(taken) else {}
     lost = {key: old[key] for key in old if key in taken and key not in done}
     repush(queue, lost)
-    gone = [key for key in queue.dead_keys() if _vanished(scanner, queue.kind, key)]
+    dead = queue.dead_keys()
+    gone = [key for key in dead if _vanished(scanner, queue.kind, key)]
+    # The very file that was embedded has been put back.
+    gone += sorted(settled(dict.fromkeys(dead - set(gone), "")))
     queue.purge(gone)
     return Sweep(tuple(sorted(done)), tuple(sorted(lost)), tuple(sorted(gone)))
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from reddit_assets.corpus.scan import SubredditStatus
 from reddit_assets.errors import StartupError
-from reddit_assets.figures import Figures, Observer, QueueFigures, Tally, Trees
+from reddit_assets.figures import Figures, Observer, Tally
 from reddit_assets.ledger.job import DeadLetter, Kind
 from reddit_assets.ledger.operations import QueueCounts
 from reddit_assets.ledger.planner import queue_wanted
@@ -103,21 +101,13 @@ class Watch:
         scanner = self._workspace.scanner(dead=dead_keys)
         report = queue_wanted(scanner, self._queues, kinds=kinds, observe=seen)
         # Counted after the scan: what a worker finished meanwhile is at worst seen next time.
-        figures = self._count(seen, dead)
+        figures = Figures.of(self._workspace, seen)
         state = Completion(figures, dead=dead, problems=report.problems, ignored=report.ignored)
         quiet = all(queue.counts.idle for queue in figures.queues.values())
         state.settled = quiet and self._nothing_pending(seen, dead_keys)
         if state.settled:
             state.unreported = self._unreported(seen)
         return state
-
-    def _count(self, seen: Iterable[SubredditStatus], dead: Iterable[DeadLetter]) -> Figures:
-        trees = Trees()
-        keys = {kind: {letter.key for letter in dead if letter.kind is kind} for kind in Kind}
-        for status in seen:
-            trees.add(status, keys)
-        asked = {kind: QueueFigures.ask(queue) for kind, queue in self._queues.items()}
-        return Figures(time.time(), trees, asked)
 
     @staticmethod
     def _nothing_pending(seen: list[SubredditStatus], dead: set[str]) -> bool:

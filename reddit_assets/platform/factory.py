@@ -21,8 +21,9 @@ from dagster import (
 
 from reddit_assets.platform.checks import check_specs
 from reddit_assets.platform.dagster_errors import run_errors
+from reddit_assets.platform.descriptions import about, columns
 from reddit_assets.platform.mapping import FileToSubredditMapping
-from reddit_assets.platform.names import CODE_VERSION, MODEL, SETTINGS, AssetSet
+from reddit_assets.platform.names import CODE_VERSION, MODEL, OWNERS, SETTINGS, AssetSet
 from reddit_assets.platform.resources import Platform
 
 __all__ = ["make_assets", "make_inputs"]
@@ -45,15 +46,17 @@ def make_assets(assets: AssetSet, run_size: int) -> list[AssetsDefinition]:
     def spec(
         key: AssetKey,
         partitions: PartitionsDefinition,
-        description: str,
         *deps: AssetKey | AssetDep,
     ) -> AssetSpec:
         return AssetSpec(
             key,
             deps=deps,
             partitions_def=partitions,
-            description=description,
+            description=about(key.path[0]),
+            metadata=columns(key.path[0]),
             kinds={"parquet"},
+            owners=list(OWNERS),
+            tags={"made_by": "delivery" if key == assets.chains else "workers"},
             code_version=CODE_VERSION,
             skippable=True,
             group_name=group,
@@ -62,19 +65,16 @@ def make_assets(assets: AssetSet, run_size: int) -> list[AssetsDefinition]:
     chains = spec(
         assets.chains,
         assets.files,
-        "Reddit conversations as they arrive: one parquet file per partition.",
     )
     embeddings = spec(
         assets.embeddings,
         assets.files,
-        "The same rows plus one float32 column per dimension of the model.",
         assets.chains,
         MODEL,
     )
     clusters = spec(
         assets.clusters,
         assets.subreddits,
-        "All rows of a subreddit with the cluster that each belongs to.",
         AssetDep(assets.embeddings, partition_mapping=FileToSubredditMapping()),
         SETTINGS,
     )
@@ -151,13 +151,16 @@ def _asset(
 
 def make_inputs() -> AssetsDefinition:
     """The wanted model and the clustering settings, which all shards share."""
-    described = {
-        MODEL: "The model that the embeddings should be made with (embeddings/.model.json).",
-        SETTINGS: "The clustering settings (REDDIT_REDUCTION, …).",
-    }
     specs = [
-        AssetSpec(key, description=description, group_name="reddit", skippable=True)
-        for key, description in described.items()
+        AssetSpec(
+            key,
+            description=about(key.path[0]),
+            group_name="reddit",
+            skippable=True,
+            owners=list(OWNERS),
+            tags={"made_by": "sensor"},
+        )
+        for key in (MODEL, SETTINGS)
     ]
 
     @multi_asset(name="read_inputs", specs=specs, can_subset=True)

@@ -26,14 +26,14 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from reddit_assets.platform.checks import check_specs, corpus_check
 from reddit_assets.platform.dagster_errors import run_errors
-from reddit_assets.platform.names import CODE_VERSION, CORPUS, AssetSet
+from reddit_assets.platform.names import CODE_VERSION, CORPUS, NIGHTLY, OWNERS, AssetSet
 from reddit_assets.platform.resources import Platform
 
 __all__ = ["make_corpus", "make_nightly", "make_schedule", "make_steering_jobs"]
 
 
 def make_nightly(sets: Iterable[AssetSet]) -> UnresolvedAssetJobDefinition:
-    """The rescan, with the checks that look at a sample."""
+    """The rescan, with the checks that look at a sample: button, command and schedule."""
     sampled = [
         spec.key
         for assets in sets
@@ -42,9 +42,10 @@ def make_nightly(sets: Iterable[AssetSet]) -> UnresolvedAssetJobDefinition:
         if spec.partitions_def is None
     ]
     return define_asset_job(
-        "nightly_rescan",
+        NIGHTLY,
         selection=AssetSelection.assets(CORPUS) | AssetSelection.checks(*sampled),
-        description="Opens every output, finds what is wrong, queues what must be made again.",
+        description="Opens every output, finds what is wrong, queues what must be made again, "
+        "evaluates the checks. The same as the schedule of this name and `reddit-assets nightly`.",
     )
 
 
@@ -53,8 +54,11 @@ def make_schedule(
 ) -> ScheduleDefinition:
     """The nightly rescan, switched on."""
     return ScheduleDefinition(
-        name="nightly",
+        name=NIGHTLY,
         job=job,
+        description="Every night (REDDIT_NIGHTLY_CRON): opens every output, queues what is "
+        "damaged, missing or stale, reports what Dagster does not have, evaluates the checks. "
+        "Launch the job of this name, or `reddit-assets nightly`, to have it now.",
         cron_schedule=cron,
         execution_timezone=timezone,
         default_status=DefaultScheduleStatus.RUNNING,
@@ -62,36 +66,44 @@ def make_schedule(
 
 
 def make_corpus() -> AssetsDefinition:
-    """The overview; materializing it is the rescan."""
+    """The overview: a quick look, or in the job ``nightly`` a look at everything."""
 
     @multi_asset(
         name="rescan",
         specs=[
             AssetSpec(
                 CORPUS,
-                description="Everything at a glance, made by the nightly rescan.",
+                description="Everything at a glance: what is done, left and failed, how fast it "
+                "goes, how long it takes. *Plots* beside *Table* shows the history.\n\nMade every "
+                "hour, and by the job `nightly` with a look at every output. *Materialize* makes "
+                "the hourly one now.",
                 group_name="reddit",
                 code_version=CODE_VERSION,
                 skippable=True,
+                owners=list(OWNERS),
+                tags={"made_by": "sensor"},
             )
         ],
         check_specs=[corpus_check()],
         can_subset=True,
     )
     def corpus(context: AssetExecutionContext, platform: ResourceParam[Platform]) -> Iterator[Any]:
+        from reddit_assets.figures import Figures
         from reddit_assets.platform.checks import evaluate_corpus
         from reddit_assets.platform.overview import corpus_metadata, oldest_unprocessed
+        from reddit_assets.platform.services.glance import glance_metadata
 
         with run_errors():
             workspace = platform.workspace
-            if context.selected_asset_keys:
+            if context.selected_asset_keys and context.job_name == NIGHTLY:
                 found = platform.rescan.run(context.instance, context.log.info)
                 statuses = found.statuses
-                yield MaterializeResult(
-                    asset_key=CORPUS, metadata=corpus_metadata(workspace, context.instance, found)
-                )
+                metadata = corpus_metadata(workspace, context.instance, found)
             else:
                 statuses = list(workspace.scanner().scan())
+                metadata = glance_metadata(workspace, Figures.of(workspace, statuses))
+        if context.selected_asset_keys:
+            yield MaterializeResult(asset_key=CORPUS, metadata=metadata)
         if context.selected_asset_check_keys:
             hours = oldest_unprocessed(statuses) / 3600
             yield evaluate_corpus(hours, workspace.settings.fresh_hours)

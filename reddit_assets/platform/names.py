@@ -17,6 +17,8 @@ __all__ = [
     "CORPUS",
     "LOCATION",
     "MODEL",
+    "NIGHTLY",
+    "OWNERS",
     "REPOSITORY",
     "SETTINGS",
     "AssetSet",
@@ -30,6 +32,12 @@ CODE_VERSION = str(FORMAT_VERSION)
 
 # As `workspace.yaml` names them, for links to jobs.
 LOCATION, REPOSITORY = "reddit_assets", "__repository__"
+
+# The job, its schedule and the command have one name.
+NIGHTLY = "nightly"
+
+# Who looks after the assets, as Dagster shows it.
+OWNERS = ("team:reddit-assets",)
 
 # Unpartitioned assets: the wanted model, the clustering settings, the overview.
 MODEL = AssetKey(["model"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import time
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -16,14 +15,18 @@ from reddit_assets.corpus.keys import shard_of
 from reddit_assets.corpus.provenance import ClusterProvenance, OutputFile, read_output
 from reddit_assets.corpus.scan import SubredditStatus, Verdict
 from reddit_assets.errors import BadFileError
+from reddit_assets.figures import Figures
 from reddit_assets.ledger.job import Kind
 from reddit_assets.platform.names import CORPUS
 from reddit_assets.platform.reporting.events import table
+from reddit_assets.platform.services.glance import glance_metadata
 from reddit_assets.platform.services.rescan import Rescanned
 from reddit_assets.workspace import Workspace
 
 __all__ = ["corpus_metadata", "oldest_unprocessed"]
 
+# Hourly materializations between two nightlies, and some.
+_GLANCES = 50
 
 # One row per subreddit; summed, one per shard.
 _SUMS = (
@@ -52,38 +55,30 @@ _SCHEMA = {
 def corpus_metadata(
     workspace: Workspace, instance: DagsterInstance, found: Rescanned
 ) -> dict[str, MetadataValue]:
-    """Counts per shard, rows, disk use, throughput since the last time, and a plot."""
+    """The glance, counts per shard, rows, disk use, throughput since the last time, and a plot."""
     subreddits = pl.DataFrame([_row(workspace, status) for status in found.statuses], _SCHEMA)
     shards = subreddits.group_by("shard").agg(pl.col(_SUMS).sum()).sort("shard")
     total = shards.select(pl.col(_SUMS).sum()).row(0, named=True)
     report = found.report
-    totals = {kind.value: queue.counts().totals for kind, queue in workspace.queues.items()}
-    oldest = oldest_unprocessed(found.statuses)
+    totals = _totals(workspace)
+    disk = sum(total[name] for name in _SUMS if name.endswith("_bytes")) / 1e9
     metadata: dict[str, MetadataValue] = {
-        "files": MetadataValue.int(total["files"]),
-        "embedded": MetadataValue.int(total["embedded"]),
+        **glance_metadata(workspace, Figures.of(workspace, found.statuses)),
+        "progress": MetadataValue.md(_plot(shards)),
+        "per shard": table(_shown(shards).head(300).to_dicts()),
         "rows embedded": MetadataValue.int(total["rows"]),
-        "subreddits": MetadataValue.int(total["subreddits"]),
-        "clustered": MetadataValue.int(total["clustered"]),
-        "missing": MetadataValue.int(total["missing"]),
-        "stale": MetadataValue.int(total["stale"]),
         "corrupt": MetadataValue.int(len(found.corrupt)),
         "orphans": MetadataValue.int(len(found.orphans)),
         "temporary files": MetadataValue.int(len(found.temporary)),
         "partitions deleted": MetadataValue.int(len(found.forgotten)),
         "embed jobs queued": MetadataValue.int(report.embed.queued),
         "cluster jobs queued": MetadataValue.int(report.cluster.queued),
-        "disk, GB": MetadataValue.float(
-            round(sum(total[name] for name in _SUMS if name.endswith("_bytes")) / 1e9, 3)
-        ),
-        "oldest unprocessed file, hours": MetadataValue.float(round(oldest / 3600, 2)),
+        "disk, GB": MetadataValue.float(round(disk, 3)),
         "scan, seconds": MetadataValue.float(round(report.seconds, 2)),
-        "per shard": table(_shown(shards).head(300).to_dicts()),
-        "progress": MetadataValue.md(_plot(shards)),
-        "totals": MetadataValue.json({"at": time.time(), "queues": totals}),
+        **{name: MetadataValue.int(value) for name, value in totals.items()},
     }
     if (since := _throughput(instance, totals)) is not None:
-        metadata["since the last time"] = table([since])
+        metadata["since the last nightly"] = table([since])
     noisy = subreddits.drop_nulls("noise_share").sort("noise_share", descending=True).head(20)
     if len(noisy):
         worst = noisy.select("subreddit", "noise_share", "clusters", rows="clustered_rows")
@@ -92,9 +87,9 @@ def corpus_metadata(
         rows = [{"partition": k, "what": v} for k, v in list(found.corrupt.items())[:100]]
         metadata["corrupt outputs"] = table(rows)
     if found.orphans:
-        metadata["orphans, paths"] = MetadataValue.json([str(p) for p in found.orphans[:100]])
+        metadata["orphans, paths"] = table([{"path": str(p)} for p in found.orphans[:100]])
     if found.temporary:
-        metadata["temporary, paths"] = MetadataValue.json([str(p) for p in found.temporary[:100]])
+        metadata["temporary, paths"] = table([{"path": str(p)} for p in found.temporary[:100]])
     if report.reasons:
         rows = [{"partition": k, "why": v} for k, v in list(report.reasons.items())[:100]]
         metadata["stale, why"] = table(rows)
@@ -158,35 +153,32 @@ def _shown(shards: pl.DataFrame) -> pl.DataFrame:
     return shards.with_columns(disk_mb=(size / 1e6).round(1)).drop("^.*_bytes$")
 
 
-def _throughput(
-    instance: DagsterInstance, totals: Mapping[str, Mapping[str, int]]
-) -> dict[str, Any] | None:
-    """What was done since the corpus was last materialized."""
-    event = instance.get_latest_materialization_event(CORPUS)
-    if event is None or event.asset_materialization is None:
-        return None
-    value = event.asset_materialization.metadata.get("totals")
-    before = value.value if value is not None else None
-    if isinstance(before, str):
-        before = json.loads(before)
-    if not isinstance(before, dict):
-        return None
-    hours = (time.time() - float(before["at"])) / 3600
-
-    def more(kind: Kind, name: str) -> int:
-        now, then = totals[kind.value].get(name, 0), before["queues"][kind.value].get(name, 0)
-        return max(0, now - then)
-
-    rows = more(Kind.EMBED, "rows")
-    worked = more(Kind.EMBED, "milliseconds") / 1000
+def _totals(workspace: Workspace) -> dict[str, int]:
+    """What was done since the queues were made."""
+    embed, cluster = (workspace.queues[kind].counts().totals for kind in (Kind.EMBED, Kind.CLUSTER))
     return {
-        "hours": round(hours, 2),
-        "files embedded": more(Kind.EMBED, "done"),
-        "rows embedded": rows,
-        "rows/s while computing": round(rows / worked, 1) if worked else 0.0,
-        "subreddits clustered": more(Kind.CLUSTER, "done"),
-        "failures": more(Kind.EMBED, "failed") + more(Kind.CLUSTER, "failed"),
+        "files embedded so far": embed.get("done", 0),
+        "rows embedded so far": embed.get("rows", 0),
+        "subreddits clustered so far": cluster.get("done", 0),
+        "failures so far": embed.get("failed", 0) + cluster.get("failed", 0),
     }
+
+
+def _throughput(instance: DagsterInstance, totals: Mapping[str, int]) -> dict[str, Any] | None:
+    """What was done since the last nightly."""
+    records = instance.fetch_materializations(CORPUS, limit=_GLANCES).records
+    for record in records:
+        event = record.asset_materialization
+        before = event.metadata if event is not None else {}
+        if not totals.keys() <= before.keys():
+            continue  # one of the hourly glances
+        hours = (time.time() - record.timestamp) / 3600
+        more = {
+            name.removesuffix(" so far"): max(0, now - int(str(before[name].value)))
+            for name, now in totals.items()
+        }
+        return {"hours": round(hours, 2), **more}
+    return None
 
 
 _COLOURS = {"embedded": "#2e7d32", "stale": "#f9a825", "missing": "#c62828"}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from reddit_assets.platform.services.dead_letters import DeadLetters
     from reddit_assets.platform.services.discover import Discover
+    from reddit_assets.platform.services.glance import Glance
     from reddit_assets.platform.services.readiness import Readiness
     from reddit_assets.platform.services.reconcile import Reconcile
     from reddit_assets.platform.services.rescan import Rescan
@@ -60,6 +61,13 @@ class Platform:
         from reddit_assets.platform.services.reconcile import Reconcile
 
         return Reconcile(self.workspace)
+
+    @cached_property
+    def glance(self) -> Glance:
+        """The corpus at a glance."""
+        from reddit_assets.platform.services.glance import Glance
+
+        return Glance(self.workspace)
 
     @cached_property
     def rescan(self) -> Rescan:

@@ -21,6 +21,7 @@ __all__ = [
     "fenced",
     "plain",
     "result_metadata",
+    "three_digits",
 ]
 
 PICTURE = "picture"
@@ -88,13 +89,18 @@ def described(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def _value(value: Any) -> Any:
     if isinstance(value, float):
-        rounded = float(f"{value:.3g}")
-        return int(rounded) if 100 <= abs(value) < 1e15 else rounded
+        return three_digits(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {_value(each)}" for name, each in value.items())
     if isinstance(value, list | tuple) and not all(isinstance(each, Mapping) for each in value):
         return "; ".join(str(_value(each)) for each in value)
     return value
+
+
+def three_digits(value: float) -> float:
+    """A number as exact as people read it; from a hundred on it is whole."""
+    rounded = float(f"{value:.3g}")
+    return int(rounded) if 100 <= abs(value) < 1e15 else rounded
 
 
 def as_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 
 from dagster import (
     AssetCheckEvaluation,
@@ -14,14 +15,17 @@ from dagster import (
     MetadataValue,
 )
 
+from reddit_assets.corpus.provenance import read_output
 from reddit_assets.corpus.scan import Scanner
-from reddit_assets.errors import RedditAssetsError
+from reddit_assets.errors import BadFileError, RedditAssetsError
 from reddit_assets.ledger.job import DeadLetter, Kind, partition_of
 from reddit_assets.platform.names import LOCATION, REPOSITORY, key_of_result, set_of
 from reddit_assets.platform.reporting import records
 from reddit_assets.platform.reporting.events import table
 from reddit_assets.platform.reporting.failures import Failed, not_yet_failed, report_failed
+from reddit_assets.platform.reporting.inputs import materializer
 from reddit_assets.platform.reporting.metadata import fenced, plain
+from reddit_assets.platform.services.reconcile import result_of
 from reddit_assets.platform.services.tick import Tick
 from reddit_assets.workspace import Workspace
 
@@ -82,18 +86,19 @@ class DeadLetters:
                 run = runs.get(letter.key, {})
                 records.report_check(instance, _failed(self._workspace, kind, letter, run | every))
                 mine[letter.key] = letter.died_at
-            healed = 0
+            healed: list[str] = []
             for key in gone:
                 scanner = scanner or self._workspace.scanner()
                 if (why := _healed(scanner, kind, key)) is not None:
                     records.report_check(instance, _passed(self._workspace, kind, key, why, every))
                     del mine[key]
-                    healed += 1
+                    healed.append(key)
+            _heal_partitions(instance, self._workspace, kind, healed)
             if died or healed:
                 shown = ", ".join(list(died)[:5])
                 sentences.append(
                     f"{kind.value}: {len(died)} dead letters{f' ({shown})' if shown else ''}, "
-                    f"{len(new)} new, {healed} healed."
+                    f"{len(new)} new, {len(healed)} healed."
                 )
         return Tick(sentences or ["No dead letters."], json.dumps(reported))
 
@@ -148,6 +153,26 @@ def _fail_partitions(
             run = MetadataValue.dagster_run(report_failed(instance, asset, failures))
             links |= {failure.partition: {"run": run} for failure in failures}
     return links
+
+
+def _heal_partitions(
+    instance: DagsterInstance, workspace: Workspace, kind: Kind, keys: list[str]
+) -> None:
+    """Reports outputs that were there all the time: only a new event ends a failure."""
+    by_asset: dict[AssetKey, list[str]] = {}
+    for key in keys:
+        if partition_of(key) is not None:
+            by_asset.setdefault(_asset(workspace, kind, key), []).append(key)
+    layout = workspace.layout
+    path_of = layout.embedding_path if kind is Kind.EMBED else layout.cluster_path
+    results = []
+    for asset, group in by_asset.items():
+        assets = set_of(group[0], workspace.shards)
+        for key in sorted(set(group) - not_yet_failed(instance, assets, asset, group)):
+            with suppress(OSError, BadFileError):
+                results.append(result_of(read_output(path_of(key)), key, kind.asset))
+    make = materializer(instance, layout, workspace.shards)
+    records.report(instance, make.outputs(results))
 
 
 def _all(letters: list[DeadLetter], number: int) -> dict[str, MetadataValue]:

@@ -51,12 +51,16 @@ class Rescan:
 
     Args:
         discover, reconcile: do their parts of it.
+
+    Attributes:
+        latest: what the last look found.
     """
 
     def __init__(self, workspace: Workspace, discover: Discover, reconcile: Reconcile) -> None:
         self._workspace = workspace
         self._discover = discover
         self._reconcile = reconcile
+        self.latest: Rescanned | None = None
 
     def run(self, instance: DagsterInstance, say: Say) -> Rescanned:
         """One look.
@@ -80,6 +84,7 @@ class Rescan:
         self._partitions(instance, found, say)
         for sentence in self._reconcile.compare(instance, statuses):
             say(sentence)
+        self.latest = found
         return found
 
     def _clean(self, found: Rescanned, say: Say) -> None:
