@@ -52,6 +52,7 @@ _GROUPS = (
     "export",
     "bench",
     "verify",
+    "convert",
     "report",
     "nightly",
     "settings",

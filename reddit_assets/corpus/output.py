@@ -135,6 +135,8 @@ class EmbeddingWriter:
         fields = self._format.fields(dimension)
         inputs = [_storable(field) for field in schema]
         self._inputs = pa.schema(inputs)
+        behind = [_storable(field) for field in behind]
+        self._behind = behind
         self._schema = pa.schema([*inputs, *fields, *behind], metadata=schema.metadata)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,13 +182,10 @@ class EmbeddingWriter:
             WriteError: the target cannot be written.
         """
         columns = [
-            batch.column(index).cast(field.type)
-            if batch.column(index).type != field.type
-            else batch.column(index)
-            for index, field in enumerate(self._inputs)
+            *map(_cast, batch.columns, self._inputs),
+            *self._format.arrays(vectors),
+            *map(_cast, behind, self._behind),
         ]
-        columns.extend(self._format.arrays(vectors))
-        columns.extend(behind)
         with writing(self.path):
             self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         self.rows += batch.num_rows
@@ -203,9 +202,7 @@ class EmbeddingWriter:
             provenance = {PROVENANCE_KEY: provenance.model_dump_json().encode()}
         with writing(self.path):
             if provenance:
-                self._writer.add_key_value_metadata(
-                    {name.decode(): text.decode() for name, text in provenance.items()}
-                )
+                self._writer.add_key_value_metadata(dict(provenance))
             self._writer.close()
             self._sink.flush()
             os.fsync(self._sink.fileno())
@@ -240,6 +237,10 @@ def holds_dictionary(kind: pa.DataType) -> bool:
     """Whether a nested type has dictionary-encoded values inside."""
     children = [kind.field(at).type for at in range(kind.num_fields)]
     return any(pa.types.is_dictionary(child) or holds_dictionary(child) for child in children)
+
+
+def _cast(column: pa.Array, field: pa.Field) -> pa.Array:
+    return column if column.type == field.type else column.cast(field.type)
 
 
 def _storable(field: pa.Field) -> pa.Field:

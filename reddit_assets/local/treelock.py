@@ -53,7 +53,7 @@ class TreeLock:
     Args:
         folder: the tree of embeddings.
         queue: what identifies the queue, the same for all who share it.
-        facts: who this is: ``page`` and ``state_dir``.
+        facts: who this is: ``page`` and ``state_dir``; ``command``, if it is not ``up``.
         lost: called once from the renewing thread, with a sentence, if another queue's ``up`` has
             taken the tree (this host slept, or its share was away for a minute).
     """
@@ -90,7 +90,8 @@ class TreeLock:
             ) from error
         if holder is not None:
             raise StartupError(
-                f"Another `reddit-assets up` works on {self._path.parent}: {_words(holder)}.",
+                f"Another `reddit-assets {_command(holder)}` works on {self._path.parent}: "
+                f"{_words(holder)}.",
                 hint="End it there, or give both the same queue (REDIS_URL); with two queues "
                 f"everything would be computed twice. If it is dead, wait {STALE_SECONDS:.0f} s.",
             )
@@ -105,6 +106,13 @@ class TreeLock:
             if self._read(self._path) == self._content:
                 self._path.unlink(missing_ok=True)
 
+    def __enter__(self) -> TreeLock:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
             try:
@@ -113,7 +121,10 @@ class TreeLock:
                 log.debug("%s cannot be renewed now: %s", self._path, error)
                 continue
             if holder is not None:
-                self._lost(f"Another `reddit-assets up` has taken the tree: {_words(holder)}.")
+                self._lost(
+                    f"Another `reddit-assets {_command(holder)}` has taken the tree: "
+                    f"{_words(holder)}."
+                )
                 return
 
     def _take(self) -> dict[str, Any] | None:
@@ -183,9 +194,12 @@ class TreeLock:
         return found if isinstance(found, dict) else {}
 
 
+def _command(holder: Mapping[str, Any]) -> str:
+    return str(holder.get("command", "up"))
+
+
 def _words(holder: Mapping[str, Any]) -> str:
     page = f", page {holder['page']}" if holder.get("page") else ""
-    return (
-        f"on {holder.get('host', 'an unknown host')} (process {holder.get('pid', 'unknown')}{page},"
-        f" state folder {holder.get('state_dir', 'unknown')})"
-    )
+    state = f", state folder {holder['state_dir']}" if holder.get("state_dir") else ""
+    host = holder.get("host", "an unknown host")
+    return f"on {host} (process {holder.get('pid', 'unknown')}{page}{state})"

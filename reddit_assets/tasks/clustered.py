@@ -18,7 +18,14 @@ from reddit_assets.corpus.vectors import VectorFormat
 from reddit_assets.engines.clustering.clusterer import Clustering
 from reddit_assets.tasks.inputs import ADDED_COLUMNS, Inputs
 
-__all__ = ["added_fields", "write_clustered", "write_clusters", "write_whole"]
+__all__ = [
+    "GROUP_ROWS",
+    "added_fields",
+    "grouped",
+    "write_clustered",
+    "write_clusters",
+    "write_whole",
+]
 
 #: Rows of a row group.
 GROUP_ROWS = 65_536
@@ -57,7 +64,9 @@ def added_fields() -> list[pa.Field]:
     ]
 
 
-def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterable[list[pa.RecordBatch]]:
+def grouped(
+    batches: Iterable[pa.RecordBatch], most: int = GROUP_ROWS
+) -> Iterable[list[pa.RecordBatch]]:
     """Batches together until they fill a row group: many small files make no tiny groups."""
     held: list[pa.RecordBatch] = []
     rows = size = 0
@@ -65,7 +74,7 @@ def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterable[list[pa.RecordBatch]
         held.append(batch)
         rows += batch.num_rows
         size += batch.nbytes
-        if rows >= GROUP_ROWS or size >= GROUP_BYTES:
+        if rows >= most or size >= GROUP_BYTES:
             yield held
             held, rows, size = [], 0, 0
     if held:
@@ -113,7 +122,7 @@ def write_clustered(
         behind=added_fields(),
     ) as writer:
         at = 0
-        for group in _grouped(inputs.batches()):
+        for group in grouped(inputs.batches()):
             table = pa.Table.from_batches(group)
             stop = at + table.num_rows
             writer.write(table, vectors[at:stop], [pa.array(values[at:stop]) for values in added])
