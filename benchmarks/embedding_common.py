@@ -28,6 +28,7 @@ PACKAGES = (
     "onnxruntime",
     "openvino",
     "tokenizers",
+    "nanotoken",
     "pyarrow",
     "numpy",
 )

@@ -113,7 +113,7 @@ class Tokenizer:
 
     def _prepare(self, array: pa.Array) -> list[str]:
         """The rows as strings, long ones cut, with prompt and lower case applied."""
-        limit = BYTES_PER_TOKEN * self.max_tokens
+        limit = max(BYTES_PER_TOKEN * self.max_tokens, self._backend.whole_bytes)
         sizes = pc.binary_length(array).to_numpy(zero_copy_only=False)
         long = np.flatnonzero(sizes > limit)
         if len(long):
@@ -195,7 +195,7 @@ def _load(
     """
     reference = ReferenceTokenizer(path)
     try:
-        fast: TokenizerBackend = FastTokenizer(path, parallel=parallel)
+        fast = FastTokenizer(path, parallel=parallel)
     except ImportError:
         return reference, None, "nanotoken is not installed"
     except (OSError, ValueError) as error:
@@ -203,4 +203,5 @@ def _load(
     if (problem := prove(fast, reference, max_tokens)) is not None:
         log.warning("%s tokenizes: %s.", reference.name, problem)
         return reference, None, problem
+    fast.forget()
     return reference, fast, f"proved equal to {reference.name}"

@@ -23,7 +23,14 @@ million the 14,400 real posts are no more than a third faster."""
 
 
 class TokenizerBackend(Protocol):
-    """Texts to ids, with the special tokens that the model wants."""
+    """Texts to ids, with the special tokens that the model wants.
+
+    Attributes:
+        whole_bytes: up to this size a text is tokenized whole sooner than a part of it is found
+            that decides the tokens kept.
+    """
+
+    whole_bytes: int
 
     @property
     def name(self) -> str:
@@ -47,6 +54,8 @@ class ReferenceTokenizer:
         special: the texts of the model's own tokens, ``[CLS]`` and the like.
         pad_id: id of the padding token.
     """
+
+    whole_bytes = 0
 
     def __init__(self, path: Path) -> None:
         """Load a ``tokenizer.json``.
@@ -108,6 +117,8 @@ class FastTokenizer:
         OSError: the file cannot be read.
     """
 
+    whole_bytes = 16_384
+
     def __init__(self, path: Path, *, parallel: bool = False) -> None:
         import nanotoken
 
@@ -115,6 +126,10 @@ class FastTokenizer:
         self._tokenizer: Any = nanotoken.WordPieceTokenizer.from_json(path.read_bytes())
         self._parallel = parallel
         self.name = f"nanotoken {metadata.version('nanotoken')}"
+
+    def forget(self) -> None:
+        """Empty the table of words: what is in it stays, and the proof's words are rare ones."""
+        self._tokenizer.clear_cache()
 
     def encode(self, rows: list[str], max_tokens: int | None = None) -> TokenTable:
         """See :class:`TokenizerBackend`."""
