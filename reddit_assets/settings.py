@@ -71,6 +71,12 @@ class Settings(BaseSettings):
         description="Address at which people reach `reddit-assets maps`; Dagster's links to the "
         "maps begin with it. `up` sets it to its own.",
     )
+    dagster_token: SecretStr | None = Field(
+        None,
+        validation_alias=_env("DAGSTER_TOKEN", "dagster_token"),
+        description="Token that reports carry as `Authorization: Bearer …`, where a proxy before "
+        "the webserver asks for one.",
+    )
     dagster_postgres_url: SecretStr | None = Field(
         None,
         validation_alias=_env("DAGSTER_POSTGRES_URL", "dagster_postgres_url"),
@@ -295,6 +301,12 @@ class Settings(BaseSettings):
                 "queue's redis:// URL.",
             )
         return self.redis_url.get_secret_value()
+
+    def dagster_headers(self) -> dict[str, str]:
+        """Headers of requests to the webserver, the token among them: never print them."""
+        if self.dagster_token is None:
+            return {}
+        return {"Authorization": f"Bearer {self.dagster_token.get_secret_value()}"}
 
     def environment(self) -> dict[str, str]:
         """The environment variables that make a child process load these same settings."""

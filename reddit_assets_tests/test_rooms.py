@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "tasks": {"workspace", "corpus", "engines", "ledger.job"},
     "ledger": {"corpus"},
     "figures": {"workspace", "corpus", "ledger"},
+    "doctor": {"workspace", "corpus", "ledger", "engines"},
     "worker": {"workspace", "corpus", "ledger", "tasks", "platform.reporting"},
     "platform": {
         "figures",

@@ -22,6 +22,7 @@ Examples:
   reddit-assets up --root data --exit-when-done --json
   reddit-assets scan --root data --dry-run    what would be queued, and how long it would take
   reddit-assets worker --kind embed --backend onnx
+  reddit-assets status --watch                how far everything is
   reddit-assets dead list                     jobs that were given up, and why
   reddit-assets clusters AskHistorians        what a subreddit's clusters are about
   reddit-assets settings                      every setting, its variable and its value
@@ -42,6 +43,7 @@ _GROUPS = (
     "up",
     "sample",
     "scan",
+    "status",
     "worker",
     "cluster",
     "clusters",
@@ -55,6 +57,7 @@ _GROUPS = (
     "convert",
     "report",
     "nightly",
+    "doctor",
     "settings",
 )
 

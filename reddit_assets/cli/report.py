@@ -89,4 +89,5 @@ def _sink(name: str, settings: Settings) -> Sink:
         raise SettingsError(
             "DAGSTER_URL is not set.", hint="Set it (or --dagster-url) to the webserver's address."
         )
-    return RestSink(settings.dagster_url, parse_shards(settings.shards))
+    shards, headers = parse_shards(settings.shards), settings.dagster_headers()
+    return RestSink(settings.dagster_url, shards, headers=headers)

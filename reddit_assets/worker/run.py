@@ -80,4 +80,5 @@ def _reporter(settings: Settings, queues: list[JobQueue]) -> Reporter | None:
                 hint="Set it to the webserver's address, or leave reporting to another host.",
             )
         return None
-    return Reporter(queues, RestSink(settings.dagster_url, parse_shards(settings.shards)))
+    shards, headers = parse_shards(settings.shards), settings.dagster_headers()
+    return Reporter(queues, RestSink(settings.dagster_url, shards, headers=headers))

@@ -75,6 +75,7 @@ class RestSink:
     Args:
         url: the webserver's address.
         shards: shards with assets of their own.
+        headers: of each request, such as the token that a proxy asks for.
         transport: for tests.
     """
 
@@ -86,12 +87,14 @@ class RestSink:
         url: str,
         shards: Collection[str] = (),
         *,
+        headers: Mapping[str, str] | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self._shards = shards
         self._http = httpx.Client(
             base_url=self.url,
+            headers=headers,
             timeout=httpx.Timeout(60.0, connect=5.0),
             limits=httpx.Limits(max_connections=1),
             transport=transport,
