@@ -180,6 +180,13 @@ class Settings(BaseSettings):
         description="Above this many rows a sample is clustered, and the other rows are "
         "assigned to its clusters.",
     )
+    recluster_share: float = Field(
+        0.2,
+        ge=0,
+        description="Share of a subreddit's rows that must have come or gone since its last full "
+        "clustering for the next one to be full; until then new rows are placed into it. "
+        "0 clusters in full each time.",
+    )
     placeholders: str = Field(
         "[deleted],[removed]",
         description="Comma-separated texts that stand for no text: like empty texts, their rows "

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from reddit_assets.engines.clustering.clusterer import Clustering, cluster
+from reddit_assets.engines.clustering.clusterer import cluster
 from reddit_assets.engines.clustering.params import ClusterParams
+from reddit_assets.engines.clustering.results import Clustering
 from reddit_assets.errors import ClusteringError
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")

@@ -17,11 +17,12 @@ pytest.importorskip("hdbscan")
 pytest.importorskip("evoc")
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.engines.clustering.clusterer import Clustering, cluster
+from reddit_assets.engines.clustering.clusterer import cluster
 from reddit_assets.engines.clustering.identity import keep_identities
 from reddit_assets.engines.clustering.map import map_page, map_rows
 from reddit_assets.engines.clustering.meaning import cluster_rows, theme_names
 from reddit_assets.engines.clustering.params import ClusterParams
+from reddit_assets.engines.clustering.results import Clustering
 from reddit_assets.engines.embedding.reference import golden
 from reddit_assets.tasks.report import clusters_report
 from reddit_assets_tests.test_clustering_subreddit import embed, run, table, vectors_of

@@ -46,7 +46,12 @@ def cluster(
     selection_method: Annotated[str | None, flag("selection_method")] = None,
     threads: Threads = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Make fresh cluster files again as well.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Make fresh cluster files again as well, by clustering all rows; otherwise few "
+            "new rows are placed into the clusters that stand.",
+        ),
     ] = False,
 ) -> None:
     """Cluster subreddits here and now, without the queue.
@@ -99,7 +104,8 @@ def cluster(
                     fresh += found.verdict is Verdict.FRESH
                     adopted += found.verdict is Verdict.ADOPTED
                 else:
-                    note(f"{key}: {_one(layout, status, params, form, bar)}")
+                    said = _one(layout, status, params, form, bar, full=force)
+                    note(f"{key}: {said}")
                     made += 1
             except Exception as error:  # Only this subreddit failed: the others go on.
                 ours = isinstance(error, RedditAssetsError)
@@ -128,7 +134,13 @@ def _unfinished(status: SubredditStatus) -> bool:
 
 
 def _one(
-    layout: Layout, status: SubredditStatus, params: ClusterParams, form: VectorFormat, bar: Bar
+    layout: Layout,
+    status: SubredditStatus,
+    params: ClusterParams,
+    form: VectorFormat,
+    bar: Bar,
+    *,
+    full: bool,
 ) -> str:
     """Clusters a subreddit and publishes its files; a sentence about it."""
     from reddit_assets.corpus.output import publish
@@ -144,6 +156,7 @@ def _one(
         params,
         token=new_token(),
         vectors=form,
+        full=full,
         writer={"host": socket.gethostname(), "by": "reddit-assets cluster"},
         progress=lambda stage: bar.step(f"{status.cluster_key}: {stage}", 0),
     )

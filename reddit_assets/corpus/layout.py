@@ -17,6 +17,7 @@ __all__ = [
     "CLUSTER_FILES",
     "MAP_NAME",
     "PICTURE_NAME",
+    "STANDING_NAME",
     "SUFFIX",
     "TABLE_NAME",
     "Layout",
@@ -24,13 +25,14 @@ __all__ = [
 
 SUFFIX = ".parquet"
 CLUSTERED_NAME = "clustered.parquet"
-# Parquet too, but the earlier system reads every *.parquet beside it as posts.
+# Parquet too, both of them, but the earlier system reads every *.parquet beside it as posts.
 TABLE_NAME = "clusters.table"
+STANDING_NAME = "clusters.standing"
 MAP_NAME = "map.html"
 PICTURE_NAME = "map.png"
 # Everything that a cluster job writes, in the order of publishing: the clustered file is last,
 # since its presence says that the cluster is there.
-CLUSTER_FILES = (TABLE_NAME, MAP_NAME, PICTURE_NAME, CLUSTERED_NAME)
+CLUSTER_FILES = (TABLE_NAME, STANDING_NAME, MAP_NAME, PICTURE_NAME, CLUSTERED_NAME)
 
 
 @dataclass(frozen=True, slots=True)

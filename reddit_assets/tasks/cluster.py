@@ -107,6 +107,7 @@ class ClusterTask:
             keys,
             self.params,
             token=claim.token,
+            full=claim.force,
             excluded=missing,
             job_id=claim.id,
             vectors=self._vectors,

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from reddit_assets.corpus.output import EmbeddingWriter, sync_file, writing
 from reddit_assets.corpus.provenance import PROVENANCE_KEY, ClusterProvenance
 from reddit_assets.corpus.vectors import VectorFormat
-from reddit_assets.engines.clustering.clusterer import Clustering
+from reddit_assets.engines.clustering.results import Clustering
 from reddit_assets.tasks.inputs import ADDED_COLUMNS, Inputs
+from reddit_assets.tasks.standing import ROW_CHANGES
 
 __all__ = [
     "GROUP_ROWS",
@@ -53,14 +54,21 @@ SCHEMA_FIELDS = [
     pa.field("fate", pa.string()),
     pa.field("parents", pa.list_(pa.int32())),
 ]
-_TYPES = (pa.int32(), pa.float32(), pa.float32(), pa.float32(), pa.float32(), pa.int32())
+_TYPES = {
+    "cluster_id": pa.int32(),
+    "theme_id": pa.int32(),
+    "cluster_change": pa.dictionary(pa.int8(), pa.string()),
+    "nearest_cluster": pa.int32(),
+}
+#: Null where the row is in a cluster.
+_OPTIONAL = ("nearest_cluster", "nearest_similarity")
 
 
 def added_fields() -> list[pa.Field]:
     """The appended columns with their types."""
     return [
-        pa.field(name, kind, nullable=False)
-        for name, kind in zip(ADDED_COLUMNS, _TYPES, strict=True)
+        pa.field(name, _TYPES.get(name, pa.float32()), nullable=name in _OPTIONAL)
+        for name in ADDED_COLUMNS
     ]
 
 
@@ -86,7 +94,9 @@ def write_clustered(
     inputs: Inputs,
     vectors: NDArray[np.float32],
     clustering: Clustering,
-    cluster_ids: np.ndarray,
+    cluster_ids: NDArray[np.int32],
+    changes: NDArray[np.int8],
+    nearest: NDArray[np.int32],
     provenance: ClusterProvenance,
     form: VectorFormat,
 ) -> int:
@@ -97,6 +107,9 @@ def write_clustered(
         vectors: float32 (rows, dimension).
         cluster_ids: int32 (rows,), persistent ids, −1 noise.
         form: how the vectors are kept.
+        changes: int8 (rows,), what became of each row, positions in ``ROW_CHANGES``.
+        nearest: int32 (rows,), the persistent id of the cluster nearest to a row that is noise, −1
+            where there is none.
 
     Returns:
         the file's size in bytes; it is synced to disk.
@@ -106,12 +119,15 @@ def write_clustered(
         WriteError: the target cannot be written.
     """
     added = (
-        cluster_ids.astype(np.int32),
-        clustering.probabilities,
-        clustering.outlier_scores,
-        clustering.x,
-        clustering.y,
-        clustering.themes,
+        pa.array(cluster_ids),
+        pa.array(clustering.probabilities),
+        pa.array(clustering.outlier_scores),
+        pa.array(clustering.x),
+        pa.array(clustering.y),
+        pa.array(clustering.themes),
+        pa.DictionaryArray.from_arrays(pa.array(changes), pa.array(ROW_CHANGES)),
+        pa.array(nearest, mask=nearest < 0),
+        pa.array(clustering.similarities, from_pandas=True),
     )
     with EmbeddingWriter(
         path,
@@ -125,7 +141,7 @@ def write_clustered(
         for group in grouped(inputs.batches()):
             table = pa.Table.from_batches(group)
             stop = at + table.num_rows
-            writer.write(table, vectors[at:stop], [pa.array(values[at:stop]) for values in added])
+            writer.write(table, vectors[at:stop], [values[at:stop] for values in added])
             at = stop
         return writer.finish(provenance)
 

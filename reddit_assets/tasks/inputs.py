@@ -24,7 +24,17 @@ from reddit_assets.tasks.columns import common_type, fit, plain_type
 __all__ = ["ADDED_COLUMNS", "Inputs", "open_inputs", "read_vectors"]
 
 #: What a clustering appends, in this order.
-ADDED_COLUMNS = ("cluster_id", "cluster_probability", "outlier_score", "x", "y", "theme_id")
+ADDED_COLUMNS = (
+    "cluster_id",
+    "cluster_probability",
+    "outlier_score",
+    "x",
+    "y",
+    "theme_id",
+    "cluster_change",
+    "nearest_cluster",
+    "nearest_similarity",
+)
 #: Rows read at a time.
 BATCH_ROWS = 16_384
 #: Bytes of a text that a summary looks at; a post has 40,000 characters at the most.

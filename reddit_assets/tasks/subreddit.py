@@ -21,22 +21,26 @@ from reddit_assets.corpus.layout import (
     CLUSTERED_NAME,
     MAP_NAME,
     PICTURE_NAME,
+    STANDING_NAME,
     TABLE_NAME,
     Layout,
 )
 from reddit_assets.corpus.output import temporary_path
 from reddit_assets.corpus.provenance import ClusterProvenance, OutputFile, cluster_inputs
 from reddit_assets.corpus.vectors import VectorFormat
-from reddit_assets.engines.clustering.clusterer import Clustering, cluster
+from reddit_assets.engines.clustering.clusterer import cluster
 from reddit_assets.engines.clustering.identity import Changes, keep_identities
 from reddit_assets.engines.clustering.map import MapPosts, map_page, map_png, map_rows
 from reddit_assets.engines.clustering.meaning import cluster_rows, excerpt, theme_names
 from reddit_assets.engines.clustering.params import ClusterParams
+from reddit_assets.engines.clustering.results import Clustering
+from reddit_assets.engines.clustering.standing import Standing, place
 from reddit_assets.errors import ClusteringError
 from reddit_assets.tasks.clustered import write_clustered, write_clusters, write_whole
 from reddit_assets.tasks.inputs import Inputs, open_inputs
 from reddit_assets.tasks.posts import FilePosts, columns_of_texts
 from reddit_assets.tasks.previous import read_previous, shared_ids
+from reddit_assets.tasks.standing import read_standing, row_changes, write_standing
 
 __all__ = ["PICTURE_ROWS", "ClusterResult", "cluster_subreddit"]
 
@@ -90,6 +94,10 @@ class _Clustered:
     changes: Changes
     ids: NDArray[np.int32]
     """Persistent id of each row, −1 noise."""
+    row_changes: NDArray[np.int8]
+    """What became of each row."""
+    standing: Standing
+    """For the next night."""
     clusters: list[dict[str, Any]]
     """Rows of ``clusters.table``."""
 
@@ -117,6 +125,7 @@ def cluster_subreddit(
     params: ClusterParams,
     *,
     token: str,
+    full: bool = False,
     excluded: Sequence[str] = (),
     job_id: str = "",
     vectors: VectorFormat | None = None,
@@ -126,13 +135,18 @@ def cluster_subreddit(
     """Cluster the embedding files of a subreddit and write its files.
 
     ``clustered.parquet`` holds the rows of all files in key order with the appended columns,
-    ``clusters.table`` one row per cluster, ``map.html`` and ``map.png`` the map. Nothing is
-    renamed: the caller publishes. On an error no temporary file is left.
+    ``clusters.table`` one row per cluster, ``clusters.standing`` what the next night places new
+    rows into, ``map.html`` and ``map.png`` the map. Nothing is renamed: the caller publishes. On
+    an error no temporary file is left.
+
+    Where a clustering with these settings stands, and less than ``params.recluster_share`` of its
+    rows have come or gone, new rows are placed into it. Otherwise all rows are clustered.
 
     Args:
         cluster_key: ``<shard>/<subreddit>``.
         keys: partition keys of the embedding files to take.
         token: names the temporary files.
+        full: cluster all rows, whatever stands.
         excluded: files left out (dead letters), recorded in the provenance.
         vectors: how the clustered file keeps them.
         writer: recorded in the provenance: host, versions, ….
@@ -154,7 +168,7 @@ def cluster_subreddit(
     files = cluster_inputs(layout, keys)
     inputs = open_inputs(files, sorted(keys))
     posts = FilePosts(inputs, columns_of_texts(files))
-    made = _clustered(layout, cluster_key, inputs, posts, params, say)
+    made = _clustered(layout, cluster_key, inputs, posts, params, say, full=full)
     provenance = _provenance(
         made,
         files,
@@ -186,15 +200,35 @@ def _clustered(
     posts: FilePosts,
     params: ClusterParams,
     say: Callable[[str], None],
+    *,
+    full: bool,
 ) -> _Clustered:
     """The clustering of all rows, the ids of its clusters and what they are about."""
     vectors = inputs.vectors()
-    clustering = cluster(vectors, params, say, excluded=posts.placeholders(params.placeholders))
+    excluded = posts.placeholders(params.placeholders)
+    stood = None if full else read_standing(layout.cluster_dir(cluster_key), params.fingerprint)
+    if stood is not None and stood.changed_share(vectors, excluded) > params.recluster_share:
+        stood = None
+    if stood is None:
+        clustering = cluster(vectors, params, say, excluded=excluded)
+    else:
+        clustering = place(vectors, stood, params, say, excluded=excluded)
     say("identities")
-    changes, ids = _identities(layout, cluster_key, inputs, vectors, clustering)
+    changes, before = _identities(layout, cluster_key, inputs, vectors, clustering)
+    ids = np.append(changes.ids, np.int32(-1))[clustering.labels].astype(np.int32)
     say("meaning")
-    rows = cluster_rows(posts, vectors, clustering, changes)
-    return _Clustered(cluster_key, inputs, posts, vectors, clustering, changes, ids, rows)
+    return _Clustered(
+        cluster_key,
+        inputs,
+        posts,
+        vectors,
+        clustering,
+        changes,
+        ids,
+        row_changes(before, ids, changes, full=stood is None),
+        Standing.of(vectors, clustering, changes.ids, excluded=excluded, before=stood),
+        cluster_rows(posts, vectors, clustering, changes),
+    )
 
 
 def _provenance(
@@ -231,6 +265,7 @@ def _write(
     temporaries = list(by_name.values())
     try:
         _write_clusters(by_name[TABLE_NAME], made, provenance.data_version)
+        write_standing(by_name[STANDING_NAME], made.standing, provenance)
         page, png = _map(made, seed)
         write_whole(by_name[MAP_NAME], page.encode("utf-8", "replace"))
         if png is None:
@@ -243,6 +278,8 @@ def _write(
             made.vectors,
             made.clustering,
             made.ids,
+            made.row_changes,
+            np.append(made.changes.ids, np.int32(-1))[made.clustering.nearest],
             provenance,
             form,
         )
@@ -275,8 +312,8 @@ def _identities(
     inputs: Inputs,
     vectors: NDArray[np.float32],
     clustering: Clustering,
-) -> tuple[Changes, NDArray[np.int32]]:
-    """Persistent ids of the clusters, and of each row."""
+) -> tuple[Changes, NDArray[np.int32] | None]:
+    """Persistent ids of the clusters, and last night's of each row (see ``shared_ids``)."""
     clustered = layout.cluster_path(cluster_key)
     previous = read_previous(find_table(clustered.parent), clustered)
     before = None
@@ -290,7 +327,7 @@ def _identities(
         changes = keep_identities(
             before[there], clustering.labels[there], previous, clustering.centroids
         )
-    return changes, np.append(changes.ids, np.int32(-1))[clustering.labels].astype(np.int32)
+    return changes, before
 
 
 def _map(made: _Clustered, seed: int) -> tuple[str, bytes | None]:
@@ -333,6 +370,7 @@ def _metadata(
         "noise_share": round(info["noise_share"], 4),
         "placeholder_rows": info["noise_rows"]["placeholder"],
         "assigned_share": round(info["assigned_share"], 4),
+        "placed_rows": info["placed_rows"],
         **{f"clusters_{name}": count for name, count in changes.counts.items()},
         "rows_moved_share": None if moved is None else round(moved, 4),
         "united_columns": [f"{name}: {why}" for name, why in made.inputs.remarks.items()],

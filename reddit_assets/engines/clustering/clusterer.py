@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,59 +25,17 @@ from reddit_assets.engines.clustering.reduction import (
     plane,
     umap_reduction,
 )
+from reddit_assets.engines.clustering.results import Clustering, Result, Rows, check_vectors
 from reddit_assets.engines.clustering.sample import Assigned, assign, sample_rows
 from reddit_assets.engines.clustering.spanning import spanning_tree
 from reddit_assets.engines.clustering.themes import centroids, cluster_themes
-from reddit_assets.engines.vectors import bad_rows
-from reddit_assets.errors import ClusteringError
 
-__all__ = ["Clustering", "cluster"]
+__all__ = ["cluster"]
 
 #: Rows assigned at a time.
 ASSIGN_CHUNK = 200_000
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Clustering:
-    """The result for n rows, in the order they were given.
-
-    Attributes:
-        labels: int32 (n,), −1 is noise; clusters are numbered from 0, largest first.
-        probabilities: float32 (n,), 0 for noise.
-        outlier_scores: float32 (n,), GLOSH, 0 (inside) to 1 (outlier).
-        themes: int32 (n,), the theme of the row's cluster, −1 for noise.
-        x, y: float32 (n,), place on the map.
-        cluster_themes: int32 (clusters,), the theme of each cluster.
-        centroids: float32 (clusters, d), unit centroids.
-        info: plain values for metadata: rows, clusters, noise share, how it was done.
-    """
-
-    labels: NDArray[np.int32]
-    probabilities: NDArray[np.float32]
-    outlier_scores: NDArray[np.float32]
-    themes: NDArray[np.int32]
-    x: NDArray[np.float32]
-    y: NDArray[np.float32]
-    cluster_themes: NDArray[np.int32]
-    centroids: NDArray[np.float32]
-    info: dict[str, Any] = field(default_factory=dict)
-
-
-def _check(vectors: NDArray[np.float32]) -> None:
-    if vectors.ndim != 2 or vectors.dtype != np.float32:
-        raise ClusteringError(
-            f"Vectors must be float32 (n, d), not {vectors.dtype} {vectors.shape}.",
-            hint="Cast and stack them first.",
-        )
-    infinite, wrong = bad_rows(vectors)
-    if infinite or wrong:
-        raise ClusteringError(
-            f"{infinite} of {len(vectors)} vectors hold NaN or infinity, "
-            f"{wrong} are not of unit length.",
-            hint="Embed these rows again.",
-        )
 
 
 def _coordinates(
@@ -110,18 +67,6 @@ def _coordinates(
         density = density_clusters(space, params)
     say("map")
     return density, plane(space, fuzzy, hashes, params)
-
-
-def _rank(labels: NDArray[np.int32], group: NDArray[np.int64], count: int) -> NDArray[np.int32]:
-    """New numbers of the clusters by rows, largest first; ties by canonical order. −1 stays."""
-    clustered = np.flatnonzero(labels >= 0)
-    sizes = np.bincount(labels[clustered], minlength=count)
-    first = np.full(count, len(labels), dtype=np.int64)
-    np.minimum.at(first, labels[clustered], group[clustered])
-    rank = np.empty(count + 1, dtype=np.int32)
-    rank[np.lexsort((first, -sizes))] = np.arange(count, dtype=np.int32)
-    rank[count] = -1
-    return rank
 
 
 def _best_copies(
@@ -158,27 +103,12 @@ def cluster(
     Raises:
         ClusteringError: the vectors are not float32, not finite or not of unit length.
     """
-    _check(vectors)
+    check_vectors(vectors)
     asked = params or ClusterParams()
     say = progress or (lambda stage: None)
     threads = compute_threads(asked.threads, len(vectors))
     with threads, threadpool_limits(limits=1, user_api="blas"):
-        return _cluster(vectors, _Rows.of(vectors, excluded), asked, say)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Which rows are clustered and which are noise from the start; int64, ascending."""
-
-    counted: NDArray[np.int64]
-    excluded: NDArray[np.int64]
-    zero: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, vectors: NDArray[np.float32], excluded: NDArray[np.bool_] | None) -> _Rows:
-        out = np.zeros(len(vectors), dtype=bool) if excluded is None else excluded
-        zero = ~out & ~vectors.any(axis=1)
-        return cls(np.flatnonzero(~out & ~zero), np.flatnonzero(out), np.flatnonzero(zero))
+        return _cluster(vectors, Rows.of(vectors, excluded), asked, say)
 
 
 @dataclass(frozen=True)
@@ -214,28 +144,8 @@ class _Found:
         )
 
 
-@dataclass(frozen=True)
-class _Result:
-    """Arrays of all n rows, filled in bit by bit; a row is noise at the origin until then."""
-
-    labels: NDArray[np.int32]
-    probabilities: NDArray[np.float32]
-    outliers: NDArray[np.float32]
-    places: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, n: int) -> _Result:
-        flat = np.zeros((2, n), dtype=np.float32)
-        places = np.zeros((n, 2), dtype=np.float32)
-        return cls(np.full(n, -1, dtype=np.int32), flat[0], flat[1], places)
-
-    def fill(self, rows: NDArray[np.int64], given: Assigned) -> None:
-        self.labels[rows], self.probabilities[rows] = given.labels, given.probabilities
-        self.outliers[rows], self.places[rows] = given.outlier_scores, given.xy
-
-
 def _cluster(
-    vectors: NDArray[np.float32], rows: _Rows, asked: ClusterParams, say: Progress
+    vectors: NDArray[np.float32], rows: Rows, asked: ClusterParams, say: Progress
 ) -> Clustering:
     n, dimensions = vectors.shape
     counted = len(rows.counted)
@@ -248,7 +158,7 @@ def _cluster(
     canonical = canonical_order(vectors, cap, rows.counted)
     kept = min(len(canonical.kept), limit)
     found, best = _found(vectors, canonical, kept, params, say)
-    result = _Result.of(n)
+    result = Result.of(rows)
     spokesman = best[canonical.group]
     known = spokesman >= 0
     spokesman, speaking = spokesman[known], rows.counted[known]
@@ -268,40 +178,24 @@ def _cluster(
     if kept:
         _place(result, vectors, rows.excluded, found, params)
     say("themes")
-    rank = _rank(result.labels[rows.counted], canonical.group, found.count)
-    labels, kept_labels = rank[result.labels], rank[found.labels]
+    rank = result.rank(canonical.group, found.count)
+    kept_labels = rank[found.labels]
     middles = centroids(found.vectors, kept_labels, found.count)
-    sizes = np.bincount(labels[labels >= 0], minlength=found.count)
+    sizes = np.bincount(result.labels[result.labels >= 0], minlength=found.count)
     themes = cluster_themes(found.density.linkage, kept_labels, sizes, middles, size)
-    noise = int((labels[rows.counted] < 0).sum())
-    return Clustering(
-        labels=labels,
-        probabilities=result.probabilities,
-        outlier_scores=result.outliers,
-        themes=np.append(themes, np.int32(-1))[labels].astype(np.int32),
-        x=np.ascontiguousarray(result.places[:, 0]),
-        y=np.ascontiguousarray(result.places[:, 1]),
-        cluster_themes=themes,
-        centroids=middles,
-        info={
-            "rows": n,
-            "clusters": found.count,
-            "themes": int(themes.max(initial=-1)) + 1,
-            "noise_share": noise / counted if counted else 0.0,
-            "noise_rows": {
-                "in no cluster": noise,
-                "placeholder": len(rows.excluded),
-                "zero vector": len(rows.zero),
-            },
-            "distinct_vectors": canonical.distinct,
-            "clustered_rows": kept,
-            "assigned_share": len(rest) / n if n else 0.0,
-            "reduction": "none" if kept < MIN_REDUCED_ROWS else params.reduction,
-            "min_cluster_size": size,
-            "min_samples": params.min_samples,
-            "selection": params.selection,
-            "fingerprint": asked.fingerprint,
-        },
+    return result.clustering(
+        vectors,
+        themes,
+        middles,
+        distinct_vectors=canonical.distinct,
+        clustered_rows=kept,
+        assigned_share=len(rest) / n if n else 0.0,
+        placed_rows=0,
+        reduction="none" if kept < MIN_REDUCED_ROWS else params.reduction,
+        min_cluster_size=size,
+        min_samples=params.min_samples,
+        selection=params.selection,
+        fingerprint=asked.fingerprint,
     )
 
 
@@ -327,7 +221,7 @@ def _found(
 
 
 def _place(
-    result: _Result,
+    result: Result,
     vectors: NDArray[np.float32],
     rows: NDArray[np.int64],
     found: _Found,

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from reddit_assets.engines.clustering.clusterer import Clustering
 from reddit_assets.engines.clustering.grouping import rows_by_label
 from reddit_assets.engines.clustering.identity import Changes
 from reddit_assets.engines.clustering.keywords import Keyword, class_keywords, cluster_name
 from reddit_assets.engines.clustering.representatives import representatives
+from reddit_assets.engines.clustering.results import Clustering
 
 __all__ = ["Posts", "cluster_rows", "excerpt", "theme_names"]
 

@@ -13,7 +13,7 @@ from reddit_assets.settings import Settings
 __all__ = ["FORMAT", "ClusterParams"]
 
 #: Raised by hand when the same parameters would give other labels or other columns.
-FORMAT = 1
+FORMAT = 2
 
 Reduction = Literal["node", "umap", "none"]
 Selection = Literal["eom", "leaf"]
@@ -35,6 +35,9 @@ class ClusterParams:
         seed: seed of everything random.
         max_rows: rows clustered at most; above, a sample is clustered, the rest assigned.
         placeholders: texts in lower case that stand for no text: their rows are noise.
+        recluster_share: share of the rows that must have come or gone since the last full
+            clustering for the next one; not part of the fingerprint, since it decides when, not
+            how.
         memory_mb: memory a clustering may use before it works on a sample, MiB.
         threads: compute threads; not part of the fingerprint, since labels do not depend on it.
     """
@@ -49,6 +52,7 @@ class ClusterParams:
     seed: int = 42
     max_rows: int = 50_000
     placeholders: tuple[str, ...] = ("[deleted]", "[removed]")
+    recluster_share: float = 0.2
     memory_mb: int = 6_000
     threads: int | None = None
 
@@ -65,6 +69,7 @@ class ClusterParams:
             seed=settings.seed,
             max_rows=settings.cluster_rows,
             placeholders=_words(settings.placeholders),
+            recluster_share=settings.recluster_share,
             memory_mb=settings.cluster_memory_mb,
             threads=settings.threads,
         )
@@ -109,9 +114,10 @@ class ClusterParams:
 
         ``threads`` changes nothing, and ``memory_mb`` is a property of the host, like its device:
         it decides above which size a sample is clustered, which the metadata say.
+        ``recluster_share`` decides when the next full clustering is due.
         """
         fields = asdict(self)
-        del fields["threads"], fields["memory_mb"]
+        del fields["threads"], fields["memory_mb"], fields["recluster_share"]
         text = json.dumps({"format": FORMAT, **fields}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 

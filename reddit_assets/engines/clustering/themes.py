@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from reddit_assets.engines.clustering.compiled import numba
 from reddit_assets.engines.clustering.grouping import rows_by_label
 
-__all__ = ["centroids", "cluster_themes", "theme_target"]
+__all__ = ["centroids", "cluster_themes", "theme_target", "themes_by_size"]
 
 
 def theme_target(clusters: int) -> int:
@@ -96,7 +96,7 @@ def cluster_themes(
     if clusters == 0:
         return np.zeros(0, dtype=np.int32)
     if target == clusters:
-        return _by_size(np.arange(clusters, dtype=np.int32), sizes)
+        return themes_by_size(np.arange(clusters, dtype=np.int32), sizes)
     best: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
     size = float(min_cluster_size)
     while size <= max(min_cluster_size, len(labels) / 2):
@@ -119,10 +119,10 @@ def cluster_themes(
         middle /= np.maximum(np.linalg.norm(middle, axis=1, keepdims=True), 1e-12)
         lost = theme < 0
         theme[lost] = known[(middles[lost] @ middle.T).argmax(axis=1)]
-    return _by_size(theme, sizes)
+    return themes_by_size(theme, sizes)
 
 
-def _by_size(theme: NDArray[np.int32], sizes: NDArray[np.int64]) -> NDArray[np.int32]:
+def themes_by_size(theme: NDArray[np.int32], sizes: NDArray[np.int64]) -> NDArray[np.int32]:
     rows = np.bincount(theme, weights=sizes)
     order = np.argsort(-rows, kind="stable")
     rank = np.empty(len(order), dtype=np.int32)
