@@ -22,8 +22,9 @@ from sklearn.metrics import v_measure_score
 
 from reddit_assets.engines.clustering.clusterer import cluster
 from reddit_assets.engines.clustering.identity import Changes, Previous, keep_identities
+from reddit_assets.engines.clustering.placing import place
 from reddit_assets.engines.clustering.results import Clustering
-from reddit_assets.engines.clustering.standing import Standing, place
+from reddit_assets.engines.clustering.standing import Standing
 
 NIGHTS = 14
 SHARE = 0.02

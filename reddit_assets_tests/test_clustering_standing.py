@@ -18,8 +18,9 @@ pytest.importorskip("evoc")
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.engines.clustering.clusterer import cluster
 from reddit_assets.engines.clustering.params import ClusterParams
+from reddit_assets.engines.clustering.placing import place
 from reddit_assets.engines.clustering.results import Clustering
-from reddit_assets.engines.clustering.standing import Standing, place
+from reddit_assets.engines.clustering.standing import Standing
 from reddit_assets_tests.test_clustering_properties import whole
 from reddit_assets_tests.test_clustering_subreddit import embed, run, table
 

@@ -33,8 +33,9 @@ from reddit_assets.engines.clustering.identity import Changes, keep_identities
 from reddit_assets.engines.clustering.map import MapPosts, map_page, map_png, map_rows
 from reddit_assets.engines.clustering.meaning import cluster_rows, excerpt, theme_names
 from reddit_assets.engines.clustering.params import ClusterParams
+from reddit_assets.engines.clustering.placing import place
 from reddit_assets.engines.clustering.results import Clustering
-from reddit_assets.engines.clustering.standing import Standing, place
+from reddit_assets.engines.clustering.standing import Standing
 from reddit_assets.errors import ClusteringError
 from reddit_assets.tasks.clustered import write_clustered, write_clusters, write_whole
 from reddit_assets.tasks.inputs import Inputs, open_inputs
