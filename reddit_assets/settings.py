@@ -7,10 +7,11 @@ only ``cli`` and ``platform`` read the environment, through :func:`load_settings
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reddit_assets.errors import SettingsError
@@ -119,8 +120,10 @@ class Settings(BaseSettings):
     backend: Literal["auto", "torch", "onnx", "openvino"] = Field(
         "auto", description="Embedding backend; auto takes the fastest conformant one here."
     )
-    device: Literal["auto", "cuda", "mps", "cpu"] = Field(
-        "auto", description="Torch device; auto prefers MPS, then CUDA, then CPU."
+    device: str = Field(
+        "auto",
+        description="Torch device: auto (MPS, else all CUDA devices, else the processor), cpu, "
+        "mps, cuda (all of them), or some, as in cuda:0,cuda:1.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         "auto", description="Arithmetic of the backend; auto takes the fastest conformant one."
@@ -131,8 +134,11 @@ class Settings(BaseSettings):
         validation_alias=_env("REDDIT_BATCH_TOKENS", "REDDIT_MAX_BATCH_TOKENS", "max_batch_tokens"),
         description="Most tokens in a batch; unset takes the best measured for the backend.",
     )
-    window_rows: int = Field(
-        20_000, ge=1, description="Rows tokenized ahead and sorted by length together."
+    window_rows: int | None = Field(
+        None,
+        ge=1,
+        description="Rows tokenized ahead and sorted by length together; unset takes 20,000, and "
+        "200,000 for each CUDA device.",
     )
     threads: int | None = Field(
         None, ge=1, description="Compute threads of a worker; unset takes the cores available."
@@ -275,6 +281,13 @@ class Settings(BaseSettings):
         description="Comma-separated shards that get their own three assets; empty: one set "
         "of assets for the whole tree.",
     )
+
+    @field_validator("device")
+    @classmethod
+    def _known_devices(cls, value: str) -> str:
+        if value != "auto" and not re.fullmatch(r"((cpu|mps|cuda(:\d+)?)(,(?=.)|$))+", value):
+            raise ValueError(f"{value!r} is not auto, cpu, mps, cuda or a list like cuda:0,cuda:1")
+        return value
 
     def require_root(self) -> Path:
         """The root folder.

@@ -89,9 +89,9 @@ def test_a_batch_too_large_for_the_memory_is_halved(
 
 
 def test_a_device_that_is_not_here_is_refused(tmp_path: Path) -> None:
-    from reddit_assets.engines.embedding.backends.torch_backend import choose_device
+    from reddit_assets.engines.embedding.backends.torch_devices import choose_devices
 
-    assert choose_device("cpu") == "cpu"
+    assert choose_devices("cpu") == ["cpu"]
     missing = "cuda" if not torch.cuda.is_available() else "mps"
     with pytest.raises(BackendUnavailableError, match=missing):
-        choose_device(missing)
+        choose_devices(missing)

@@ -152,7 +152,7 @@ def _measure(
     opened = make_backend(spec, choice, threads=threads)
     with Embedder(spec, opened) as embedder:
         found = check(embedder)
-        tried = budgets or BUDGETS[choice.device]
+        tried = budgets or BUDGETS[choice.device.split(",")[0].split(":")[0]]
         began = time.perf_counter()
         embedder.encode_tokens(tokens)
         once = max(time.perf_counter() - began, 1e-3)

@@ -15,7 +15,7 @@ PACKAGES = {"onnx": ("onnxruntime", "onnx"), "openvino": ("openvino", "onnx"), "
 
 @dataclass(frozen=True)
 class Choice:
-    """A backend, device and precision."""
+    """A backend, device (or several, with commas) and precision."""
 
     backend: str
     device: str
@@ -40,9 +40,27 @@ def make_backend(spec: ModelSpec, choice: Choice, *, threads: int) -> Backend:
 
         return OpenVinoBackend(spec, precision=choice.precision, threads=threads)
     if choice.backend == "torch":
-        from reddit_assets.engines.embedding.backends.torch_backend import TorchBackend
-
-        return TorchBackend(spec, device=choice.device, precision=choice.precision, threads=threads)
+        return _torch(spec, choice, threads)
     raise BackendUnavailableError(
         f"There is no backend {choice.backend!r}.", hint="Use torch, onnx, openvino or auto."
     )
+
+
+def _torch(spec: ModelSpec, choice: Choice, threads: int) -> Backend:
+    from reddit_assets.engines.embedding.backends.devices import SeveralDevices
+    from reddit_assets.engines.embedding.backends.torch_backend import TorchBackend
+    from reddit_assets.engines.embedding.backends.torch_devices import choose_devices
+
+    devices = choose_devices(choice.device)
+    opened: list[Backend] = []
+    try:
+        for device in devices:
+            share = max(1, threads // len(devices))
+            opened.append(
+                TorchBackend(spec, device=device, precision=choice.precision, threads=share)
+            )
+    except BaseException:
+        for backend in opened:
+            backend.close()
+        raise
+    return opened[0] if len(opened) == 1 else SeveralDevices(opened)

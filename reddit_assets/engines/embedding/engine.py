@@ -17,9 +17,7 @@ from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.engines.embedding.tokenizer import Texts, Tokenizer, TokenTable, as_texts
 from reddit_assets.errors import BackendUnavailableError
 
-__all__ = ["DEFAULT_WINDOW_ROWS", "Embedder", "Encoded", "Pending", "Window"]
-
-DEFAULT_WINDOW_ROWS = 20_000
+__all__ = ["Embedder", "Encoded", "Pending", "Window"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class Embedder:
         backend: Backend,
         *,
         max_batch_tokens: int | None = None,
-        window_rows: int = DEFAULT_WINDOW_ROWS,
+        window_rows: int | None = None,
         conformance: dict[str, Any] | None = None,
     ) -> None:
         """Put a model's tokenizer and a backend together.
@@ -115,7 +113,7 @@ class Embedder:
             spec: the model.
             backend: what computes it.
             max_batch_tokens: tokens per batch; ``None`` takes the backend's best.
-            window_rows: rows tokenized ahead and sorted together.
+            window_rows: rows tokenized ahead and sorted together; ``None`` takes the backend's.
             conformance: what the self-check measured, for :meth:`describe`.
         """
         self.spec = spec
@@ -123,7 +121,7 @@ class Embedder:
         # A GPU takes more tokens than one thread gives; a processor's workers want the cores.
         self.tokenizer = Tokenizer(spec, parallel=backend.device != "cpu")
         self.max_batch_tokens = max_batch_tokens or backend.max_batch_tokens
-        self.window_rows = window_rows
+        self.window_rows = window_rows or backend.window_rows
         self.conformance = conformance
         self.reason = ""
         self._pool = ThreadPoolExecutor(max(backend.streams, 1), "embed")

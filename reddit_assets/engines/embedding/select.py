@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from reddit_assets.engines.embedding.backends.base import Backend
+from reddit_assets.engines.embedding.backends.devices import SeveralDevices
 from reddit_assets.engines.embedding.choice import PACKAGES, Choice, make_backend
-from reddit_assets.engines.embedding.conformance import check, demand, reference_for
-from reddit_assets.engines.embedding.engine import DEFAULT_WINDOW_ROWS, Embedder
+from reddit_assets.engines.embedding.conformance import Conformance, check, demand, reference_for
+from reddit_assets.engines.embedding.engine import Embedder
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.engines.embedding.ranking import ranked
 from reddit_assets.engines.embedding.weights import is_bert_family
@@ -46,7 +47,7 @@ def open_embedder(
     precision: str = "auto",
     threads: int | None = None,
     max_batch_tokens: int | None = None,
-    window_rows: int = DEFAULT_WINDOW_ROWS,
+    window_rows: int | None = None,
     allow_nonconformant: bool = False,
 ) -> Embedder:
     """Open the fastest conformant backend that the arguments and this host allow.
@@ -59,11 +60,12 @@ def open_embedder(
     Args:
         spec: the model.
         backend: ``auto``, ``torch``, ``onnx`` or ``openvino``.
-        device: ``auto`` (MPS, then CUDA, then CPU), ``cuda``, ``mps`` or ``cpu``.
+        device: ``auto`` (MPS, then all CUDA devices, then CPU), ``cuda`` (all of them), ``mps``,
+            ``cpu``, or devices by number: ``cuda:0,cuda:1``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         threads: cores to compute with on a CPU; ``None`` takes all that are available.
         max_batch_tokens: tokens per batch; ``None`` takes the backend's best.
-        window_rows: rows tokenized ahead and sorted together.
+        window_rows: rows tokenized ahead and sorted together; ``None`` takes the backend's.
         allow_nonconformant: open a backend although it fails the check.
 
     Raises:
@@ -107,7 +109,7 @@ def _open(
     *,
     threads: int,
     max_batch_tokens: int | None,
-    window_rows: int,
+    window_rows: int | None,
     allow_nonconformant: bool,
 ) -> Embedder:
     """Load a choice and let it embed the reference texts.
@@ -124,7 +126,7 @@ def _open(
             max_batch_tokens=max_batch_tokens,
             window_rows=window_rows,
         )
-        found = check(embedder, _exact(spec, choice, threads))
+        found = _checked(embedder, _exact(spec, choice, threads))
         embedder.conformance = found.describe()
         if not allow_nonconformant:
             demand(embedder, found)
@@ -142,6 +144,15 @@ def _open(
     return embedder
 
 
+def _checked(embedder: Embedder, exact: Backend | None) -> Conformance:
+    """What the check finds; of several devices each is checked by itself, and the worst counts."""
+    backend = embedder.backend
+    if not isinstance(backend, SeveralDevices):
+        return check(embedder, exact)
+    found = [check(Embedder(embedder.spec, one), exact) for one in backend.backends]
+    return min(found, key=lambda one: (one.conformant, one.min_cosine))
+
+
 def candidates(
     spec: ModelSpec, *, backend: str = "auto", device: str = "auto", precision: str = "auto"
 ) -> Iterator[Choice]:
@@ -149,7 +160,7 @@ def candidates(
     if backend in ("auto", "torch"):
         accelerator = _accelerator(device, explicit=backend == "torch")
         if accelerator is not None:
-            from reddit_assets.engines.embedding.backends.torch_backend import precisions
+            from reddit_assets.engines.embedding.backends.torch_devices import precisions
 
             wanted = precisions(accelerator) if precision == "auto" else [precision]
             for one in wanted:
@@ -197,16 +208,16 @@ def _accelerator(device: str, *, explicit: bool) -> str | None:
             return None  # Importing torch would cost seconds to learn the same.
         if find_spec("torch") is None:
             return None
-    from reddit_assets.engines.embedding.backends.torch_backend import choose_device
+    from reddit_assets.engines.embedding.backends.torch_devices import choose_devices
 
     try:
-        chosen = choose_device(device)
+        chosen = ",".join(choose_devices(device))
     except BackendUnavailableError as problem:
         if explicit or device != "auto":
             raise
         log.warning("No GPU is used: %s", problem.message)
         return None
-    return None if chosen == "cpu" else chosen
+    return None if device == "auto" and chosen == "cpu" else chosen
 
 
 def _exact(spec: ModelSpec, choice: Choice, threads: int) -> Backend | None:

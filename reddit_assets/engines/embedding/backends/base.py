@@ -51,10 +51,11 @@ class Backend(ABC):
     Attributes:
         name: ``torch``, ``onnx`` or ``openvino``.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
-        device: ``cpu``, ``cuda`` or ``mps``.
+        device: ``cpu``, ``mps`` or ``cuda:0``; several with commas between them.
         padded: whether a batch costs its number of texts times its longest one.
         streams: batches to have in flight for the best rate.
         max_batch_tokens: the best measured number of tokens in a batch.
+        window_rows: rows to sort by length together: enough to keep the device busy.
     """
 
     name: ClassVar[str]
@@ -63,6 +64,7 @@ class Backend(ABC):
     padded: bool = True
     streams: int = 1
     max_batch_tokens: int = 512
+    window_rows: int = 20_000
 
     @abstractmethod
     def forward(self, batch: Batch) -> np.ndarray:

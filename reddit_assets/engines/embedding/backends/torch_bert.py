@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -22,13 +23,13 @@ class Lengths:
     """Where each text of a batch lies among its tokens.
 
     Attributes:
-        groups: (first token, texts, tokens per text) of each run of equally long texts.
+        on_host: int, shape (n,), on the host.
         cu_seqlens: int32 on the device, shape (n + 1,).
         lengths: int64 on the device, shape (n,).
         longest: tokens of the longest text.
     """
 
-    groups: list[tuple[int, int, int]]
+    on_host: np.ndarray
     cu_seqlens: Tensor
     lengths: Tensor
     longest: int
@@ -38,18 +39,19 @@ class Lengths:
         """From int lengths, shape (n,), of texts in the order of their tokens."""
         cu_seqlens = np.zeros(len(lengths) + 1, np.int32)
         np.cumsum(lengths, out=cu_seqlens[1:])
-        starts = np.flatnonzero(np.diff(lengths, prepend=-1))
-        counts = np.diff(np.append(starts, len(lengths)))
-        groups = [
-            (int(cu_seqlens[start]), int(count), int(lengths[start]))
+        moved = _moved(torch.from_numpy(cu_seqlens), device)
+        return Lengths(lengths, moved, moved.diff().long(), int(lengths.max(initial=0)))
+
+    @cached_property
+    def groups(self) -> list[tuple[int, int, int]]:
+        """(First token, texts, tokens per text) of each run of equally long texts."""
+        ends = np.cumsum(self.on_host)
+        starts = np.flatnonzero(np.diff(self.on_host, prepend=-1))
+        counts = np.diff(np.append(starts, len(self.on_host)))
+        return [
+            (int(ends[start] - self.on_host[start]), int(count), int(self.on_host[start]))
             for start, count in zip(starts, counts, strict=True)
         ]
-        return Lengths(
-            groups=groups,
-            cu_seqlens=_moved(torch.from_numpy(cu_seqlens), device),
-            lengths=_moved(torch.from_numpy(np.asarray(lengths, np.int64)), device),
-            longest=int(lengths.max(initial=0)),
-        )
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:
@@ -184,7 +186,7 @@ class FlatBert:
         from torch.nn.attention.varlen import varlen_attn
 
         parts = qkv.view(len(qkv), 3, self.heads, -1)
-        query, key, value = (part.contiguous() for part in parts.unbind(1))
+        query, key, value = parts.unbind(1)  # Strided views: the kernel reads them in place.
         y = varlen_attn(
             query,
             key,
