@@ -2,6 +2,7 @@
 # Needs Python 3.11 or newer, make, a C compiler (one dependency is built from source).
 #
 #   make demo     install without torch, run the sample to the end, say where the page is
+#   make shell    a shell in which `reddit-assets …` works on the sample
 #   make test     install everything, check style and types, run the tests
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -16,11 +17,12 @@ PORT ?= 3000
 BENCHMARKS = $(filter-out %_common.py benchmarks/chaos.py benchmarks/scale_%.py,$(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install venv demo open test test-browser chaos bench lint format types clean
+.PHONY: help install venv demo open shell test test-browser chaos bench lint format types clean
 
 help:
 	@echo "make demo          run the sample to the end, without torch; keeps it in $(DEMO)/"
 	@echo "make open          open the demo's page again (Ctrl+C ends it)"
+	@echo "make shell         a shell in which reddit-assets works on the demo, also beside make open"
 	@echo "make install       everything, torch and test tools included, into $(VENV)"
 	@echo "make test          style, types, tests"
 	@echo "make test-browser  the Dagster page in a real Chromium"
@@ -55,11 +57,17 @@ demo: $(VENV)/.demo models/onnx/minilm/model.onnx
 	$(BIN)/reddit-assets sample --root $(DEMO)
 	$(BIN)/reddit-assets up --root $(DEMO) --state-dir $(DEMO)/.state --port $(PORT) --backend onnx --exit-when-done
 	@echo
-	@echo "Done: $(DEMO)/embeddings and $(DEMO)/clusters are there. To look at it in Dagster:"
-	@echo "    make open        (http://127.0.0.1:$(PORT)/asset-groups; Ctrl+C ends it)"
+	@echo "Done: $(DEMO)/embeddings and $(DEMO)/clusters are there. To look at them:"
+	@echo "    make open        their page and their maps, in Dagster (Ctrl+C ends it)"
+	@echo "    make shell       then, for example: reddit-assets clusters AskHistorians --open"
 
 open: $(VENV)/.demo
 	$(BIN)/reddit-assets up --root $(DEMO) --state-dir $(DEMO)/.state --port $(PORT) --backend onnx
+
+shell: $(VENV)/.demo
+	@echo "reddit-assets works here on $(DEMO) (REDDIT_ROOT); 'exit' ends this shell."
+	@PATH="$(abspath $(BIN)):$$PATH" VIRTUAL_ENV="$(abspath $(VENV))" REDDIT_ROOT="$(abspath $(DEMO))" \
+		MODEL_DIR="$(abspath models)" $${SHELL:-/bin/sh} -i
 
 lint: $(VENV)/.all
 	$(BIN)/ruff check .

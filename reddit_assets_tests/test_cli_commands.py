@@ -233,13 +233,35 @@ def test_scan_obeys_subreddits(root: Path, capsys: pytest.CaptureFixture[str]):
     assert json.loads(capsys.readouterr().out)["embed"]["queued"] == 2
 
 
+def test_a_misspelt_subreddit_is_a_question(root: Path, capsys: pytest.CaptureFixture[str]):
+    # Given a name that is nearly one, If it is wanted, Then the right one is offered
+    for command in (["scan", "--dry-run"], ["cluster"]):
+        assert run([*command, "--subreddits", "Bokos,Ask*"]) == 1
+        assert "Did you mean books?" in capsys.readouterr().err
+    # and a pattern may match nothing
+    assert run(["scan", "--dry-run", "--subreddits", "Zzz*"]) == 0
+
+
+def test_a_dry_run_does_not_count_what_was_given_up(root: Path, capsys: pytest.CaptureFixture[str]):
+    # Given three files, one of them a dead letter
+    run(["scan"])
+    bury("bo/books/c_0")
+    queue_of(Kind.EMBED).clear()
+    capsys.readouterr()
+    # If a dry run is made, Then two would be queued, and one is said to be given up
+    assert run(["scan", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "2 embedding jobs and" in said
+    assert "1 not queued: dead letters" in said
+
+
 def test_a_dry_run_needs_no_queue(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     # Given no REDIS_URL, If a dry run is made, Then it works, and a real one says what is missing
     monkeypatch.delenv("REDIS_URL")
     assert run(["scan", "--dry-run"]) == 0
-    assert "6 rows. No rate is measured yet" in capsys.readouterr().out
+    assert "6 rows: about 0 s with one worker" in capsys.readouterr().out
     assert run(["scan"]) == 1
     assert "no `reddit-assets up` runs for" in capsys.readouterr().err
 

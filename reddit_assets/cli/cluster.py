@@ -59,7 +59,7 @@ def cluster(
     Fresh cluster files are skipped, so an interrupted run resumes; --subreddit makes the one it
     names again. Dagster learns of the results when its sensors next look at the disk.
     """
-    from reddit_assets.cli.names import one_named
+    from reddit_assets.cli.names import one_named, require_subreddits
     from reddit_assets.cli.progress import note, progress
     from reddit_assets.corpus.cluster_table import rename_old_table
     from reddit_assets.corpus.layout import Layout
@@ -85,6 +85,7 @@ def cluster(
     if subreddit:
         settings = settings.model_copy(update={"subreddits": ""})
     scanner = Workspace.of_trees(settings, layout).scanner(settle_seconds=0)
+    require_subreddits(settings)
     keys = scanner.subreddits()
     if subreddit is not None:
         missing = f"There is no subreddit {subreddit} in {layout.chains}."

@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from reddit_assets.errors import NotFoundError
 
-__all__ = ["one_named"]
+if TYPE_CHECKING:
+    from reddit_assets.settings import Settings
+
+__all__ = ["one_named", "require_subreddits"]
+
+
+def require_subreddits(settings: Settings) -> None:
+    """Looks whether every subreddit that a filter names is there; patterns may match none.
+
+    Raises:
+        NotFoundError: one is not, with those of a similar name.
+    """
+    from reddit_assets.corpus.subreddits import SubredditFilter
+    from reddit_assets.workspace import Workspace
+
+    wanted = SubredditFilter.parse(settings.subreddits).include
+    names = [name for name in wanted if not set(name) & set("*?[")]
+    if not names:
+        return
+    all_of_them = settings.model_copy(update={"subreddits": ""})
+    workspace = Workspace.of_trees(all_of_them)
+    keys = workspace.scanner(dead=()).subreddits()
+    there = {*keys, *(key.rpartition("/")[2] for key in keys)}
+    for name in names:
+        if name not in there:
+            missing = f"There is no subreddit {name} in {workspace.layout.chains}."
+            one_named(name, keys, missing, "--subreddits takes names and patterns.")
 
 
 def one_named(name: str, keys: Iterable[str], missing: str, hint: str = "") -> str:

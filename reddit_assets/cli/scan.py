@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,8 +24,14 @@ from reddit_assets.errors import printable
 
 if TYPE_CHECKING:
     from reddit_assets.ledger.planner import ScanReport
+    from reddit_assets.workspace import Workspace
 
 __all__ = ["register", "report_fields"]
+
+# Posts of Reddit on one processor of two cores, where nothing else is known.
+ASSUMED_RATE = 200
+# Files that are asked for the rate at which they were made.
+LOOKED_AT = 50
 
 EPILOG = """
 Examples:
@@ -70,6 +77,7 @@ def scan(
     long it would take at the rate measured so far.
     """
     from reddit_assets.cli.beside import load_beside_up
+    from reddit_assets.cli.names import require_subreddits
     from reddit_assets.cli.progress import note
     from reddit_assets.corpus.verdicts import Verdict
     from reddit_assets.ledger.job import Kind
@@ -78,6 +86,7 @@ def scan(
 
     kinds = chosen_kinds(kind)
     settings = load_beside_up(root=root, subreddits=subreddits, redis_url=redis_url, adopt=adopt)
+    require_subreddits(settings)
     reach = Workspace.of_trees if dry_run and settings.redis_url is None else Workspace.load
     workspace = reach(settings)
     scanner, queues = workspace.scanner(deep=deep), workspace.queues
@@ -118,11 +127,11 @@ def scan(
             f"{settings.settle_seconds:g} s ago and are left out: run it again in "
             f"{settings.settle_seconds:g} s, or set REDDIT_SETTLE_SECONDS=0."
         )
-    if dry_run:
+    if dry_run and report.rows:
         held = sum(c.queued + c.delayed + c.leased for c in (q.counts() for q in queues.values()))
         if held:
             typer.echo(f"{held:,} jobs are queued or in work already; none is queued twice.")
-        typer.echo(_estimate(report.rows, rate, workers))
+        typer.echo(_estimate(report.rows, rate or _rate_of_files(workspace), workers))
 
 
 def report_fields(report: ScanReport) -> dict[str, Any]:
@@ -166,7 +175,7 @@ def _lines(report: ScanReport, *, dry_run: bool, recovered: int) -> list[str]:
     if both.already:
         lines.append(f"{both.already:,} are queued or in work already.")
     if both.blocked:
-        lines.append(f"{both.blocked:,} are dead letters: `reddit-assets dead list`.")
+        lines.append(f"{both.blocked:,} not queued: dead letters (`reddit-assets dead list`).")
     if recovered:
         lines.append(f"{recovered:,} were lost by plain consumers and are queued again.")
     if report.orphans:
@@ -191,11 +200,31 @@ def _counted(found: Mapping[Any, int]) -> str:
 
 
 def _estimate(rows: int, rate: float | None, workers: int) -> str:
+    from reddit_assets.figures import duration
+
     if not rate:
         return (
-            f"{rows:,} rows. No rate is measured yet: `reddit-assets bench` measures this host's."
+            f"{rows:,} rows: about {duration(rows / ASSUMED_RATE)} with one worker on an ordinary "
+            f"processor ({ASSUMED_RATE} rows/s; `reddit-assets bench` measures this host's rate)."
         )
-    seconds = rows / (rate * max(workers, 1))
-    shown = f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.1f} min"
     of = f"{workers} workers" if workers > 1 else "one worker"
-    return f"{rows:,} rows: about {shown} with {of} at {rate:,.0f} rows/s each, as measured."
+    return (
+        f"{rows:,} rows: about {duration(rows / (rate * max(workers, 1)))} with {of} at "
+        f"{rate:,.0f} rows/s each, as measured."
+    )
+
+
+def _rate_of_files(workspace: Workspace) -> float | None:
+    """Rows per second by what the latest embedding files say of their making; `None` without."""
+    from contextlib import suppress
+
+    from reddit_assets.corpus.provenance import EmbeddingProvenance, read_output
+    from reddit_assets.errors import BadFileError
+
+    rows, seconds = 0, 0.0
+    for path in islice(workspace.layout.embeddings.rglob("*.parquet"), LOOKED_AT):
+        with suppress(OSError, BadFileError):
+            found = read_output(path)
+            if isinstance(found.provenance, EmbeddingProvenance) and found.provenance.seconds:
+                rows, seconds = rows + found.rows, seconds + found.provenance.seconds
+    return rows / seconds if seconds else None

@@ -76,6 +76,7 @@ def up(
     ones. With --exit-when-done: exit status 0 when every file is embedded, clustered and
     materialized in Dagster, 1 when jobs were given up or no worker starts.
     """
+    from reddit_assets.cli.names import require_subreddits
     from reddit_assets.cli.progress import live_line
     from reddit_assets.local.up import Plan, run_up
     from reddit_assets.settings import load_settings
@@ -92,6 +93,7 @@ def up(
         state_dir=state_dir,
     )
     plan = Plan(port=port, maps_port=maps_port, workers=workers, exit_when_done=exit_when_done)
+    require_subreddits(settings)
     with live_line() as (say, show):
         status, summary = run_up(settings, plan, say, show)
     if as_json:

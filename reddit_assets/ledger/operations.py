@@ -194,6 +194,11 @@ class Operations(QueueBase):
         """Those of ``keys`` that are queued, delayed or in work."""
         return {key for key, (state,) in self.fields(keys, "state") if state in _UNFINISHED}
 
+    def given_up(self, stamps: Mapping[str, str]) -> set[str]:
+        """Those of some jobs, by key and stamp, that are dead letters: they are not queued."""
+        found = self.fields(stamps, "state", "stamp")
+        return {key for key, (state, stamp) in found if state == "dead" and stamp == stamps[key]}
+
     def fields(self, keys: Iterable[str], *names: str) -> Iterator[tuple[str, list[str | None]]]:
         """Some fields of the ledger's entries, each ``None`` where it is missing."""
         for chunk in chunks(keys):

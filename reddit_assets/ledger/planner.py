@@ -146,9 +146,11 @@ class _Batches:
 
     def _count(self, kind: Kind, jobs: list[Job]) -> None:
         queue = self._queues.get(kind)
-        there = queue.unfinished([job.key for job in jobs]) if queue is not None else set()
-        new = [job.key for job in jobs if job.key not in there]
-        self.totals[kind] += Enqueued(queued=len(new), already=len(jobs) - len(new))
+        keys = [job.key for job in jobs]
+        there = queue.unfinished(keys) if queue is not None else set()
+        dead = queue.given_up({job.key: job.stamp for job in jobs}) if queue is not None else set()
+        new = [key for key in keys if key not in there and key not in dead]
+        self.totals[kind] += Enqueued(queued=len(new), already=len(there), blocked=len(dead))
         if kind is Kind.EMBED:
             self.rows += sum(_rows(self._scanner, key) for key in new)
 

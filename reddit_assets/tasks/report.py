@@ -108,11 +108,14 @@ def render(report: dict[str, Any], limit: int | None = None) -> RenderableType:
 
     Args:
         report: of :func:`clusters_report`.
-        limit: clusters per theme at the most; ``None`` shows all.
+        limit: the largest clusters that are shown; ``None`` shows all.
     """
     parts: list[RenderableType] = [_headline(report)]
+    shown = report["clusters"][:limit]  # the largest come first
     for theme in report["themes"]:
-        rows = [row for row in report["clusters"] if row["theme_id"] == theme["theme_id"]]
+        rows = [row for row in shown if row["theme_id"] == theme["theme_id"]]
+        if not rows:
+            continue
         table = Table(
             title=f"{theme['name']} ({theme['size']:,} posts)",
             title_justify="left",
@@ -127,7 +130,7 @@ def render(report: dict[str, Any], limit: int | None = None) -> RenderableType:
         table.add_column("most typical post", ratio=3, style="italic")
         table.add_column("score", justify="right", no_wrap=True)
         table.add_column("from, to", no_wrap=True, style="dim")
-        for row in rows[:limit]:
+        for row in rows:
             texts = row["representative_texts"]
             score = row["score_median"]
             dates = ", ".join(date[:7] for date in (row["first_date"], row["last_date"]) if date)
@@ -139,10 +142,10 @@ def render(report: dict[str, Any], limit: int | None = None) -> RenderableType:
                 "" if score is None else f"{score:,.0f}",
                 dates,
             )
-        if limit is not None and len(rows) > limit:
-            table.caption = f"and {len(rows) - limit} more"
-            table.caption_justify = "left"
         parts += [Text(""), table]
+    if len(shown) < len(report["clusters"]):
+        more = len(report["clusters"]) - len(shown)
+        parts += [Text(""), Text(f"and {more} smaller clusters", style="dim")]
     if not report["clusters"]:
         parts.append(Text("No clusters: too few posts, or none alike.", style="dim"))
     return Group(*parts)

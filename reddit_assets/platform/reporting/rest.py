@@ -7,6 +7,7 @@ reporters together hold at most two.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -187,7 +188,7 @@ class RestSink:
             response = attempts(self._http.post, path, json=body)
         except httpx.HTTPError as error:
             raise ReportingError(
-                f"Dagster at {self.url} does not answer: {str(error) or type(error).__name__}.",
+                f"Dagster at {self.url} does not answer: {_said(error)}.",
                 hint=f"Start the webserver, or correct DAGSTER_URL. {_NOTHING_LOST}",
             ) from None
         shown = " ".join(response.text[:200].split())
@@ -211,6 +212,12 @@ class RestSink:
             hint="Is DAGSTER_URL the webserver of reddit_assets, and not a login page before it? "
             + _NOTHING_LOST,
         )
+
+
+def _said(error: httpx.HTTPError) -> str:
+    """What went wrong in words, without the system's number for it."""
+    text = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+    return text[:1].lower() + text[1:]
 
 
 def _known(asset: _Asset | None) -> Known:
