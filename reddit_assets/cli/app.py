@@ -58,6 +58,7 @@ _GROUPS = (
     "report",
     "nightly",
     "doctor",
+    "reconcile",
     "settings",
 )
 

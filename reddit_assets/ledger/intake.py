@@ -32,6 +32,7 @@ __all__ = [
     "Claimed",
     "Intake",
     "Line",
+    "id_of_line",
     "key_of_job",
     "line_of_job",
     "repush",
@@ -67,7 +68,7 @@ def line_of_job(layout: Layout, kind: Kind, key: str, job_id: str) -> str | byte
     return line if line.isascii() else line.encode(errors="surrogateescape")
 
 
-def _id_of_line(line: str) -> str:
+def id_of_line(line: str) -> str:
     """The id of our copy that a line is; empty if it is none."""
     own = _OWN_TAIL.search(line)
     if own:
@@ -230,7 +231,7 @@ def unlisted(queue: JobQueue, older_than_seconds: float) -> dict[str, str]:
     start, step = 0, 10_000
     with redis_errors(queue.client):
         while lines := queue.client.lrange(queue.public, start, start + step - 1):
-            listed.update(_id_of_line(line) for line in lines)
+            listed.update(id_of_line(line) for line in lines)
             # Consumers pop from the head while we read: overlap, so that none is skipped.
             start += step // 2
     return {key: job_id for key, job_id in candidates.items() if job_id not in listed}
