@@ -11,8 +11,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +41,16 @@ _TEMPORARY = re.compile(
     r"|\.model\.json\.[0-9a-f]{16}\.tmp",
     re.DOTALL,
 )
+
+_BUFFER = 1 << 20
+# Vectors do not repeat: a dictionary would only cost time. Byte-stream split lets zstd see the
+# exponents side by side. Statistics of 384 columns would double the footer.
+_COMPRESSION_LEVEL = 1
+# Below so many rows zstd saves nothing in vectors (200 rows: 454 kB with, 450 kB without) and is
+# half of the cost of a small file (5 rows: 9.9 ms with, 5.5 ms without).
+_COMPRESSED_ROWS = 1_000
+# Below so many, its start costs more per column than it saves, but in texts.
+_FEW_ROWS = 100
 
 # Bytes of a name that nearly all file systems take.
 _LONGEST_NAME = 255
@@ -112,13 +124,6 @@ class EmbeddingWriter:
         WriteError: the target cannot be written.
     """
 
-    # Vectors do not repeat: a dictionary would only cost time. Byte-stream split lets zstd see
-    # the exponents side by side. Statistics of 384 columns would double the footer.
-    _COMPRESSION_LEVEL = 1
-    # Below so many rows zstd saves nothing in vectors (200 rows: 454 kB with, 450 kB without) and
-    # is half of the cost of a small file (5 rows: 9.9 ms with, 5.5 ms without).
-    _COMPRESSED_ROWS = 1_000
-
     def __init__(
         self,
         path: Path,
@@ -132,37 +137,19 @@ class EmbeddingWriter:
         self.path = path
         self.rows = 0
         self._format = vectors or VectorFormat()
-        fields = self._format.fields(dimension)
-        inputs = [_storable(field) for field in schema]
-        self._inputs = pa.schema(inputs)
-        behind = [_storable(field) for field in behind]
-        self._behind = behind
-        self._schema = pa.schema([*inputs, *fields, *behind], metadata=schema.metadata)
+        few = rows if rows is not None and rows < _COMPRESSED_ROWS else None
+        size = "" if few is None else "few" if few < _FEW_ROWS else "some"
+        bare = schema.remove_metadata()
+        self._inputs, self._behind, whole, options = _plan(
+            bare, self._format, dimension, tuple(behind), size
+        )
+        self._schema = whole.with_metadata(schema.metadata)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._sink = open(path, "wb")  # noqa: SIM115 - closed in close() and abort()
-        numbers = [field for field in behind if pa.types.is_floating(field.type)]
-        others = [*inputs, *(field for field in behind if field not in numbers)]
-        codecs: str | dict[str, str] = "zstd"
-        levels: int | dict[str, int] = self._COMPRESSION_LEVEL
-        encodings: dict[str, str] | None = dict.fromkeys(
-            leaves_of([*fields, *numbers]), "BYTE_STREAM_SPLIT"
-        )
-        if rows is not None and rows < self._COMPRESSED_ROWS:
-            # What a dict does not name is plain and uncompressed; naming 384 columns costs time.
-            compressed = leaves_of(others)
-            codecs = dict.fromkeys(compressed, "zstd")
-            levels = dict.fromkeys(compressed, self._COMPRESSION_LEVEL)
-            encodings = None
-        self._writer = pq.ParquetWriter(
-            self._sink,
-            self._schema,
-            compression=codecs,
-            compression_level=levels,
-            use_dictionary=[field.name for field in others],
-            column_encoding=encodings,
-            write_statistics=[field.name for field in (*inputs, *behind)],
-        )
+            self._sink = open(path, "wb")  # noqa: SIM115 - closed in finish() and abort()
+        # Without it every page of every column would be a call of Python.
+        self._buffer = pa.BufferedOutputStream(pa.PythonFile(self._sink, "w"), _BUFFER)
+        self._writer = pq.ParquetWriter(self._buffer, self._schema, **options)
 
     def write(
         self,
@@ -204,6 +191,7 @@ class EmbeddingWriter:
             if provenance:
                 self._writer.add_key_value_metadata(dict(provenance))
             self._writer.close()
+            self._buffer.flush()
             self._sink.flush()
             os.fsync(self._sink.fileno())
             size = os.fstat(self._sink.fileno()).st_size
@@ -215,6 +203,8 @@ class EmbeddingWriter:
         # The parquet writer's close would try to write a footer to a full disk: drop it.
         with suppress(OSError, pa.ArrowException):
             self._writer.close()
+        with suppress(OSError, pa.ArrowException):
+            self._buffer.close()
         with suppress(OSError):
             self._sink.close()
         with suppress(FileNotFoundError):
@@ -233,10 +223,52 @@ class EmbeddingWriter:
             self.abort()
 
 
+@lru_cache(maxsize=32)
+def _plan(
+    schema: pa.Schema,
+    form: VectorFormat,
+    dimension: int,
+    behind: tuple[pa.Field, ...],
+    size: str,
+) -> tuple[list[pa.Field], list[pa.Field], pa.Schema, dict[str, Any]]:
+    """The fields before and behind the vectors, all of them, and the writer's options.
+
+    Kept: the files of a tree are alike, and this would be half of the cost of a small one.
+
+    Args:
+        size: empty, or ``some`` or ``few`` rows.
+    """
+    vectors = form.fields(dimension)
+    inputs, behind_all = [_storable(f) for f in schema], [_storable(f) for f in behind]
+    numbers = [field for field in behind_all if pa.types.is_floating(field.type)]
+    others = [*inputs, *(field for field in behind_all if field not in numbers)]
+    options: dict[str, Any] = {
+        "compression": "zstd",
+        "compression_level": _COMPRESSION_LEVEL,
+        "use_dictionary": [field.name for field in others],
+        "write_statistics": [field.name for field in (*inputs, *behind_all)],
+    }
+    if size:
+        # What a dict does not name is plain and uncompressed; naming 384 columns costs time.
+        compressed = others if size == "some" else [f for f in others if not _is_short(f.type)]
+        leaves = leaves_of(compressed)
+        options["compression"] = dict.fromkeys(leaves, "zstd")
+        options["compression_level"] = dict.fromkeys(leaves, _COMPRESSION_LEVEL)
+    else:
+        options["column_encoding"] = dict.fromkeys(
+            leaves_of([*vectors, *numbers]), "BYTE_STREAM_SPLIT"
+        )
+    return inputs, behind_all, pa.schema([*inputs, *vectors, *behind_all]), options
+
+
 def holds_dictionary(kind: pa.DataType) -> bool:
     """Whether a nested type has dictionary-encoded values inside."""
     children = [kind.field(at).type for at in range(kind.num_fields)]
     return any(pa.types.is_dictionary(child) or holds_dictionary(child) for child in children)
+
+
+def _is_short(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_primitive(kind) or pa.types.is_null(kind))
 
 
 def _cast(column: pa.Array, field: pa.Field) -> pa.Array:

@@ -31,6 +31,8 @@ TASKS = {
 # A child with this many bytes of chain files waiting has enough to do. More would only be withheld
 # from other workers, and the last files of a queue would be computed by one worker alone.
 _ENOUGH_BYTES = 500_000
+# Of so many waiting jobs, half of that will do.
+_MANY_JOBS = 16
 
 # Rests after faults of the host: doubled from the first to the longest.
 _FIRST_REST, _LONGEST_REST = 1.0, 60.0
@@ -225,6 +227,8 @@ class WorkerSlot:
             return min(room, 2)  # the first jobs show how large they are
         if len(waiting) >= 2 and sum(waiting) >= _ENOUGH_BYTES:
             return 0
+        if len(waiting) >= _MANY_JOBS and 2 * sum(waiting) >= _ENOUGH_BYTES:
+            return 0  # small files: many with one call, instead of a call for each
         average = max(1, sum(sizes) // len(sizes))
         return max(1, min(room, (_ENOUGH_BYTES - sum(waiting)) // average))
 
