@@ -35,12 +35,6 @@ from reddit_assets_tests.platform_worker import FakeWorker, write_chain
 
 REPO = Path(__file__).parent.parent
 
-# The daemon itself, with a pause of 3 instead of 30 s between its looks at backfills and runs.
-_HASTY_DAEMON = (
-    "import dagster._daemon.controller as c; c.DEFAULT_DAEMON_INTERVAL_SECONDS = 3;"
-    "from dagster._daemon.cli import main; main()"
-)
-
 
 class Stack:
     """Code server, webserver and daemon over given Valkey and Postgres servers, on a tree."""
@@ -97,7 +91,7 @@ class Stack:
             "webserver": [
                 *("-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(self.port), *where),
             ],
-            "daemon": ["-c", _HASTY_DAEMON, "run", *where],
+            "daemon": ["-m", "dagster._daemon", "run", *where],
         }
         for name in names or tuple(commands):
             log = open(self.folder / f"{name}.log", "ab")  # noqa: SIM115 - the child's
@@ -154,20 +148,12 @@ class Stack:
 
     def counts(self, asset: str) -> tuple[int, int]:
         """(materialized, all) partitions of an asset."""
-        found = self._stats(asset)
-        return found["numMaterialized"], found["numPartitions"]
-
-    def failed(self, asset: str) -> int:
-        """Failed partitions of an asset."""
-        return int(self._stats(asset)["numFailed"])
-
-    def _stats(self, asset: str) -> dict[str, int]:
-        found: dict[str, int] = self.gql(
+        found = self.gql(
             "query($k: AssetKeyInput!) { assetNodeOrError(assetKey: $k) { ... on AssetNode {"
             " partitionStats { numMaterialized numPartitions numFailed numMaterializing } } } }",
             k={"path": asset.split("/")},
         )["assetNodeOrError"]["partitionStats"]
-        return found
+        return found["numMaterialized"], found["numPartitions"]
 
     def events(self, asset: str, partition: str) -> list[dict[str, Any]]:
         """A partition's materializations, latest first."""

@@ -164,6 +164,46 @@ def _check(stack: Stack, partition: str) -> str | None:
     return "EXECUTION_FAILED_OR_FAILED" if "FAILED" in found[0]["status"] else found[0]["status"]
 
 
+def test_scattered_partitions_are_one_run_that_touches_no_other(live: Live) -> None:
+    stack = live.stack
+    live.settle()
+    # Given every third of fifty files, one of them spoilt, and the clusters of two subreddits:
+    chosen = LOT[::3]
+    spoilt = stack.layout.chain_path(chosen[2])
+    whole = spoilt.read_bytes()
+    spoilt.write_bytes(b"PAR1 nonsense")
+    age(spoilt)
+    before = {key: len(stack.events("embeddings", key)) for key in LOT[:8]}
+    # If they are made in one backfill:
+    ended = stack.wait_backfill(stack.backfill(["embeddings"], chosen))
+    # Then one run makes them; the books say what failed, and nothing of what lies between.
+    (run,) = ended["runs"]
+    tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+    assert tags["reddit_assets/partitions"] == "17 of 49"
+    (status,) = ended["assetBackfillData"]["assetBackfillStatuses"]
+    counts = [status[f"numPartitions{what}"] for what in ("Targeted", "Materialized", "Failed")]
+    assert (ended["status"], counts) == ("COMPLETED_FAILED", [17, 16, 1])
+    grown = {key: len(stack.events("embeddings", key)) - before[key] for key in before}
+    assert grown == {key: int(key in chosen and key != chosen[2]) for key in before}
+    failed = stack.gql(
+        "query($k: AssetKeyInput!) { assetNodeOrError(assetKey: $k) { ... on AssetNode {"
+        " assetPartitionStatuses { ... on DefaultPartitionStatuses { failedPartitions } } } } }",
+        k={"path": ["embeddings"]},
+    )["assetNodeOrError"]["assetPartitionStatuses"]["failedPartitions"]
+    assert failed == [chosen[2]]
+    # If the run is started again when its backfill has ended, then it makes what is left alone.
+    spoilt.write_bytes(whole)
+    age(spoilt)
+    again = stack.gql(
+        "mutation($p: ReexecutionParams) { launchRunReexecution(reexecutionParams: $p) {"
+        " __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }",
+        p={"parentRunId": run["runId"], "strategy": "FROM_FAILURE"},
+    )["launchRunReexecution"]
+    assert stack.wait_run(again["run"]["runId"]) == "SUCCESS"
+    assert stack.events("embeddings", chosen[2])[0]["runId"] == again["run"]["runId"]
+    assert stack.events("embeddings", chosen[3])[0]["runId"] == run["runId"]
+
+
 def test_cancelling_withdraws_what_is_queued(live: Live) -> None:
     stack, worker = live.stack, live.worker
     live.settle()

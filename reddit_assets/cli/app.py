@@ -42,7 +42,6 @@ app = typer.Typer(
 _GROUPS = (
     "up",
     "sample",
-    "ingest",
     "scan",
     "status",
     "worker",

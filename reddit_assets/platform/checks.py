@@ -18,11 +18,10 @@ from dagster import (
     AssetCheckSpec,
     AssetExecutionContext,
     MetadataValue,
-    PartitionsDefinition,
     PreviewWarning,
 )
 
-from reddit_assets.platform.names import CORPUS, AssetSet
+from reddit_assets.platform.names import CORPUS, DEAD_LETTERS, AssetSet
 from reddit_assets.platform.reporting import records
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def check_specs(assets: AssetSet, name: str) -> list[AssetCheckSpec]:
         # Partitioned checks are new in Dagster: the contract tests say when they change.
         warnings.simplefilter("ignore", PreviewWarning)
         dead = AssetCheckSpec(
-            "no_dead_letters",
+            DEAD_LETTERS,
             asset=key,
             description="No job of the partition is a dead letter.",
             partitions_def=assets.files if embeddings else assets.subreddits,
@@ -109,21 +108,6 @@ def _keep(context: AssetExecutionContext, key: AssetCheckKey, result: AssetCheck
     )
 
 
-def _partitions(context: AssetExecutionContext, partitions: PartitionsDefinition) -> list[str]:
-    """The partitions of the run, none if it has none."""
-    tags = context.run.tags
-    if "dagster/partition" in tags:
-        return [tags["dagster/partition"]]
-    first = tags.get("dagster/asset_partition_range_start")
-    last = tags.get("dagster/asset_partition_range_end")
-    if first is None or last is None:
-        return []
-    keys = list(partitions.get_partition_keys(dynamic_partitions_store=context.instance))
-    if first not in keys or last not in keys:
-        return []
-    return keys[keys.index(first) : keys.index(last) + 1]
-
-
 def _result(findings: Any) -> AssetCheckResult:
     from reddit_assets.platform.reporting.events import table
 
@@ -145,9 +129,10 @@ def _result(findings: Any) -> AssetCheckResult:
 
 def _sample(context: AssetExecutionContext, assets: AssetSet, workspace: Workspace) -> list[str]:
     """The run's own partitions, else a sample of all."""
+    from reddit_assets.platform.backfills import partitions_of
     from reddit_assets.platform.quality import sample_keys
 
-    keys = _partitions(context, assets.files)[:_SAMPLE]
+    keys = partitions_of(context, assets.embeddings, assets.files)[:_SAMPLE]
     return keys or sample_keys(workspace.scanner(dead=()), _SAMPLE)
 
 
@@ -171,8 +156,9 @@ def _clusters(
     context: AssetExecutionContext, assets: AssetSet, workspace: Workspace
 ) -> AssetCheckResult:
     from reddit_assets.platform import quality
+    from reddit_assets.platform.backfills import partitions_of
 
-    keys = _partitions(context, assets.subreddits) or None
+    keys = partitions_of(context, assets.clusters, assets.subreddits)[:_SAMPLE] or None
     return _result(quality.check_clusters(workspace.scanner(dead=()), keys))
 
 
@@ -184,13 +170,14 @@ def _dead_letters(
     Without that result Dagster's log would say that the op did not yield what it should.
     """
     from reddit_assets.ledger.job import Kind
+    from reddit_assets.platform.backfills import partitions_of
     from reddit_assets.platform.names import set_of
     from reddit_assets.platform.reporting.metadata import plain
 
     embed = check.asset_key == assets.embeddings
     queue = workspace.queues[Kind.EMBED if embed else Kind.CLUSTER]
     dead = {key for key in queue.dead_since() if set_of(key, workspace.shards) == assets}
-    keys = _partitions(context, assets.files if embed else assets.subreddits)
+    keys = partitions_of(context, check.asset_key, assets.files if embed else assets.subreddits)
     if not keys:
         yield _all_dead_letters(check, len(dead), queue.dead_letters(sorted(dead)[:100]))
         return

@@ -23,7 +23,14 @@ from reddit_assets.platform.checks import check_specs
 from reddit_assets.platform.dagster_errors import run_errors
 from reddit_assets.platform.descriptions import about, columns
 from reddit_assets.platform.mapping import FileToSubredditMapping
-from reddit_assets.platform.names import CODE_VERSION, MODEL, OWNERS, SETTINGS, AssetSet
+from reddit_assets.platform.names import (
+    ASSET_TAG,
+    CODE_VERSION,
+    MODEL,
+    OWNERS,
+    SETTINGS,
+    AssetSet,
+)
 from reddit_assets.platform.resources import Platform
 
 __all__ = ["make_assets", "make_inputs"]
@@ -56,7 +63,10 @@ def make_assets(assets: AssetSet, run_size: int) -> list[AssetsDefinition]:
             metadata=columns(key.path[0]),
             kinds={"parquet"},
             owners=list(OWNERS),
-            tags={"made_by": "delivery" if key == assets.chains else "workers"},
+            tags={
+                ASSET_TAG: key.path[0],
+                "made_by": "delivery" if key == assets.chains else "workers",
+            },
             code_version=CODE_VERSION,
             skippable=True,
             group_name=group,

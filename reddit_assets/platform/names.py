@@ -13,8 +13,10 @@ from reddit_assets.corpus.keys import parse_shards
 from reddit_assets.platform.reporting.assets import asset_path
 
 __all__ = [
+    "ASSET_TAG",
     "CODE_VERSION",
     "CORPUS",
+    "DEAD_LETTERS",
     "LOCATION",
     "MODEL",
     "NIGHTLY",
@@ -43,6 +45,12 @@ OWNERS = ("team:reddit-assets",)
 MODEL = AssetKey(["model"])
 SETTINGS = AssetKey(["cluster_settings"])
 CORPUS = AssetKey(["corpus"])
+
+# Tag of the partitioned assets: chains, embeddings or clusters, whatever the shard.
+ASSET_TAG = "reddit_assets/asset"
+
+# The check of each partition that fails while its job is a dead letter.
+DEAD_LETTERS = "no_dead_letters"
 
 
 @dataclass(frozen=True)

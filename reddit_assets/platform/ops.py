@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from dagster import (
     AssetExecutionContext,
+    AssetKey,
     AssetMaterialization,
-    AssetRecordsFilter,
     Failure,
     MetadataValue,
 )
@@ -17,13 +16,19 @@ from dagster import (
 from reddit_assets.corpus.chainfile import ChainFile
 from reddit_assets.corpus.fingerprints import Stamp
 from reddit_assets.corpus.scan import Scanner
-from reddit_assets.errors import BadFileError, BadKeyError
+from reddit_assets.errors import BadFileError, BadKeyError, RedditAssetsError
 from reddit_assets.ledger.job import Job, Kind, Result
+from reddit_assets.platform.backfills import FEW, SIZE_TAG, partitions_of
 from reddit_assets.platform.names import AssetSet
-from reddit_assets.platform.reporting import records
+from reddit_assets.platform.reporting import records, runs
 from reddit_assets.platform.reporting.events import chains_event
 from reddit_assets.platform.reporting.inputs import materializer, report_inputs
-from reddit_assets.platform.run_logic import Lease, failed_partitions, wait_for_jobs
+from reddit_assets.platform.run_logic import (
+    NAMED_FAILURES,
+    Lease,
+    failed_partitions,
+    wait_for_jobs,
+)
 from reddit_assets.workspace import Workspace
 
 __all__ = ["check_chains", "have_made"]
@@ -31,6 +36,8 @@ __all__ = ["check_chains", "have_made"]
 _RESUME_TAG = "dagster/is_resume_retry"
 
 _PROGRESS_SECONDS = 10.0
+# Events of checked chain files stored at a time.
+_BATCH = 500
 
 
 def have_made(
@@ -51,8 +58,9 @@ def have_made(
     """
     report_inputs(context.instance, workspace.settings, workspace.layout)
     key = assets.embeddings if kind is Kind.EMBED else assets.clusters
-    keys = list(context.partition_keys)
-    done = _done_before(context, key, keys)
+    partitions = assets.files if kind is Kind.EMBED else assets.subreddits
+    keys = partitions_of(context, key, partitions)
+    done = _done_before(context, key)
     if done:
         context.log.info(f"{len(done)} partitions were recorded before the run was resumed.")
         keys = [partition for partition in keys if partition not in done]
@@ -60,18 +68,50 @@ def have_made(
 
     def record(results: Sequence[Result]) -> None:
         records.report(context.instance, make.chains(results))
-        for event in make.outputs(results):
-            context.log_event(event)
+        runs.record(context, make.outputs(results))
 
-    outcome = wait_for_jobs(
-        workspace.queues[kind],
-        workspace.layout,
-        lease,
-        _jobs(workspace, kind, keys),
-        record=record,
-        log=context.log,
-    )
+    announced = _announce(context, key, keys)
+    try:
+        outcome = wait_for_jobs(
+            workspace.queues[kind],
+            workspace.layout,
+            lease,
+            _jobs(workspace, kind, keys),
+            record=record,
+            log=context.log,
+        )
+    except RedditAssetsError:
+        if not announced:
+            _name_failed(context, key, keys)
+        raise
+    if not announced:
+        _name_failed(context, key, outcome.failed)
     _raise_if(outcome.failed, outcome.total)
+
+
+def _announce(context: AssetExecutionContext, key: AssetKey, keys: Sequence[str]) -> bool:
+    """Whether Dagster knows which partitions the run is to make.
+
+    It does, unless the run is a large one or makes only some of its range: what fails is named
+    afterwards then, and few partitions are announced here.
+    """
+    if SIZE_TAG not in context.run.tags:
+        return True
+    if len(keys) > FEW:
+        return False
+    _name(context, key, keys)
+    return True
+
+
+def _name_failed(context: AssetExecutionContext, key: AssetKey, keys: Iterable[str]) -> None:
+    """Let Dagster show partitions as failed, unless the run has made them."""
+    made = runs.materialized(context.instance, context.run_id, key)
+    _name(context, key, [partition for partition in keys if partition not in made])
+
+
+def _name(context: AssetExecutionContext, key: AssetKey, keys: Sequence[str]) -> None:
+    step = context.get_step_execution_context().step.key
+    runs.plan(context.instance, context.run, key, keys, step)
 
 
 def _raise_if(failed: Mapping[str, str], total: int) -> None:
@@ -83,27 +123,19 @@ def _raise_if(failed: Mapping[str, str], total: int) -> None:
         )
 
 
-def _done_before(context: AssetExecutionContext, key: Any, keys: Sequence[str]) -> set[str]:
+def _done_before(context: AssetExecutionContext, key: AssetKey) -> set[str]:
     """Partitions recorded by the runs that this one resumes ("from failure")."""
     run = context.run
-    if run.tags.get(_RESUME_TAG) != "true" or run.parent_run_id is None:
+    if run.tags.get(_RESUME_TAG) != "true":
         return set()
     ancestors: set[str] = set()
-    parent: str | None = run.parent_run_id
+    done: set[str] = set()
+    parent = run.parent_run_id
     while parent is not None and parent not in ancestors:
         ancestors.add(parent)
+        done |= runs.materialized(context.instance, parent, key)
         resumed = context.instance.get_run_by_id(parent)
         parent = resumed.parent_run_id if resumed is not None else None
-    wanted, done = list(keys), set()
-    for start in range(0, len(wanted), 500):
-        found = context.instance.fetch_materializations(
-            AssetRecordsFilter(key, asset_partitions=wanted[start : start + 500]), limit=1000
-        )
-        done |= {
-            record.partition_key
-            for record in found.records
-            if record.run_id in ancestors and record.partition_key is not None
-        }
     return done
 
 
@@ -134,17 +166,26 @@ def check_chains(context: AssetExecutionContext, assets: AssetSet, workspace: Wo
         Failure: files that cannot be used, each with its reason (the others are recorded).
     """
     bad: dict[str, str] = {}
-    keys = list(context.partition_keys)
+    keys = partitions_of(context, assets.chains, assets.files)
+    announced = _announce(context, assets.chains, keys)
     said = time.monotonic()
+    checked: list[AssetMaterialization] = []
     for number, key in enumerate(keys, 1):
         try:
-            context.log_event(_checked(assets, key, workspace))
+            checked.append(_checked(assets, key, workspace))
         except (BadFileError, BadKeyError) as error:
             bad[key] = str(error)
-            context.log.error(f"{key}: {error}")
-        if time.monotonic() - said > _PROGRESS_SECONDS:
+            if len(bad) <= NAMED_FAILURES:
+                context.log.error(f"{key}: {error}")
+        late = time.monotonic() - said > _PROGRESS_SECONDS
+        if late or len(checked) >= _BATCH or number == len(keys):
+            runs.record(context, checked)
+            checked = []
+        if late:
             said = time.monotonic()
             context.log.info(f"{number} of {len(keys)} chain files checked.")
+    if not announced:
+        _name_failed(context, assets.chains, bad)
     _raise_if(bad, len(keys))
 
 

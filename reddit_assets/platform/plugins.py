@@ -10,9 +10,11 @@ import os
 
 from dagster._core.scheduler import DagsterDaemonScheduler
 
-from reddit_assets.platform import mapping
+from reddit_assets.platform import backfills, mapping
 
 __all__ = ["Scheduler", "mapping"]
+
+backfills.install()
 
 # A backfill that goes on while the code server is away waits for it. By default it fails: a daemon
 # that starts a second before the code server would end every backfill in progress.

@@ -27,13 +27,19 @@ from reddit_assets.ledger.waiters import (
 )
 from reddit_assets.workspace import Workspace
 
-__all__ = ["Lease", "Outcome", "Waiting", "failed_partitions", "wait_for_jobs"]
+__all__ = ["NAMED_FAILURES", "Lease", "Outcome", "Waiting", "failed_partitions", "wait_for_jobs"]
 
 # A run waits this long for Redis to come back before it gives up.
 _PATIENCE_SECONDS = 600.0
 
 _PROGRESS_SECONDS = 10.0
 _CHECK_SECONDS = 30.0
+
+# Results recorded at a time.
+_BATCH = 1_000
+
+NAMED_FAILURES = 50
+"""Failed partitions that a run names, in its log and in its error."""
 
 
 class Lease:
@@ -111,8 +117,8 @@ class Outcome:
 
 def failed_partitions(failed: Mapping[str, str], total: int) -> str:
     """Which of a run's partitions failed and why, as the run's error."""
-    lines = [f"{key}: {reason}" for key, reason in list(failed.items())[:50]]
-    more = f"\n… and {len(failed) - 50} more" if len(failed) > 50 else ""
+    lines = [f"{key}: {reason}" for key, reason in list(failed.items())[:NAMED_FAILURES]]
+    more = f"\n… and {left} more" if (left := len(failed) - NAMED_FAILURES) > 0 else ""
     return f"{len(failed)} of {total} partitions failed:\n" + "\n".join(lines) + more
 
 
@@ -196,7 +202,7 @@ class Waiting:
 
     def _take(self, block_seconds: float) -> int:
         entries = collect(
-            self.queue, self.run, after=self._after, count=200, block_seconds=block_seconds
+            self.queue, self.run, after=self._after, count=_BATCH, block_seconds=block_seconds
         )
         if not entries:
             return 0
@@ -210,7 +216,8 @@ class Waiting:
                 why = f"{result.error} {result.hint}".strip()
                 self.outcome.failed[result.partition] = why
                 del self._pending[result.partition]
-                self._log.error(f"{result.partition}: {why}")
+                if len(self.outcome.failed) <= NAMED_FAILURES:
+                    self._log.error(f"{result.partition}: {why}")
         if fine:
             self._record(list(fine.values()))
         for key, result in fine.items():

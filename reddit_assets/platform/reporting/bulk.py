@@ -21,7 +21,7 @@ from dagster._serdes import pack_value, serialize_value
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-__all__ = ["store"]
+__all__ = ["on_postgres", "store"]
 
 # Materializations per transaction: at 2.5 kB each, a few megabytes of memory.
 _BATCH = 2_000
@@ -45,13 +45,14 @@ def store(
     storage = instance.event_log_storage
     for start in range(0, len(events), _BATCH):
         batch = events[start : start + _BATCH]
-        if isinstance(storage, SqlEventLogStorage) and _on_postgres(storage):
+        if isinstance(storage, SqlEventLogStorage) and on_postgres(storage):
             _copy(storage, batch, entry_of(batch[-1]))
         else:
             storage.store_event_batch([entry_of(event) for event in batch])
 
 
-def _on_postgres(storage: SqlEventLogStorage) -> bool:
+def on_postgres(storage: SqlEventLogStorage) -> bool:
+    """Whether a storage is Dagster's Postgres."""
     return type(storage).__module__.startswith("dagster_postgres.")
 
 

@@ -11,9 +11,12 @@ import time
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus, RunsFilter
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
+from reddit_assets.ledger.job import Kind, partition_of
 from reddit_assets.ledger.queue import JobQueue
-from reddit_assets.ledger.waiters import expired_runs, open_runs, withdraw
+from reddit_assets.ledger.waiters import expired_runs, open_runs, waited_for, withdraw
+from reddit_assets.platform.backfills import SIZE_TAG
 from reddit_assets.platform.names import asset_sets
+from reddit_assets.platform.reporting.runs import plan
 from reddit_assets.platform.services.tick import Tick
 from reddit_assets.workspace import Workspace
 
@@ -35,7 +38,10 @@ class Watchdog:
         sentences = []
         for queue in self._workspace.queues.values():
             for run_id in expired_runs(queue):
-                sentences += [_fail(instance, run_id), _withdraw(queue, run_id)]
+                unmade = {partition_of(key) or "" for key in waited_for(queue, run_id)}
+                sentences.append(_fail(instance, run_id))
+                sentences.append(_withdraw(queue, run_id))
+                _name_unmade(instance, run_id, queue.kind, unmade - {""})
         sentences += [_fail(instance, run_id) for run_id in self._lost(instance)]
         sentences = [sentence for sentence in sentences if sentence]
         return Tick(sentences or ["All runs that wait for workers are alive."])
@@ -87,6 +93,17 @@ def _fail(instance: DagsterInstance, run_id: str) -> str:
         instance.add_run_tags(run_id, {WILL_RETRY_TAG: "true"})
     instance.report_run_failed(run, message=message)
     return f"Run {run_id[:8]} is dead: failed."
+
+
+def _name_unmade(instance: DagsterInstance, run_id: str, kind: Kind, unmade: set[str]) -> None:
+    """Let Dagster show a large run's partitions as failed, unless another run goes on with them."""
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.status is not DagsterRunStatus.FAILURE:
+        return
+    if SIZE_TAG in run.tags and run.tags.get(WILL_RETRY_TAG) != "true":
+        for asset in run.asset_selection or ():
+            if asset.path[0] == kind.asset:
+                plan(instance, run, asset, sorted(unmade))
 
 
 def _withdraw(queue: JobQueue, run_id: str) -> str:
