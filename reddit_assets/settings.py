@@ -245,8 +245,8 @@ class Settings(BaseSettings):
         None,
         ge=1,
         le=65535,
-        description="Port of the worker's Prometheus metrics; unset: none. `up`'s workers "
-        "take it and the next ones.",
+        description="Port of Prometheus metrics: a worker's of its own work, a reporter's of the "
+        "whole; unset: none. In `up` the reporter takes it, and the workers the next ones.",
     )
     metrics_host: str = Field(
         "127.0.0.1",

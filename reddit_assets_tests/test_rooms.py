@@ -22,8 +22,9 @@ ROOMS: dict[str, set[str]] = {
     "tasks": {"workspace", "corpus", "engines", "ledger.job"},
     "ledger": {"corpus"},
     "figures": {"workspace", "corpus", "ledger"},
+    "metrics": {"figures", "workspace", "ledger"},
     "doctor": {"workspace", "corpus", "ledger", "engines"},
-    "worker": {"workspace", "corpus", "ledger", "tasks", "platform.reporting"},
+    "worker": {"metrics", "workspace", "corpus", "ledger", "tasks", "platform.reporting"},
     "platform": {
         "figures",
         "workspace",

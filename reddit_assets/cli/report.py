@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reddit_assets.cli.options import DagsterUrl, RedisUrl, Root
+from reddit_assets.cli.options import DagsterUrl, RedisUrl, Root, flag
 
 if TYPE_CHECKING:
     from reddit_assets.platform.reporting.drain import Sink
@@ -41,6 +41,7 @@ def report(
     root: Root = None,
     redis_url: RedisUrl = None,
     dagster_url: DagsterUrl = None,
+    metrics_port: Annotated[int | None, flag("metrics_port")] = None,
     until_empty: Annotated[
         bool, typer.Option("--until-empty", help="End when nothing is left to report.")
     ] = False,
@@ -55,12 +56,15 @@ def report(
 
     if sink not in ("rest", "instance"):
         raise typer.BadParameter("must be rest or instance.", param_hint="--sink")
-    settings = load_beside_up(root=root, redis_url=redis_url, dagster_url=dagster_url)
+    settings = load_beside_up(
+        root=root, redis_url=redis_url, dagster_url=dagster_url, metrics_port=metrics_port
+    )
     queues = list(open_queues(settings).values())
     start_logging()
     with suppress(QueueUnavailableError):  # the reporter waits for it, and says so
         for warning in check_server(queues[0].client):
             log.warning("%s", warning)
+    _watch_over(settings)
     reporter = Reporter(queues, _sink(sink, settings), until_empty=until_empty)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -71,6 +75,21 @@ def report(
     reporter.stop()
     reporter.join(30)
     typer.echo(f"{reporter.reported:,} results reported.")
+
+
+def _watch_over(settings: Settings) -> None:
+    """Serves metrics of the whole, where a port is set."""
+    if settings.metrics_port is None:
+        return
+    from prometheus_client import REGISTRY
+
+    from reddit_assets.metrics import WholeCollector, serve_metrics
+    from reddit_assets.workspace import Workspace
+
+    whole = WholeCollector(Workspace.load(settings))
+    REGISTRY.register(whole)
+    serve_metrics(settings)
+    whole.start()
 
 
 def _sink(name: str, settings: Settings) -> Sink:

@@ -132,6 +132,6 @@ def worker_parts(settings: Settings, environment: Mapping[str, str], *, workers:
         if name in names:
             kind, own["REDDIT_THREADS"] = Kind.EMBED, str(threads)
         if settings.metrics_port is not None:
-            own["REDDIT_METRICS_PORT"] = str(settings.metrics_port + number)
+            own["REDDIT_METRICS_PORT"] = str(settings.metrics_port + 1 + number)
         parts.append(Part(name, (*OURS, "worker", "--kind", kind.value), own, kind))
     return parts

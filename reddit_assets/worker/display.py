@@ -7,25 +7,17 @@ import time
 from collections import Counter, deque
 from typing import Any
 
-from prometheus_client import Counter as Metric
-from prometheus_client import Gauge
 from rich.console import Console
 from rich.status import Status
 
 from reddit_assets.errors import Failure, printable
 from reddit_assets.ledger.job import Kind
 from reddit_assets.tasks.messages import Finished
+from reddit_assets.worker import metrics
 
 __all__ = ["Display"]
 
 log = logging.getLogger("reddit_assets.worker")
-
-_JOBS = Metric("reddit_assets_jobs", "Jobs ended by this worker.", ["kind", "outcome"])
-_ROWS = Metric("reddit_assets_rows", "Rows computed by this worker.", ["kind"])
-_TOKENS = Metric("reddit_assets_tokens", "Tokens embedded by this worker.", ["kind"])
-_SECONDS = Metric("reddit_assets_compute_seconds", "Seconds of computing.", ["kind"])
-_HELD = Gauge("reddit_assets_held_jobs", "Jobs leased to this worker now.", ["kind"])
-
 
 _RATE_SECONDS = 60.0
 
@@ -119,7 +111,7 @@ class Display:
 
     def holding(self, kind: Kind, jobs: int) -> None:
         """Jobs in this worker's hands now."""
-        _HELD.labels(kind).set(jobs)
+        metrics.HELD.labels(kind).set(jobs)
 
     def started(self, kind: Kind, key: str) -> None:
         """A job is being computed."""
@@ -131,17 +123,23 @@ class Display:
         self._rows[kind] += rows
         if rows:
             self._rates[kind].add(rows)
-        _ROWS.labels(kind).inc(rows)
+        metrics.ROWS.labels(kind).inc(rows)
         self._refresh()
 
-    def finished(self, kind: Kind, key: str, event: Finished) -> None:
-        """A job is acknowledged."""
+    def stage(self, kind: Kind, stage: str, seconds: float) -> None:
+        """A job has taken so long in a stage: ahead, work, compute or publish."""
+        metrics.STAGES.labels(kind, stage).observe(seconds)
+
+    def finished(self, kind: Kind, key: str, event: Finished, size: int = 0) -> None:
+        """A job of ``size`` bytes of input is acknowledged."""
         outcome = event.result.outcome
         self._done[kind] += 1
         self._tokens += event.tokens
-        _JOBS.labels(kind, outcome).inc()
-        _TOKENS.labels(kind).inc(event.tokens)
-        _SECONDS.labels(kind).inc(event.seconds)
+        metrics.JOBS.labels(kind, outcome).inc()
+        metrics.TOKENS.labels(kind).inc(event.tokens)
+        metrics.SECONDS.labels(kind).inc(event.seconds)
+        metrics.BYTES.labels(kind).inc(size)
+        self.stage(kind, "compute", event.seconds)
         if outcome == "made":
             rate = event.rows / event.seconds if event.seconds else 0.0
             what = f"{event.rows:,} rows in {event.seconds:.2f} s ({rate:,.0f} rows/s)"
@@ -153,7 +151,8 @@ class Display:
     def failed(self, kind: Kind, key: str, failure: Failure, outcome: str) -> None:
         """An attempt failed; ``outcome`` says what becomes of the job."""
         self._failed[kind] += 1
-        _JOBS.labels(kind, outcome).inc()
+        metrics.FAILURES.labels(kind, failure.type or "unknown").inc()
+        metrics.JOBS.labels(kind, outcome).inc()
         text = f"{failure.error} {failure.hint}".strip()
         log.error("%s %s failed (%s): %s", kind, key, outcome, text)
         self._refresh()

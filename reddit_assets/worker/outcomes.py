@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -105,6 +106,9 @@ class Outcomes:
         """Publish and acknowledge what the child made, if the job is still this worker's."""
         slot.jobs_done += 1
         held = slot.held.get(claim.token)
+        size, began = 0 if held is None else held.size, time.monotonic()
+        if held is not None:
+            self._display.stage(slot.kind, "work", began - held.since)
         try:
             if event.files:
                 self.publish(slot, claim, event)
@@ -115,7 +119,7 @@ class Outcomes:
                     rows=event.rows,
                     tokens=event.tokens,
                     seconds=event.seconds,
-                    size=0 if held is None else held.size,
+                    size=size,
                 ),
                 then=False,
             )
@@ -136,7 +140,8 @@ class Outcomes:
             self.clean(claim, claim.tombs)
             if slot.rested():
                 self._display.note(f"{slot.kind} goes on.")
-            self._display.finished(slot.kind, claim.key, event)
+            self._display.stage(slot.kind, "publish", time.monotonic() - began)
+            self._display.finished(slot.kind, claim.key, event, size)
 
     def publish(self, slot: WorkerSlot, claim: Claim, event: Finished) -> None:
         """Rename the outputs while the token holds the job with a whole lease to spare.

@@ -6,16 +6,16 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
-from prometheus_client import start_http_server
 from rich.console import Console
 
 from reddit_assets.corpus.keys import parse_shards
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.errors import QueueUnavailableError, SettingsError, StartupError
+from reddit_assets.errors import QueueUnavailableError, SettingsError
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.ledger.server import check_server
+from reddit_assets.metrics import serve_metrics
 from reddit_assets.platform.reporting.drain import Reporter
 from reddit_assets.platform.reporting.rest import RestSink
 from reddit_assets.settings import Settings
@@ -50,14 +50,7 @@ def run_worker(
     with suppress(QueueUnavailableError):  # the worker waits for it, and says so
         for warning in check_server(client):
             log.warning("%s", warning)
-    if settings.metrics_port is not None:
-        try:
-            start_http_server(settings.metrics_port, settings.metrics_host)
-        except OSError as error:
-            raise StartupError(
-                f"Port {settings.metrics_port} for metrics cannot be used: {error.strerror}.",
-                hint="Choose another REDDIT_METRICS_PORT.",
-            ) from None
+    serve_metrics(settings)
     reporter = _reporter(settings, queues)
     if reporter is not None:
         reporter.start()

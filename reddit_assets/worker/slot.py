@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -46,12 +46,14 @@ class Held:
         size: bytes of its input.
         sent: whether the child has it.
         started: whether the child computes it.
+        since: when it was claimed, and then when it was started (monotonic seconds).
     """
 
     claim: Claim
     size: int = 0
     sent: bool = False
     started: bool = False
+    since: float = field(default_factory=time.monotonic)
 
 
 class WorkerSlot:

@@ -267,6 +267,10 @@ class Worker:
         self, slot: WorkerSlot, held: Held, event: Started | Progress | Finished | Failed
     ) -> None:
         if isinstance(event, Started):
+            if not held.started:
+                now = time.monotonic()
+                self.display.stage(slot.kind, "ahead", now - held.since)
+                held.since = now
             held.started = True
             self.display.started(slot.kind, held.claim.key)
         elif isinstance(event, Progress):
