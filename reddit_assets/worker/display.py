@@ -146,8 +146,12 @@ class Display:
         else:
             what = "was fresh already"
         facts = {
-            **{"kind": kind, "key": key, "job": event.result.job, "outcome": outcome},
-            **{"rows": event.rows, "seconds": event.seconds},
+            "kind": kind,
+            "key": key,
+            "job": event.result.job,
+            "outcome": outcome,
+            "rows": event.rows,
+            "seconds": event.seconds,
         }
         log.info("%s %s: %s", kind, key, what, extra=facts)
         self._refresh()
