@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from reddit_assets.corpus.scan import FileStatus, SubredditStatus, Verdict
+from reddit_assets.corpus.snapshot import Closed
 from reddit_assets.errors import QueueUnavailableError, RedditAssetsError
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.operations import QueueCounts
@@ -121,6 +122,17 @@ class Trees:
             failed |= bool(status.cluster.excluded) and not status.cluster.inputs
             self.outputs[Kind.CLUSTER].add(status.cluster.verdict, size, dead=failed)
 
+    def add_finished(self, closed: Closed) -> None:
+        """Count subreddits of which everything is done."""
+        for kind, fresh, adopted in (
+            (Kind.EMBED, closed.fresh, closed.adopted),
+            (Kind.CLUSTER, closed.clustered, closed.kept),
+        ):
+            tally = self.outputs[kind]
+            tally.done += fresh + adopted
+            tally.adopted += adopted
+            tally.bytes += closed.bytes
+
     def _waits(self, file: FileStatus) -> None:
         since = file.stamp.changed_at
         self.oldest = since if self.oldest is None else min(self.oldest, since)
@@ -134,7 +146,9 @@ class Trees:
         """
         began = time.monotonic()
         trees = cls()
-        for status in workspace.scanner(dead=dead.get(Kind.EMBED, ())).scan():
+        scanner = workspace.scanner(dead=dead.get(Kind.EMBED, ()))
+        trees.add_finished(scanner.finished())
+        for status in scanner.unfinished():
             trees.add(status, dead)
         trees.seconds = time.monotonic() - began
         return trees
@@ -239,9 +253,24 @@ class Figures:
     problems: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, workspace: Workspace, statuses: Iterable[SubredditStatus]) -> Figures:
-        """From a scan that was just made. Raises QueueUnavailableError."""
+    def of(
+        cls,
+        workspace: Workspace,
+        statuses: Iterable[SubredditStatus],
+        finished: Closed | None = None,
+    ) -> Figures:
+        """From a scan that was just made.
+
+        Args:
+            statuses: of all subreddits, or of all but the finished ones.
+            finished: sums over these.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer.
+        """
         trees = Trees()
+        if finished is not None:
+            trees.add_finished(finished)
         dead = {kind: queue.dead_keys() for kind, queue in workspace.queues.items()}
         for status in statuses:
             trees.add(status, dead)

@@ -54,6 +54,11 @@ class Settings(BaseSettings):
         description="Local folder for `up`'s servers, logs and process ids, one per root; "
         "default: a folder under the user's state directory.",
     )
+    snapshot_dir: Path | None = Field(
+        None,
+        description="Local folder where scans keep what they have seen of the trees; default: a "
+        "folder in the user's cache.",
+    )
     redis_url: SecretStr | None = Field(
         None,
         validation_alias=_env("REDIS_URL", "redis_url"),
@@ -252,14 +257,6 @@ class Settings(BaseSettings):
         "127.0.0.1",
         description="Address that the metrics listen on; 0.0.0.0 lets other hosts read them.",
     )
-    log_format: Literal["text", "json"] = Field(
-        "text",
-        description="How workers and reporters log: lines for people, or JSON objects with kind, "
-        "key and job.",
-    )
-    log_mb: int = Field(
-        20, ge=1, description="Size in MB from which `up` begins a new part of a log; 3 are kept."
-    )
     report: Literal["auto", "rest", "none"] = Field(
         "auto",
         description="Whether a worker drains the outbox over REST; auto does where DAGSTER_URL "
@@ -269,6 +266,24 @@ class Settings(BaseSettings):
     # --- Dagster --------------------------------------------------------------------------
     discovery_seconds: int = Field(
         30, ge=1, description="Seconds between two looks of the discovery sensor."
+    )
+    whole_look_files: int = Field(
+        50_000,
+        ge=0,
+        description="Up to so many chain files, each look at the trees looks at every file; above, "
+        "at folders whose times have changed, and at the others in rotation.",
+    )
+    relist_seconds: float = Field(
+        3_600.0,
+        gt=0,
+        description="Within this time every folder is listed, whatever its time of change says: "
+        "for files that are overwritten in place and shares whose folders' times lie.",
+    )
+    nights: int = Field(
+        7,
+        ge=1,
+        description="Nights within which the nightly rescan reads every output in full; one that "
+        "changed is read in the next night.",
     )
     tick_seconds: float = Field(
         40.0, gt=0, description="Time budget of one sensor tick; the next one goes on from there."

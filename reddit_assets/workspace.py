@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from reddit_assets.corpus.facts import ProvenanceCache
 from reddit_assets.corpus.keys import parse_shards
 from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.look import LookPlan
 from reddit_assets.corpus.scan import Scanner, ScanOptions
+from reddit_assets.corpus.snapshot import Snapshot, default_folder
 from reddit_assets.corpus.subreddits import SubredditFilter
 from reddit_assets.corpus.texts import text_rule
 from reddit_assets.engines.clustering.params import ClusterParams
@@ -25,26 +27,19 @@ __all__ = ["Workspace"]
 
 @dataclass(frozen=True)
 class Workspace:
-    """Settings, trees and queues. Keep it to scan more than once: it holds the cache.
+    """Settings, trees and queues. Keep it to scan more than once: it holds the snapshot.
 
     Attributes:
         queues: none where only the trees matter.
-        provenances: what scans have read of outputs.
     """
 
     settings: Settings
     layout: Layout
     queues: dict[Kind, JobQueue] = field(default_factory=dict)
-    provenances: ProvenanceCache = field(default_factory=ProvenanceCache)
 
     @classmethod
-    def load(
-        cls, settings: Settings | None = None, *, provenances: ProvenanceCache | None = None
-    ) -> Workspace:
+    def load(cls, settings: Settings | None = None) -> Workspace:
         """From the environment, as it is now.
-
-        Args:
-            provenances: of an earlier one, to go on with.
 
         Raises:
             SettingsError: a setting is missing or wrong.
@@ -53,7 +48,7 @@ class Workspace:
         client = connect(settings)
         queues = {kind: JobQueue(client, kind) for kind in Kind}
         layout = Layout.from_settings(settings)
-        return cls(settings, layout, queues, provenances or ProvenanceCache())
+        return cls(settings, layout, queues)
 
     @classmethod
     def of_trees(cls, settings: Settings, layout: Layout | None = None) -> Workspace:
@@ -63,6 +58,11 @@ class Workspace:
             SettingsError: the trees are not named.
         """
         return cls(settings, layout or Layout.from_settings(settings))
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """What looks at the trees have seen; opened when it is first asked for."""
+        return Snapshot.of(self.layout, self.settings.snapshot_dir or default_folder())
 
     @property
     def shards(self) -> tuple[str, ...]:
@@ -80,6 +80,9 @@ class Workspace:
         deep: bool = False,
         dead: Container[str] | None = None,
         settle_seconds: float | None = None,
+        whole: bool | None = None,
+        budget_seconds: float | None = None,
+        max_age: float = 0.0,
     ) -> Scanner:
         """A scanner of the trees as the settings want them.
 
@@ -87,6 +90,8 @@ class Workspace:
             deep: read rows and columns of every output as well.
             dead: keys of dead letters; read from the queue if not given.
             settle_seconds: the least age of a chain file; the setting if not given.
+            whole, budget_seconds, max_age: how much its look at the trees looks at
+                (:class:`~reddit_assets.corpus.look.LookPlan`).
 
         Raises:
             SettingsError: there is no folder of chain files.
@@ -104,4 +109,11 @@ class Workspace:
         )
         if dead is None:
             dead = self.queues[Kind.EMBED].dead_keys() if self.queues else ()
-        return Scanner(self.layout, options, dead=dead, provenances=self.provenances)
+        plan = LookPlan(
+            whole,
+            settings.whole_look_files,
+            settings.relist_seconds,
+            budget_seconds,
+            max_age,
+        )
+        return Scanner(self.layout, options, dead=dead, snapshot=lambda: self.snapshot, plan=plan)

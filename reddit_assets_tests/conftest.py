@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,6 +22,19 @@ from reddit_assets.workspace import Workspace
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
+
+
+@pytest.fixture(scope="session", autouse=True)
+def snapshot_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keeps what scans have seen out of the user's cache."""
+    folder = tmp_path_factory.mktemp("snapshots")
+    before = os.environ.get("REDDIT_SNAPSHOT_DIR")
+    os.environ["REDDIT_SNAPSHOT_DIR"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["REDDIT_SNAPSHOT_DIR"]
+    else:
+        os.environ["REDDIT_SNAPSHOT_DIR"] = before
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from factories import MODEL, write_chain, write_embedding
+from factories import MODEL, write_chain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +19,6 @@ from reddit_assets.corpus.chainfile import ChainFile
 from reddit_assets.corpus.facts import (
     AdoptedFacts,
     EmbeddingFacts,
-    ProvenanceCache,
     facts_of,
     provenance_text,
     read_facts,
@@ -33,7 +30,6 @@ from reddit_assets.corpus.provenance import (
     PROVENANCE_KEY,
     ClusterProvenance,
     EmbeddingProvenance,
-    ModelIdentity,
     SourceIdentity,
     read_output,
 )
@@ -252,59 +248,3 @@ def test_a_stamp_is_written_as_in_old_files(tmp_path: Path) -> None:
     stamp = Stamp.of(path.stat())
     assert (str(stamp), f"{stamp}") == ("5-1790000000123456789",) * 2
     assert stamp.changed_at == pytest.approx(1_790_000_000.123456789)
-
-
-# --- the cache ---------------------------------------------------------------------------
-def test_a_file_is_read_once_per_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = Layout.of(tmp_path)
-    write_chain(layout, KEY)
-    path = write_embedding(layout, KEY)
-    reads: list[str] = []
-    real = facts.read_facts
-
-    def read(name: str, key: str) -> facts.Facts:
-        reads.append(name)
-        return real(name, key)
-
-    monkeypatch.setattr(facts, "read_facts", read)
-    cache = ProvenanceCache()
-    first = cache.read(str(path), KEY, Stamp.of(path.stat()))
-    assert cache.read(str(path), KEY, Stamp.of(path.stat())) is first
-    assert len(reads) == 1
-    other = ModelIdentity(name="o", fingerprint="o", dimension=4, max_tokens=1, pooling="mean")
-    write_embedding(layout, KEY, model=other)
-    os.utime(path, (time.time() + 5, time.time() + 5))
-    again = cache.read(str(path), KEY, Stamp.of(path.stat()))
-    assert isinstance(again, EmbeddingFacts)
-    assert again.model == "o"
-    assert len(reads) == 2
-
-
-def test_an_entry_takes_at_most_half_a_kilobyte_and_their_number_is_bounded() -> None:
-    # Given as many entries as a large corpus has in one tick, each made from its own JSON
-    number, capacity = 20_000, 18_000
-    template = provenance()
-
-    def entry(index: int) -> tuple[str, facts.Facts]:
-        key = f"as/AskReddit/chunk_{index:06}"
-        text = template.model_copy(
-            update={"key": key, "data_version": f"{index:032x}", "writer": {"host": f"h{index}"}}
-        ).model_dump_json()
-        made = EmbeddingProvenance.model_validate_json(text)
-        stamp = Stamp(10_000_000 + index, 1_790_000_000_123_456_789 + index)
-        return f"/data/embeddings/{key}.parquet", facts._facts(stamp, made, key)
-
-    cache = ProvenanceCache(capacity)
-    entry(0)
-    tracemalloc.start()
-    for index in range(capacity):
-        cache.keep(*entry(index))
-    each = tracemalloc.get_traced_memory()[0] / capacity
-    tracemalloc.stop()
-    # Then each takes at most half a kilobyte, and the first go when there are too many
-    assert each < 512
-    for index in range(capacity, number):
-        cache.keep(*entry(index))
-    assert len(cache._entries) <= capacity
-    assert entry(number - 1)[0] in cache._entries
-    assert entry(0)[0] not in cache._entries

@@ -12,7 +12,6 @@ import pytest
 from factories import MODEL, write_chain, write_embedding
 
 from reddit_assets.corpus import facts, provenance, scan, walk
-from reddit_assets.corpus.facts import ProvenanceCache
 from reddit_assets.corpus.fingerprints import cluster_version, set_hash
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import (
@@ -22,6 +21,7 @@ from reddit_assets.corpus.provenance import (
     read_output,
 )
 from reddit_assets.corpus.scan import FileStatus, Reason, Scanner, ScanOptions, Verdict
+from reddit_assets.corpus.snapshot import Snapshot
 from reddit_assets.corpus.subreddits import SubredditFilter
 from reddit_assets.corpus.wanted import set_wanted_model
 from reddit_assets.errors import SettingsError
@@ -209,14 +209,14 @@ def test_a_copied_tree_is_fresh_and_its_chain_files_are_read_once(
 
     monkeypatch.setattr(scan, "content_fingerprint", fingerprint)
     # If it is scanned again and again, Then the content is compared once
-    cache = ProvenanceCache()
+    kept = Snapshot(None)
     for _ in range(3):
-        (status,) = Scanner(layout, ScanOptions(), provenances=cache).scan()
+        (status,) = Scanner(layout, ScanOptions(), snapshot=lambda: kept).scan()
         assert status.files[0].verdict is Verdict.FRESH
     assert len(read) == 1
     # and again when the file has changed
     write_chain(layout, KEY, ["two", "one"], age=60)
-    (status,) = Scanner(layout, ScanOptions(), provenances=cache).scan()
+    (status,) = Scanner(layout, ScanOptions(), snapshot=lambda: kept).scan()
     assert status.files[0].reason is Reason.SOURCE_CHANGED
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,10 +21,13 @@ def load_beside_up(**flags: Any) -> Settings:
     from reddit_assets.settings import load_settings
 
     settings = load_settings(**flags)
-    address = _facts(settings).get("redis_url")
-    if settings.redis_url is None and address:
-        return load_settings(**{**flags, "redis_url": address})
-    return settings
+    facts = _facts(settings)
+    if settings.redis_url is None and facts.get("redis_url"):
+        flags["redis_url"] = facts["redis_url"]
+    if settings.snapshot_dir is None and facts.get("dagster_home"):
+        # What `up` has seen of the trees need not be looked at again.
+        flags["snapshot_dir"] = Path(facts["dagster_home"]).parent / "snapshots"
+    return load_settings(**flags)
 
 
 def use_dagster_of_up(settings: Settings) -> None:

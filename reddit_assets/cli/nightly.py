@@ -27,9 +27,10 @@ def register(app: typer.Typer) -> None:
 def nightly(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
     """Look at everything now: what the nightly schedule does, and the job of this name.
 
-    Reads every output's metadata; finds missing, corrupt, stale, orphaned and leftover files;
-    queues what must be made again; reports to Dagster what it does not have; evaluates the checks;
-    materializes `corpus`. Exit status 1 if the run fails.
+    Looks at every file, reads new outputs and a share of the others in full; finds missing,
+    corrupt, stale, orphaned and leftover files; queues what must be made again; reports to Dagster
+    what it does not have; evaluates the checks; materializes `corpus`. Exit status 1 if the run
+    fails.
     """
     from reddit_assets.cli.beside import load_beside_up, use_dagster_of_up
     from reddit_assets.cli.progress import note

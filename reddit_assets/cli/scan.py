@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,8 @@ from reddit_assets.cli.options import (
 from reddit_assets.errors import printable
 
 if TYPE_CHECKING:
+    from reddit_assets.cli.progress import Bar
+    from reddit_assets.corpus.scan import Scanner
     from reddit_assets.ledger.planner import ScanReport
     from reddit_assets.workspace import Workspace
 
@@ -32,6 +35,8 @@ __all__ = ["register", "report_fields"]
 ASSUMED_RATE = 200
 # Files that are asked for the rate at which they were made.
 LOOKED_AT = 50
+# Fewer subreddits are looked at in a moment.
+_MANY = 2_000
 
 EPILOG = """
 Examples:
@@ -59,6 +64,14 @@ def scan(
     deep: Annotated[
         bool, typer.Option("--deep", help="Read rows and columns of every output as well.")
     ] = False,
+    whole: Annotated[
+        bool | None,
+        typer.Option(
+            "--whole/--quick",
+            help="Look at every file, or only at folders that changed and a share of the others; "
+            "large trees (REDDIT_WHOLE_LOOK_FILES) are looked at quickly unless you say so.",
+        ),
+    ] = None,
     urgent: Annotated[
         bool, typer.Option("--urgent", help="Put the jobs before all others.")
     ] = False,
@@ -89,7 +102,9 @@ def scan(
     require_subreddits(settings)
     reach = Workspace.of_trees if dry_run and settings.redis_url is None else Workspace.load
     workspace = reach(settings)
-    scanner, queues = workspace.scanner(deep=deep), workspace.queues
+    scanner, queues = workspace.scanner(deep=deep, whole=whole), workspace.queues
+    if not deep:
+        _look(scanner)
     report = queue_wanted(scanner, queues, kinds=kinds, dry_run=dry_run, urgent=urgent)
     young = report.files[Verdict.SETTLING]
     if young and wait and not dry_run:
@@ -98,7 +113,7 @@ def scan(
             "waiting until they have settled (not with --no-wait)."
         )
         time.sleep(settings.settle_seconds)
-        first, scanner = report, workspace.scanner(deep=deep)
+        first, scanner = report, workspace.scanner(deep=deep, whole=whole)
         report = queue_wanted(scanner, queues, kinds=kinds, urgent=urgent)
         report.add_queued(first)
     recovered = 0
@@ -121,6 +136,12 @@ def scan(
         return
     for line in _lines(report, dry_run=dry_run, recovered=recovered):
         typer.echo(line)
+    looked = scanner.looked
+    if looked is not None and not looked.whole:
+        typer.echo(
+            f"Looked at {looked.listed:,} subreddits whose folders changed or whose turn it was; "
+            "--whole looks at every file."
+        )
     if report.files[Verdict.SETTLING]:
         typer.echo(
             f"{report.files[Verdict.SETTLING]:,} files were written less than "
@@ -132,6 +153,27 @@ def scan(
         if held:
             typer.echo(f"{held:,} jobs are queued or in work already; none is queued twice.")
         typer.echo(_estimate(report.rows, rate or _rate_of_files(workspace), workers))
+
+
+def _look(scanner: Scanner) -> None:
+    """Look at the trees, with a bar where it takes longer than a moment."""
+    from reddit_assets.cli.progress import note, progress
+
+    done = 0
+    with ExitStack() as stack:
+        bar: Bar | None = None
+
+        def say(listed: int, total: int) -> None:
+            nonlocal bar, done
+            if bar is None and total > _MANY:
+                bar = stack.enter_context(progress("Looking at subreddits", total))
+            if bar is not None:
+                bar.step("", listed - done)
+            done = listed
+
+        snapshot = scanner.look(say)
+    if snapshot.notice:
+        note(snapshot.notice)
 
 
 def report_fields(report: ScanReport) -> dict[str, Any]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
-import threading
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from reddit_assets.corpus.fingerprints import Stamp, adopted_version
-from reddit_assets.corpus.oserrors import open_file, reading
+from reddit_assets.corpus.oserrors import not_regular, unreadable
 from reddit_assets.corpus.provenance import (
     ADOPTED_KEY,
     PROVENANCE_KEY,
@@ -34,13 +33,13 @@ __all__ = [
     "ClusterFacts",
     "EmbeddingFacts",
     "Facts",
-    "ProvenanceCache",
     "facts_of",
     "provenance_text",
     "read_facts",
 ]
 
 _MAGIC = b"PAR1"
+_TAIL = 16_384
 # A KeyValue of Thrift's compact protocol: field 1 (string): length, key; field 2 (string): …
 _ENTRY = b"\x18" + bytes([len(PROVENANCE_KEY)]) + PROVENANCE_KEY + b"\x18"
 # A SchemaElement's fields 3 and 4: repetition (an enum), name (string): length, text.
@@ -189,18 +188,32 @@ def read_facts(path: str, key: str) -> Facts:
 
 
 def _footer(path: str) -> tuple[Stamp, bytes]:
-    with reading(path), open_file(path) as file:
-        descriptor = file.fileno()
-        stamp = Stamp.of(os.fstat(descriptor))
-        size = stamp.size
-        end = os.pread(descriptor, 8, size - 8) if size >= 12 else b""
-        if end[4:] != _MAGIC:
+    try:
+        # Not open_file: a scan opens a million of these. What is no plain file is told apart after.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unreadable(path, error) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise not_regular(path, status.st_mode)
+        size = status.st_size
+        # Most footers are in the last pages.
+        tail = os.pread(descriptor, _TAIL, max(0, size - _TAIL))
+        if size < 12 or tail[-4:] != _MAGIC:
             raise not_whole(path, "its end is missing")
-        length = int.from_bytes(end[:4], "little")
+        length = int.from_bytes(tail[-8:-4], "little")
         if not 0 < length <= size - 12:
             raise not_whole(path, f"its footer would be {length} bytes long")
-        footer = os.pread(descriptor, length, size - 8 - length)
-    return stamp, footer
+        if length + 8 > len(tail):
+            return Stamp.of(status), os.pread(descriptor, length, size - 8 - length)
+        return Stamp.of(status), tail[-8 - length : -8]
+    except OSError as error:
+        raise unreadable(path, error) from error
+    finally:
+        os.close(descriptor)
 
 
 def provenance_text(footer: bytes) -> bytes | None:
@@ -221,34 +234,3 @@ def provenance_text(footer: bytes) -> bytes | None:
     if text[:1] != b"{" or text[-1:] != b"}" or footer[at + length : at + length + 1] != b"\0":
         return None
     return text
-
-
-class ProvenanceCache:
-    """Facts by path, valid while the file's stamp is the same. Thread-safe.
-
-    An entry of an embedding file takes about 0.4 kB, with its path.
-
-    Args:
-        capacity: number of entries; when they are more, the eighth that was added first goes.
-    """
-
-    def __init__(self, capacity: int = 1_000_000) -> None:
-        self._capacity = capacity
-        self._entries: dict[str, Facts] = {}
-        self._lock = threading.Lock()
-
-    def read(self, path: str, key: str, stamp: Stamp) -> Facts:
-        """As :func:`read_facts`; read again only when ``stamp`` is another one."""
-        known = self._entries.get(path)
-        if known is None or known.stamp != stamp:
-            known = read_facts(path, key)
-            self.keep(path, known)
-        return known
-
-    def keep(self, path: str, facts: Facts) -> None:
-        """Remember what a look has found."""
-        with self._lock:
-            self._entries[path] = facts
-            if len(self._entries) > self._capacity:
-                for oldest in list(islice(self._entries, self._capacity // 8 + 1)):
-                    del self._entries[oldest]

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from reddit_assets.errors import UnreadableFileError, WriteError, first_line
 
-__all__ = ["is_away", "open_file", "reading", "unreadable", "vanished", "writing"]
+__all__ = ["is_away", "not_regular", "open_file", "reading", "unreadable", "vanished", "writing"]
 
 _ROOM = "Make room; the job is tried again by itself."
 _MOUNT = "Check the storage and how it is mounted; the job is tried again by itself."
@@ -75,17 +75,22 @@ def open_file(path: Path | str) -> BinaryIO:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
-            raise UnreadableFileError(
-                f"{path} cannot be read: it is a pipe, socket or device instead of a file.",
-                hint="Move it out of the tree.",
-            )
+            raise not_regular(path, mode)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def not_regular(path: Path | str, mode: int) -> Exception:
+    """The error of something that is no regular file. A folder's is the operating system's."""
+    if stat.S_ISDIR(mode):
+        return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return UnreadableFileError(
+        f"{path} cannot be read: it is a pipe, socket or device instead of a file.",
+        hint="Move it out of the tree.",
+    )
 
 
 def vanished(path: Path, root: Path) -> bool:

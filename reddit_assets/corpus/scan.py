@@ -1,37 +1,36 @@
-"""What is missing or stale: one pass over the three trees, subreddit by subreddit.
+"""What is missing or stale: verdicts on files and clusters, subreddit by subreddit.
 
 Every output is judged by its provenance (:mod:`~reddit_assets.corpus.judge`). A quick scan reads
 that text alone, once per change of the file; a deep scan also reads rows and columns of every
 output. Verdicts differ only where an output is damaged inside. Neither sees that a chain file was
 replaced by one of the same size and modification time, to the nanosecond.
+
+With a snapshot a scan looks only at what may have changed (:mod:`~reddit_assets.corpus.look`).
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from reddit_assets.corpus.facts import (
-    ClusterFacts,
-    EmbeddingFacts,
-    Facts,
-    ProvenanceCache,
-    facts_of,
-)
+from reddit_assets.corpus.facts import ClusterFacts, EmbeddingFacts
 from reddit_assets.corpus.fingerprints import Stamp, content_fingerprint, set_hash
-from reddit_assets.corpus.judge import (
-    Judgement,
-    judge_cluster,
-    judge_complete,
-    judge_embedding,
-)
-from reddit_assets.corpus.layout import CLUSTERED_NAME, SUFFIX, Layout
+from reddit_assets.corpus.judge import Judgement, judge_cluster, judge_embedding
+from reddit_assets.corpus.layout import CLUSTERED_NAME, Layout
+from reddit_assets.corpus.listing import Listing, Read, read_listing, read_one
+from reddit_assets.corpus.look import Looked, LookPlan, Say, look, read_in_full
 from reddit_assets.corpus.oserrors import open_file, reading, unreadable
-from reddit_assets.corpus.provenance import ClusterProvenance, EmbeddingProvenance, read_output
+from reddit_assets.corpus.provenance import (
+    ClusterProvenance,
+    EmbeddingProvenance,
+    read_output,
+)
+from reddit_assets.corpus.snapshot import Closed, Snapshot
 from reddit_assets.corpus.verdicts import (
     ClusterStatus,
     FileStatus,
@@ -40,9 +39,9 @@ from reddit_assets.corpus.verdicts import (
     SubredditStatus,
     Verdict,
 )
-from reddit_assets.corpus.walk import Found, Passed, files_of, folders_of, temporary_in
+from reddit_assets.corpus.walk import Passed, folders_of, temporary_in
 from reddit_assets.corpus.wanted import read_wanted_model
-from reddit_assets.errors import BadFileError, RedditAssetsError, UnreadableFileError
+from reddit_assets.errors import BadFileError, RedditAssetsError, SettingsError
 
 __all__ = [
     "ClusterStatus",
@@ -62,7 +61,12 @@ class Scanner:
         layout: the trees of this host.
         options: what is wanted.
         dead: keys whose jobs are dead letters; clusters are made without them.
-        provenances: keeps what was read of outputs for the next scan.
+        snapshot: gives what earlier looks have seen; without it every scan looks at everything.
+        plan: how much a look at the trees looks at.
+
+    Attributes:
+        problems, passed: of the folders above subreddits, at the last look.
+        looked: what that look came to; ``None`` before it, and without a snapshot.
 
     Raises:
         SettingsError: there is no folder of chain files.
@@ -75,16 +79,19 @@ class Scanner:
         options: ScanOptions,
         *,
         dead: Container[str] = (),
-        provenances: ProvenanceCache | None = None,
+        snapshot: Callable[[], Snapshot] | None = None,
+        plan: LookPlan | None = None,
     ) -> None:
         layout.require_chains()
         self.layout = layout
         self.options = options
-        self._dead = dead
-        self._provenances = provenances or ProvenanceCache()
-        self._model = read_wanted_model(layout)
         self.problems: list[RedditAssetsError] = []
         self.passed = Passed()
+        self.looked: Looked | None = None
+        self._dead = dead
+        self._model = read_wanted_model(layout)
+        self._snapshot = snapshot
+        self._plan = plan or LookPlan()
 
     # --- the walk ------------------------------------------------------------------------
     def subreddits(self) -> list[str]:
@@ -101,40 +108,107 @@ class Scanner:
         if str(error) not in {str(known) for known in self.problems}:
             self.problems.append(error)
 
+    def look(self, say: Say | None = None) -> Snapshot:
+        """Bring the snapshot up to date, once in this scanner's life.
+
+        Args:
+            say: takes how many subreddits of how many have been looked at.
+
+        Raises:
+            SettingsError: the scanner was made without a snapshot.
+        """
+        if self._snapshot is None:
+            raise SettingsError("This scanner keeps no snapshot.", hint="Let a Workspace make it.")
+        snapshot = self._snapshot()
+        if self.looked is None:
+            self.looked = look(self, snapshot, self._plan, say)
+        return snapshot
+
+    def read_in_full(self, share: float) -> int:
+        """Look, then read rows and columns of a share of all outputs, and of changed ones.
+
+        Returns:
+            The number of subreddits whose outputs were read.
+        """
+        return read_in_full(self, self.look(), share, self._plan.processes)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it has a snapshot."""
+        return self._snapshot is not None
+
     def scan(self, after: str | None = None) -> Iterator[SubredditStatus]:
         """The subreddits in path order, beginning behind the cluster key ``after``."""
+        if self._snapshot is not None and not self.options.deep:
+            yield from self._kept(after)
+            return
         start = after.split("/") if after is not None else None
         for cluster_key in self.subreddits():
             if start is None or cluster_key.split("/") > start:
                 yield self.subreddit(cluster_key)
 
-    def subreddit(self, cluster_key: str) -> SubredditStatus:
-        """One subreddit, whether or not the filter wants it. Raises BadKeyError."""
-        status = SubredditStatus(cluster_key)
-        refuse = status.problems.append
-        folder = self.layout.cluster_dir(cluster_key)
-        chains = files_of(self.layout.chains, cluster_key, refuse, passed=status.passed)
-        made = files_of(self.layout.embeddings, cluster_key, refuse, status.temporary)
-        try:
-            status.temporary += temporary_in(folder)
-        except UnreadableFileError as error:
-            refuse(error)
-        status.closed, status.unreadable = set(chains.closed), chains.unreadable
-        if chains.unreadable is not None:
-            return status
-        for key in sorted(chains.files):
-            status.files.append(self._file_beside(key, chains.files[key], made))
-        status.orphans = sorted(set(made.files) - set(chains.files) - status.closed)
-        if status.files or status.orphans:
-            status.cluster = self._cluster(status, made.files)
-        return status
+    def unfinished(self, after: str | None = None) -> Iterator[SubredditStatus]:
+        """Those of :meth:`scan` of which something is not done, or of which there is more to say.
 
-    def _file_beside(self, key: str, chain: Stamp, made: Found) -> FileStatus:
-        """A file whose embedding is among those found, or in a place that cannot be looked at."""
-        why = made.closed.get(key) or (made.unreadable.message if made.unreadable else None)
-        if why is not None:
-            return FileStatus(key, Verdict.WAITING, chain, None, Reason.UNREADABLE, why)
-        return self._file(key, chain, made.files.get(key))
+        What is left out is counted by :meth:`finished`.
+        """
+        if self._snapshot is None or self.options.deep:
+            yield from self.scan(after)
+        else:
+            yield from self._kept(after, closed=False)
+
+    def finished(self) -> Closed:
+        """How many subreddits and files :meth:`unfinished` leaves out."""
+        if self._snapshot is None or self.options.deep:
+            return Closed()
+        snapshot = self.look()
+        if snapshot.judged_by != self.judged_by:
+            return Closed()
+        return snapshot.closed(self._wanted)
+
+    def changed(self, generation: int) -> Iterator[SubredditStatus]:
+        """Those of :meth:`scan` that differ from what they were at an earlier generation."""
+        yield from self._kept(None, since=generation)
+
+    def canonical(self) -> Scanner:
+        """A copy whose verdicts depend on files and ``judged_by`` alone, as a snapshot keeps."""
+        made = copy.copy(self)
+        made.options = replace(self.options, settle_seconds=0)
+        made.problems, made.passed, made._dead, made._snapshot = [], Passed(), (), None
+        return made
+
+    @property
+    def _wanted(self) -> Callable[[str], bool] | None:
+        wanted = self.options.filter
+        return wanted if wanted.include or wanted.exclude else None
+
+    @property
+    def judged_by(self) -> str:
+        """What verdicts depend on beside files: a snapshot's are judged by one of these."""
+        options, model = self.options, self._model
+        return repr(
+            (
+                options.adopt,
+                options.nonconformant,
+                options.text_columns,
+                options.settings_fingerprint,
+                model and (model.fingerprint, model.dimension),
+            )
+        )
+
+    def _kept(
+        self, after: str | None, *, closed: bool = True, since: int | None = None
+    ) -> Iterator[SubredditStatus]:
+        snapshot = self.look()
+        # Another process may have judged by other settings meanwhile: then all are judged here.
+        closed = closed or snapshot.judged_by != self.judged_by
+        for cluster_key, listing in snapshot.listings(after, closed=closed, since=since):
+            if self.options.filter(cluster_key):
+                yield self.judge(listing)
+
+    def subreddit(self, cluster_key: str) -> SubredditStatus:
+        """One subreddit as it is now, whether or not the filter wants it. Raises BadKeyError."""
+        return self.judge(read_listing(self.layout, cluster_key, deep=self.options.deep))
 
     def temporary(self) -> list[Path]:
         """Leftover temporary files of the wanted model's statement."""
@@ -148,48 +222,73 @@ class Scanner:
             UnreadableFileError: the operating system does not let us look.
         """
         path, output = self.layout.chain_path(key), self.layout.embedding_path(key)
+        listing = Listing(key.rpartition("/")[0])
         try:
             with reading(path):
-                chain = Stamp.of(path.stat())
+                listing.chains[key] = Stamp.of(path.stat())
         except FileNotFoundError:
             return None
-        embedding = None
         with suppress(FileNotFoundError), reading(output):
-            embedding = Stamp.of(output.stat())
-        return self._file(key, chain, embedding)
+            stamp = listing.made[key] = Stamp.of(output.stat())
+            if stamp.size:
+                listing.outputs[key] = read_one(str(output), key, deep=self.options.deep)
+        return self._file(key, listing)
 
     # --- verdict on a file ---------------------------------------------------------------
-    def _file(self, key: str, chain: Stamp, embedding: Stamp | None) -> FileStatus:
-        verdict, reason, detail, empty = self._judge_file(key, chain, embedding)
+    def judge(self, listing: Listing) -> SubredditStatus:
+        """The verdicts on a subreddit. What was compared to reach them is kept in ``listing``."""
+        status = SubredditStatus(listing.cluster_key)
+        status.problems, status.temporary = listing.problems, listing.temporary
+        status.passed, status.unreadable = listing.passed, listing.unreadable
+        status.closed, status.old_table = set(listing.closed), listing.old_table
+        if listing.unreadable is not None:
+            return status
+        status.files = [self._file(key, listing) for key in sorted(listing.chains)]
+        status.orphans = sorted(listing.made.keys() - listing.chains.keys() - status.closed)
+        if status.files or status.orphans:
+            status.cluster = self._cluster(status, listing)
+        return status
+
+    def _file(self, key: str, listing: Listing) -> FileStatus:
+        chain, embedding = listing.chains[key], listing.made.get(key)
+        # Nothing is concluded from an embedding in a place that cannot be looked at.
+        refused = listing.made_unreadable
+        why = listing.made_closed.get(key) or (refused.message if refused else None)
+        if why is not None:
+            return FileStatus(key, Verdict.WAITING, chain, None, Reason.UNREADABLE, why)
+        verdict, reason, detail, empty = self._judge_file(key, listing)
         # A file just being written is judged when it has settled; a time in the future (another
         # host's clock) must not make it wait without end.
-        now = time.time() if self.options.now is None else self.options.now
-        if verdict.wanted and 0 <= now - chain.changed_at < self.options.settle_seconds:
-            verdict = Verdict.SETTLING
+        if verdict.wanted:
+            now = time.time() if self.options.now is None else self.options.now
+            if 0 <= now - chain.changed_at < self.options.settle_seconds:
+                verdict = Verdict.SETTLING
         return FileStatus(key, verdict, chain, embedding, reason, detail, empty)
 
-    def _judge_file(self, key: str, chain: Stamp, embedding: Stamp | None) -> Judgement:
+    def _judge_file(self, key: str, listing: Listing) -> Judgement:
+        chain, embedding = listing.chains[key], listing.made.get(key)
         if embedding is None:
             return Judgement(Verdict.MISSING)
         if embedding.size == 0:
             return Judgement(Verdict.STALE, Reason.EMPTY)
-        facts = self._look(self._embedding(key), key, embedding)
-        if isinstance(facts, Judgement):
-            return facts
-        judgement = judge_embedding(facts, chain, self.options, self._model)
+        read = listing.outputs[key]
+        if isinstance(read, Judgement):
+            return read
+        judgement = judge_embedding(read, chain, self.options, self._model)
         if (
             judgement.verdict is Verdict.FRESH
-            and isinstance(facts, EmbeddingFacts)
-            and facts.source != chain
+            and isinstance(read, EmbeddingFacts)
+            and read.source != chain
         ):
-            return self._judge_content(key, chain, facts)
+            return self._judge_content(key, listing, read)
         return judgement
 
-    def _judge_content(self, key: str, chain: Stamp, facts: EmbeddingFacts) -> Judgement:
+    def _judge_content(self, key: str, listing: Listing, facts: EmbeddingFacts) -> Judgement:
         """Whether a chain file with another time still has the content that was embedded."""
-        path, output = self.layout.chain_path(key), self._embedding(key)
+        chain = listing.chains[key]
+        path = self.layout.chain_path(key)
         try:
-            made = read_output(Path(output)).provenance
+            made = read_output(self.layout.embedding_path(key)).provenance
             with open_file(path) as file:
                 same = (
                     isinstance(made, EmbeddingProvenance)
@@ -205,33 +304,13 @@ class Scanner:
         if not same:
             return Judgement(Verdict.STALE, Reason.SOURCE_CHANGED)
         if settled:  # the next look need not read it again
-            self._provenances.keep(
-                output, replace(facts, source_size=chain.size, source_mtime_ns=chain.mtime_ns)
+            listing.outputs[key] = replace(
+                facts, source_size=chain.size, source_mtime_ns=chain.mtime_ns
             )
         return Judgement(Verdict.FRESH, empty_texts=facts.empty_texts)
 
-    def _look(self, path: str, key: str, stamp: Stamp) -> Facts | Judgement:
-        """An output's facts, or the verdict that there are none."""
-        try:
-            if not self.options.deep:
-                return self._provenances.read(path, key, stamp)
-            output = read_output(Path(path))
-            facts = facts_of(output, key)
-            self._provenances.keep(path, facts)
-            return judge_complete(output) or facts
-        except FileNotFoundError:
-            return Judgement(Verdict.MISSING)
-        except UnreadableFileError as error:
-            return Judgement(Verdict.WAITING, Reason.UNREADABLE, error.message)
-        except BadFileError as error:
-            return Judgement(Verdict.STALE, Reason.DAMAGED, error.message)
-
-    def _embedding(self, key: str) -> str:
-        # Not through Path: a scan builds a million of these, of keys that were checked.
-        return f"{self.layout.embeddings}/{key}{SUFFIX}"
-
     # --- verdict on a cluster ------------------------------------------------------------
-    def _cluster(self, status: SubredditStatus, embeddings: Mapping[str, Stamp]) -> ClusterStatus:
+    def _cluster(self, status: SubredditStatus, listing: Listing) -> ClusterStatus:
         excluded = tuple(
             file.key for file in status.files if file.key in self._dead and not file.verdict.done
         )
@@ -247,57 +326,42 @@ class Scanner:
             detail = f"{unfinished} of {len(files)} are not there yet"
             return verdict(Judgement(Verdict.WAITING, Reason.UNFINISHED, detail))
         path = f"{self.layout.clusters}/{status.cluster_key}/{CLUSTERED_NAME}"
-        found = self._look_at_cluster(path, status.cluster_key)
+        found = listing.cluster or Judgement(Verdict.MISSING)
         if isinstance(found, Judgement) and not found.verdict.wanted:
             return verdict(found)
-        stamps = {key: embeddings[key] for key in inputs}
-        try:
-            inputs_hash = self._inputs_hash(found, stamps)
-        except (FileNotFoundError, BadFileError) as error:
-            return verdict(Judgement(Verdict.WAITING, Reason.UNFINISHED, str(error)))
+        stamps = {key: listing.made[key] for key in inputs}
+        versions = {
+            key: read.data_version
+            for key in inputs
+            if not isinstance(read := listing.outputs[key], Judgement)
+        }
+        inputs_hash = self._inputs_hash(found, stamps, versions)
         newest = max(stamp.mtime_ns for stamp in stamps.values())
         if not isinstance(found, Judgement):
             found = judge_cluster(found, inputs_hash, newest, self.options)
             if found.reason is Reason.INPUTS_CHANGED:
-                found = found._replace(detail=self._changes(path, stamps))
+                found = found._replace(detail=_changes(path, versions))
         return verdict(found, f"{inputs_hash}-{(self.options.settings_fingerprint or '')[:12]}")
 
-    def _look_at_cluster(self, path: str, cluster_key: str) -> Facts | Judgement:
-        try:
-            stamp = Stamp.of(os.stat(path))
-        except FileNotFoundError:
-            return Judgement(Verdict.MISSING)
-        except OSError as error:
-            return Judgement(Verdict.WAITING, Reason.UNREADABLE, unreadable(path, error).message)
-        return self._look(path, cluster_key, stamp)
-
-    def _inputs_hash(self, found: Facts | Judgement, stamps: Mapping[str, Stamp]) -> str:
-        """The hash of the inputs' data versions; files that have not changed are not opened.
-
-        Raises:
-            FileNotFoundError: one is missing.
-            BadFileError: one is not a whole file.
-        """
+    def _inputs_hash(
+        self, found: Read, stamps: Mapping[str, Stamp], versions: Mapping[str, str]
+    ) -> str:
+        """The hash of the inputs' data versions."""
         if (
             isinstance(found, ClusterFacts)
             and not self.options.deep
             and found.inputs_stamp == set_hash(stamps)
         ):
             return found.inputs_hash
-        return set_hash({key: self._version(key, stamp) for key, stamp in stamps.items()})
+        return set_hash(versions)
 
-    def _version(self, key: str, stamp: Stamp) -> str:
-        return self._provenances.read(self._embedding(key), key, stamp).data_version
 
-    def _changes(self, path: str, stamps: Mapping[str, Stamp]) -> str:
-        """How the inputs differ from those that a clustered file was made of, in words."""
-        before: dict[str, str] = {}
-        changed = 0
-        with suppress(FileNotFoundError, BadFileError):
-            made = read_output(Path(path)).provenance
-            before = made.inputs if isinstance(made, ClusterProvenance) else {}
-            changed = sum(
-                self._version(key, stamps[key]) != before[key] for key in stamps.keys() & before
-            )
-        added, gone = len(stamps.keys() - before), len(before.keys() - stamps)
-        return f"{added} files are new, {changed} changed, {gone} gone"
+def _changes(path: str, versions: Mapping[str, str]) -> str:
+    """How the inputs differ from those that a clustered file was made of, in words."""
+    before: dict[str, str] = {}
+    with suppress(FileNotFoundError, BadFileError):
+        made = read_output(Path(path)).provenance
+        before = made.inputs if isinstance(made, ClusterProvenance) else {}
+    changed = sum(versions[key] != before[key] for key in versions.keys() & before.keys())
+    added, gone = len(versions.keys() - before), len(before.keys() - versions)
+    return f"{added} files are new, {changed} changed, {gone} gone"

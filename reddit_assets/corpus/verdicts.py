@@ -122,6 +122,7 @@ class SubredditStatus:
         passed: what is ignored in the folder of chain files.
         unreadable: why that folder cannot be listed; nothing is concluded then.
         closed: keys whose chain file cannot be read, or is something else.
+        old_table: whether the table of clusters has its former name.
     """
 
     cluster_key: str
@@ -133,6 +134,7 @@ class SubredditStatus:
     passed: Passed = field(default_factory=Passed)
     unreadable: RedditAssetsError | None = None
     closed: set[str] = field(default_factory=set)
+    old_table: bool = False
 
     @property
     def gone(self) -> bool:

@@ -28,7 +28,7 @@ from reddit_assets.errors import (
     UnreadableFileError,
 )
 
-__all__ = ["Found", "Ignored", "Passed", "files_of", "folders_of", "temporary_in"]
+__all__ = ["Found", "Ignored", "Passed", "entries_of", "files_of", "folders_of", "temporary_in"]
 
 Refuse = Callable[[RedditAssetsError], None]
 
@@ -95,7 +95,7 @@ class Found:
     unreadable: RedditAssetsError | None = None
 
 
-def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+def entries_of(folder: Path | str) -> list[os.DirEntry[str]]:
     """A folder's entries; none if there is no such folder.
 
     Raises:
@@ -113,7 +113,7 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
 
 def _seen(folder: Path | str, refuse: Refuse, passed: Passed | None) -> Iterator[os.DirEntry[str]]:
     """A folder's entries without litter and what is hidden."""
-    for entry in _entries(folder):
+    for entry in entries_of(folder):
         name = entry.name
         if _LITTER.fullmatch(name):
             if passed is not None:
@@ -334,4 +334,4 @@ def temporary_in(folder: Path) -> list[Path]:
     Raises:
         UnreadableFileError: the folder cannot be listed.
     """
-    return [Path(entry.path) for entry in _entries(folder) if is_temporary(entry.name)]
+    return [Path(entry.path) for entry in entries_of(folder) if is_temporary(entry.name)]

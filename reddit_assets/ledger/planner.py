@@ -18,7 +18,14 @@ from reddit_assets.corpus.cluster_table import rename_old_table
 from reddit_assets.corpus.keys import shard_of
 from reddit_assets.corpus.oserrors import open_file, vanished
 from reddit_assets.corpus.output import remove_temporary
-from reddit_assets.corpus.scan import ClusterStatus, Reason, Scanner, SubredditStatus, Verdict
+from reddit_assets.corpus.scan import (
+    ClusterStatus,
+    Reason,
+    Scanner,
+    SubredditStatus,
+    Verdict,
+)
+from reddit_assets.corpus.snapshot import Closed
 from reddit_assets.corpus.texts import MOSTLY
 from reddit_assets.corpus.walk import Passed
 from reddit_assets.errors import BadFileError, RedditAssetsError
@@ -170,6 +177,7 @@ def queue_wanted(
     urgent: bool = False,
     shard: str | None = None,
     observe: list[SubredditStatus] | None = None,
+    each: Callable[[SubredditStatus], object] | None = None,
     hold: Callable[[str, ClusterStatus], bool] | None = None,
 ) -> ScanReport:
     """Scan and queue what is wanted.
@@ -182,18 +190,22 @@ def queue_wanted(
         dry_run: count, also rows, but queue nothing; without ``queues``, what is queued already
             counts as well.
         shard: look at this shard only.
-        observe: every subreddit's status is appended to it.
+        observe: every subreddit's status is appended to it. Without it, subreddits of which
+            everything is done are counted and not looked at one by one.
+        each: is called with each subreddit that is looked at one by one.
         hold: takes a cluster key and status; where it says so, the cluster waits.
     """
     report = ScanReport()
     batches = _Batches(scanner, queues, urgent=urgent, dry_run=dry_run)
     passed = Passed()
     started = time.monotonic()
-    for status in scanner.scan(after):
+    if observe is None and shard is None and after is None:
+        _add_finished(report, passed, scanner.finished())
+    for status in scanner.scan(after) if observe is not None else scanner.unfinished(after):
         if shard is not None and shard_of(status.cluster_key) != shard:
             continue
         report.subreddits += 1
-        if not dry_run:
+        if status.old_table and not dry_run:
             _rename_old_table(scanner, status, report)
         report.files.update(file.verdict for file in status.files)
         if hold is not None and status.cluster and hold(status.cluster_key, status.cluster):
@@ -204,6 +216,8 @@ def queue_wanted(
         report.temporary += [str(path) for path in status.temporary]
         report.problems += [str(problem) for problem in status.problems]
         passed.update(status.passed)
+        if each is not None:
+            each(status)
         for file in status.files:
             if file.reason and len(report.reasons) < 500:
                 report.reasons[file.key] = file.sentence
@@ -225,6 +239,16 @@ def queue_wanted(
     report.add_passed(passed)
     report.seconds = time.monotonic() - started
     return report
+
+
+def _add_finished(report: ScanReport, passed: Passed, closed: Closed) -> None:
+    report.subreddits += closed.subreddits
+    report.files.update({Verdict.FRESH: closed.fresh, Verdict.ADOPTED: closed.adopted})
+    report.clusters.update({Verdict.FRESH: closed.clustered, Verdict.ADOPTED: closed.kept})
+    for verdicts in (report.files, report.clusters):
+        for verdict in [verdict for verdict, count in verdicts.items() if not count]:
+            del verdicts[verdict]
+    passed.litter += closed.litter
 
 
 def _rename_old_table(scanner: Scanner, status: SubredditStatus, report: ScanReport) -> None:

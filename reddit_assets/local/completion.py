@@ -99,14 +99,14 @@ class Watch:
             if not (count.public or count.queued or count.delayed or count.leased)
         )
         scanner = self._workspace.scanner(dead=dead_keys)
-        report = queue_wanted(scanner, self._queues, kinds=kinds, observe=seen)
+        report = queue_wanted(scanner, self._queues, kinds=kinds, each=seen.append)
         # Counted after the scan: what a worker finished meanwhile is at worst seen next time.
-        figures = Figures.of(self._workspace, seen)
+        figures = Figures.of(self._workspace, seen, scanner.finished())
         state = Completion(figures, dead=dead, problems=report.problems, ignored=report.ignored)
         quiet = all(queue.counts.idle for queue in figures.queues.values())
         state.settled = quiet and self._nothing_pending(seen, dead_keys)
         if state.settled:
-            state.unreported = self._unreported(seen)
+            state.unreported = self._unreported(list(scanner.scan()))
         return state
 
     @staticmethod

@@ -44,8 +44,9 @@ def make_nightly(sets: Iterable[AssetSet]) -> UnresolvedAssetJobDefinition:
     return define_asset_job(
         NIGHTLY,
         selection=AssetSelection.assets(CORPUS) | AssetSelection.checks(*sampled),
-        description="Opens every output, finds what is wrong, queues what must be made again, "
-        "evaluates the checks. The same as the schedule of this name and `reddit-assets nightly`.",
+        description="Looks at every file, reads new outputs and a share of the others in full, "
+        "queues what must be made again, evaluates the checks. The same as the schedule of this "
+        "name and `reddit-assets nightly`.",
     )
 
 

@@ -145,25 +145,16 @@ class Display:
             what = f"{event.rows:,} rows in {event.seconds:.2f} s ({rate:,.0f} rows/s)"
         else:
             what = "was fresh already"
-        facts = {
-            "kind": kind,
-            "key": key,
-            "job": event.result.job,
-            "outcome": outcome,
-            "rows": event.rows,
-            "seconds": event.seconds,
-        }
-        log.info("%s %s: %s", kind, key, what, extra=facts)
+        log.info("%s %s: %s", kind, key, what)
         self._refresh()
 
-    def failed(self, kind: Kind, key: str, failure: Failure, outcome: str, job: str = "") -> None:
-        """An attempt failed; ``outcome`` says what becomes of the job, whose id is ``job``."""
+    def failed(self, kind: Kind, key: str, failure: Failure, outcome: str) -> None:
+        """An attempt failed; ``outcome`` says what becomes of the job."""
         self._failed[kind] += 1
         metrics.FAILURES.labels(kind, failure.type or "unknown").inc()
         metrics.JOBS.labels(kind, outcome).inc()
         text = f"{failure.error} {failure.hint}".strip()
-        facts = {"kind": kind, "key": key, "job": job, "outcome": outcome, "reason": failure.type}
-        log.error("%s %s failed (%s): %s", kind, key, outcome, text, extra=facts)
+        log.error("%s %s failed (%s): %s", kind, key, outcome, text)
         self._refresh()
 
     def trouble(self, kind: Kind, key: str, failure: Failure, rest: float) -> None:
@@ -176,7 +167,6 @@ class Display:
                 key,
                 rest,
                 text,
-                extra={"kind": kind, "key": key, "reason": failure.type},
             )
         self._trouble = failure.hint
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from dagster import AssetMaterialization, DagsterInstance
 
@@ -45,11 +46,19 @@ class Discover:
         """
         workspace = self._workspace
         inputs = report_inputs(instance, workspace.settings, workspace.layout)
-        seen: list[SubredditStatus] = []
+        stale: list[FileStatus] = []
         begin = Cursor.parse(cursor)
-        report, swept, following = look(workspace, Kind.EMBED, begin, observe=seen)
-        added = add_partitions(instance, seen, workspace.shards)
-        changed = self.report_changed(instance, [file for status in seen for file in status.files])
+
+        def note_stale(status: SubredditStatus) -> None:
+            stale.extend(file for file in status.files if file.verdict is Verdict.STALE)
+
+        scanner, report, said, following = look(workspace, Kind.EMBED, begin, each=note_stale)
+        snapshot = workspace.snapshot
+        known, generation = begin.snapshot == snapshot.id, snapshot.generation
+        new = scanner.changed(begin.generation if known else 0)
+        added = add_partitions(instance, new, workspace.shards)
+        following = replace(following, snapshot=snapshot.id, generation=generation)
+        changed = self.report_changed(instance, stale)
         settling = report.files[Verdict.SETTLING]
         sentences = [
             _found(report, begin),
@@ -58,7 +67,7 @@ class Discover:
             f"New: {', '.join(inputs)}." if inputs else "",
             job_counts(report.embed),
             f"{settling} skipped: just written, still settling." if settling else "",
-            swept,
+            *said,
             _problems(report),
             ignored(report),
         ]

@@ -6,17 +6,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
-from reddit_assets.corpus.scan import ClusterStatus, SubredditStatus
+from reddit_assets.corpus.scan import ClusterStatus, Scanner, SubredditStatus
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.planner import ScanReport, queue_wanted, sweep
 from reddit_assets.ledger.queue import Enqueued
 from reddit_assets.platform.services.tick import Cursor
 from reddit_assets.workspace import Workspace
 
-__all__ = ["job_counts", "look"]
+__all__ = ["job_counts", "look", "look_sentences"]
 
 _SWEEP_SECONDS = 180.0
+# A look that takes longer is shared by the sensors of one interval.
+_QUICK_SECONDS = 1.0
 
 
 def look(
@@ -24,40 +27,63 @@ def look(
     kind: Kind,
     cursor: Cursor,
     *,
-    observe: list[SubredditStatus] | None = None,
+    each: Callable[[SubredditStatus], object] | None = None,
     hold: Callable[[str, ClusterStatus], bool] | None = None,
-) -> tuple[ScanReport, str, Cursor]:
+) -> tuple[Scanner, ScanReport, list[str], Cursor]:
     """Scan from the cursor on for half of a tick's time and queue one kind of jobs.
 
+    Where a look takes long, the sensors share one.
+
     Args:
-        observe, hold: as of :func:`~reddit_assets.ledger.planner.queue_wanted`.
+        each, hold: as of :func:`~reddit_assets.ledger.planner.queue_wanted`.
 
     Returns:
-        The report, a sentence about plain consumers (empty if there is nothing to say), and where
-        to go on.
+        The scanner, the report, sentences about plain consumers and the look, and where to go on.
     """
     settings = workspace.settings
-    scanner = workspace.scanner()
+    budget = settings.tick_seconds / 2
+    slow = workspace.snapshot.look_seconds > _QUICK_SECONDS
+    scanner = workspace.scanner(
+        budget_seconds=budget, max_age=settings.discovery_seconds * 0.8 if slow else 0.0
+    )
+    scanner.look()
     report = queue_wanted(
         scanner,
         workspace.queues,
         kinds=(kind,),
         after=cursor.after,
-        budget_seconds=settings.tick_seconds / 2,
-        observe=observe,
+        budget_seconds=budget,
+        each=each,
         hold=hold,
     )
-    now = time.time()
+    now, said = time.time(), look_sentences(scanner, workspace)
     if report.resume_after is not None or now - cursor.swept <= _SWEEP_SECONDS:
-        return report, "", Cursor(report.resume_after, cursor.swept)
+        return scanner, report, said, replace(cursor, after=report.resume_after)
     swept = sweep(scanner, workspace.queues[kind], lost_seconds=settings.foreign_lost_seconds)
-    said = ""
     if swept.closed or swept.repushed:
-        said = (
+        said.append(
             f"Plain consumers: {len(swept.closed)} jobs done, {len(swept.repushed)} lost and "
             "pushed again."
         )
-    return report, said, Cursor(None, now)
+    return scanner, report, said, replace(cursor, after=None, swept=now)
+
+
+def look_sentences(scanner: Scanner, workspace: Workspace) -> list[str]:
+    """How the last look looked, where it did not look at everything."""
+    looked, said = scanner.looked, [workspace.snapshot.notice]
+    if looked is not None and looked.left:
+        said.append(
+            f"{looked.listed:,} subreddits were looked at, {looked.left:,} more are left to the "
+            "next ticks."
+        )
+    elif looked is not None and looked.reused:
+        said.append("As of the look of another sensor a moment ago.")
+    elif looked is not None and not looked.whole:
+        said.append(
+            f"{looked.listed:,} of {looked.subreddits:,} subreddits were listed, the others' "
+            "folders have not changed."
+        )
+    return [sentence for sentence in said if sentence]
 
 
 def job_counts(jobs: Enqueued) -> str:

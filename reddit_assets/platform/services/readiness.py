@@ -41,7 +41,8 @@ class Readiness:
                 return True
             return False
 
-        report, swept, following = look(workspace, Kind.CLUSTER, Cursor.parse(cursor), hold=hold)
+        begin = Cursor.parse(cursor)
+        _, report, said, following = look(workspace, Kind.CLUSTER, begin, hold=hold)
         counts = report.clusters
         sentences = [
             f"{report.subreddits} subreddits: {counts[Verdict.FRESH]} clustered, "
@@ -51,7 +52,7 @@ class Readiness:
             job_counts(report.cluster),
             _held(held),
             f"The next tick goes on after {report.resume_after}." if report.resume_after else "",
-            swept,
+            *said,
         ]
         return Tick(sentences, following.text())
 

@@ -1,7 +1,10 @@
-"""The nightly rescan: opens every output, finds what is wrong, queues what must be made again."""
+"""The nightly rescan: looks at every file, opens what changed and a share of all outputs, finds
+what is wrong, queues what must be made again.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +19,7 @@ from reddit_assets.platform.names import asset_sets
 from reddit_assets.platform.reporting.inputs import report_inputs
 from reddit_assets.platform.services.discover import Discover, add_partitions, ignored
 from reddit_assets.platform.services.leftovers import Say, abandoned, orphans, remove, shown
-from reddit_assets.platform.services.looks import job_counts
+from reddit_assets.platform.services.looks import job_counts, look_sentences
 from reddit_assets.platform.services.reconcile import Reconcile
 from reddit_assets.workspace import Workspace
 
@@ -74,7 +77,17 @@ class Rescan:
         """
         workspace = self._workspace
         report_inputs(instance, workspace.settings, workspace.layout)
-        scanner = workspace.scanner(deep=True)
+        scanner = workspace.scanner(whole=True)
+        began = time.monotonic()
+        nights = workspace.settings.nights
+        read = scanner.read_in_full(1 / nights)
+        for sentence in look_sentences(scanner, workspace):
+            say(sentence)
+        say(
+            f"Every file was looked at. The outputs of {read} subreddits were read in full in "
+            f"{time.monotonic() - began:.1f} s: what changed, and a share of the rest, so that all "
+            f"are read within {nights} nights (REDDIT_NIGHTS)."
+        )
         statuses: list[SubredditStatus] = []
         report = queue_wanted(scanner, workspace.queues, observe=statuses)
         found = Rescanned(report, statuses, corrupt=_corrupt(statuses))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from dagster import DagsterInstance
@@ -45,20 +45,28 @@ class Cursor:
     Attributes:
         after: cluster key behind which the next look begins; ``None``: at the beginning.
         swept: when plain consumers' losses were last looked for.
+        snapshot, generation: what of which snapshot Dagster has been told of.
     """
 
     after: str | None = None
     swept: float = 0.0
+    snapshot: str = ""
+    generation: int = 0
 
     @classmethod
     def parse(cls, text: str | None) -> Cursor:
         """From a sensor's cursor; an unreadable one counts as none."""
         try:
             record = json.loads(text or "{}")
-            return cls(record.get("after"), float(record.get("swept", 0.0)))
+            return cls(
+                record.get("after"),
+                float(record.get("swept", 0.0)),
+                str(record.get("snapshot", "")),
+                int(record.get("generation", 0)),
+            )
         except (ValueError, TypeError, AttributeError):
             return cls()
 
     def text(self) -> str:
         """As a sensor's cursor."""
-        return json.dumps({"after": self.after, "swept": self.swept})
+        return json.dumps(asdict(self))

@@ -1,0 +1,327 @@
+"""A look at the trees that lists only folders that may have changed, and keeps what it saw.
+
+A folder is listed again when its times of change are others than at the last listing, when they
+were too young then to be trusted, and in rotation: every folder within ``relist_seconds``, for
+files that are overwritten in place and file systems whose folders' times lie. Small trees are
+always looked at as a whole.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import os
+import struct
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.listing import Listing, read_listing
+from reddit_assets.corpus.snapshot import DAMAGED, Known, Row, Snapshot
+from reddit_assets.corpus.texts import MOSTLY
+from reddit_assets.corpus.verdicts import SubredditStatus, Verdict
+
+if TYPE_CHECKING:
+    from reddit_assets.corpus.scan import Scanner
+
+__all__ = ["LookPlan", "Looked", "Say", "look", "read_in_full"]
+
+Say = Callable[[int, int], None]
+
+# Times of change are as coarse as two seconds (FAT, some shares).
+_COARSE_NS = 2_000_000_000
+# Subreddits that are looked at together, and from how many on further processes help.
+_CHUNK = 250
+_MANY = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class LookPlan:
+    """How much a look looks at.
+
+    Attributes:
+        whole: list every folder; ``None``: in trees of at most ``whole_files`` chain files.
+        relist_seconds: within which every folder is listed.
+        budget_seconds: stop after this time; the next look goes on. ``None``: to the end.
+        max_age: do not look again if the last look began so many seconds ago or later.
+        processes: that list folders, where there are many to list.
+    """
+
+    whole: bool | None = None
+    whole_files: int = 50_000
+    relist_seconds: float = 3600.0
+    budget_seconds: float | None = None
+    max_age: float = 0.0
+    processes: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a look came to.
+
+    Attributes:
+        subreddits: those there are.
+        listed: those whose folders were listed, and
+        changed: those of them that differ from before.
+        left: those for which the time did not suffice.
+        whole: whether all were to be listed.
+        reused: whether an earlier look was recent enough.
+    """
+
+    subreddits: int = 0
+    listed: int = 0
+    changed: int = 0
+    left: int = 0
+    whole: bool = True
+    reused: bool = False
+    seconds: float = 0.0
+
+
+def look(scanner: Scanner, snapshot: Snapshot, plan: LookPlan, say: Say | None = None) -> Looked:
+    """Bring ``snapshot`` up to date. A damaged one is made again.
+
+    Safe to interrupt at any moment: what was seen until then is kept.
+
+    Args:
+        say: takes how many subreddits of how many have been listed.
+
+    Raises:
+        UnreadableFileError: a root cannot be listed.
+    """
+    with snapshot.writing():
+        try:
+            return _look(scanner, snapshot, plan, say)
+        except DAMAGED:
+            snapshot.start_again()
+            return _look(scanner, snapshot, plan, say)
+
+
+def _look(scanner: Scanner, snapshot: Snapshot, plan: LookPlan, say: Say | None) -> Looked:
+    began, wall = time.monotonic(), time.time()
+    judge = scanner.canonical()
+    same = snapshot.judged_by == judge.judged_by
+    if same and 0 <= wall - snapshot.looked_at < plan.max_age:
+        return Looked(whole=False, reused=True)
+    keys = scanner.subreddits()
+    known = snapshot.known()
+    there = set(keys)
+    gone = [key for key in known if key not in there and scanner.options.filter(key)]
+    if gone:
+        snapshot.forget(gone)
+    generation = snapshot.next_generation()
+    if not same:
+        _judge_again(judge, snapshot, generation)
+    whole = plan.whole
+    if whole is None:
+        whole = snapshot.times_lie or snapshot.files() <= plan.whole_files
+    since = wall - (snapshot.looked_at or wall)
+    due = set() if whole else _due(known, wall, since, plan.relist_seconds)
+    todo = [key for key in keys if whole or _stale(scanner.layout, key, known.get(key), due)]
+    if plan.budget_seconds is not None:  # what was listed longest ago comes first
+        todo.sort(key=lambda key: known[key].listed_at if key in known else 0.0)
+    listed = changed = 0
+    with closing(_rows(judge, snapshot, known, todo, plan.processes)) as found:
+        for rows, lies in found:
+            changed += snapshot.write(rows, generation, judge.judged_by)
+            listed += len(rows)
+            if lies and not snapshot.times_lie:
+                snapshot.put(times_lie=1)
+            if say is not None:
+                say(listed, len(todo))
+            spent = time.monotonic() - began
+            if plan.budget_seconds is not None and spent > plan.budget_seconds:
+                break
+    seconds = time.monotonic() - began
+    left = len(todo) - listed
+    if not left:
+        snapshot.put(looked_at=wall, look_seconds=seconds)
+    snapshot.put(generation=generation)
+    return Looked(len(keys), listed, changed, left, whole, seconds=seconds)
+
+
+def _judge_again(judge: Scanner, snapshot: Snapshot, generation: int) -> None:
+    """New verdicts from what is known, without opening an output."""
+    rows: list[Row] = []
+    nothing = Known(b"", trusted=False, listed_at=0.0)
+    for key, listing in snapshot.listings():
+        rows.append(_row(key, nothing, judge.judge(listing), listing, None))
+        if len(rows) >= _CHUNK:
+            snapshot.rejudge(rows, generation)
+            rows = []
+    snapshot.rejudge(rows, generation)
+    snapshot.put(judged_by=judge.judged_by)
+
+
+def _due(known: dict[str, Known], now: float, since: float, interval: float) -> set[str]:
+    """Whose turn it is: the share of the interval that has passed, and all that are overdue."""
+    share = math.ceil(len(known) * min(1.0, max(0.0, since) / interval))
+    oldest = heapq.nsmallest(share, known, key=lambda key: known[key].listed_at)
+    late = (k for k, row in known.items() if not now - interval < row.listed_at <= now)
+    return {*oldest, *late}
+
+
+def _stale(layout: Layout, key: str, known: Known | None, due: set[str]) -> bool:
+    return known is None or not known.trusted or key in due or _times(layout, key) != known.times
+
+
+def _times(layout: Layout, cluster_key: str) -> bytes:
+    """Times of change of a subreddit's folders in the three trees.
+
+    The inode's as well: tools that copy trees set the content's back.
+    """
+    found: list[int] = []
+    for root in (layout.chains, layout.embeddings, layout.clusters):
+        try:
+            status = os.stat(f"{root}/{cluster_key}")
+            found += (status.st_mtime_ns, status.st_ctime_ns)
+        except OSError:
+            found += (0, 0)
+    return struct.pack("6q", *found)
+
+
+def read_in_full(scanner: Scanner, snapshot: Snapshot, share: float, processes: int) -> int:
+    """Read rows and columns of outputs: of those that have changed since, and of a share of all.
+
+    What is wrong with them stays in the snapshot, until they change.
+
+    Returns:
+        The number of subreddits whose outputs were read.
+    """
+    judge = scanner.canonical()
+    judge.options = replace(judge.options, deep=True)
+    with snapshot.writing():
+        todo = snapshot.to_read_in_full(share)
+        todo = [key for key in todo if scanner.options.filter(key)]
+        generation = snapshot.next_generation()
+        with closing(_rows(judge, snapshot, snapshot.known(), todo, processes)) as found:
+            for rows, _ in found:
+                snapshot.write(rows, generation, judge.judged_by)
+        snapshot.put(generation=generation)
+    return len(todo)
+
+
+# --- listing -----------------------------------------------------------------------------
+_Task = tuple[str, Known | None, bytes | None]
+
+
+def _rows(
+    judge: Scanner,
+    snapshot: Snapshot,
+    known: dict[str, Known],
+    todo: Sequence[str],
+    processes: int,
+) -> Generator[tuple[list[Row], bool], None, None]:
+    """What is found, chunk by chunk, and whether a folder's time was seen to lie."""
+
+    def chunks() -> Iterator[list[_Task]]:
+        for start in range(0, len(todo), _CHUNK):
+            keys = todo[start : start + _CHUNK]
+            before = snapshot.packed([key for key in keys if key in known])
+            yield [(key, known.get(key), before.get(key)) for key in keys]
+
+    if len(todo) < _MANY or processes < 2:
+        for chunk in chunks():
+            yield _examine(judge, chunk)
+        return
+    # Not fork: a code server has threads.
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        yield from _in_order(pool, judge, chunks(), 2 * processes + 1)
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, judge: Scanner, chunks: Iterable[list[_Task]], ahead: int
+) -> Generator[tuple[list[Row], bool], None, None]:
+    waiting: list[tuple[list[_Task], Future[tuple[list[Row], bool]]]] = []
+
+    def first() -> tuple[list[Row], bool]:
+        chunk, future = waiting.pop(0)
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            return _examine(judge, chunk)  # such as where no process can be started
+
+    try:
+        for chunk in chunks:
+            try:
+                waiting.append((chunk, pool.submit(_examine, judge, chunk)))
+            except BrokenProcessPool:
+                yield _examine(judge, chunk)
+            if len(waiting) >= ahead:
+                yield first()
+        while waiting:
+            yield first()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def _examine(judge: Scanner, tasks: Sequence[_Task]) -> tuple[list[Row], bool]:
+    rows, lies = [], False
+    for key, known, before in tasks:
+        row, lied = _examine_one(judge, key, known, before)
+        rows.append(row)
+        lies |= lied
+    return rows, lies
+
+
+def _examine_one(
+    judge: Scanner, key: str, known: Known | None, before: bytes | None
+) -> tuple[Row, bool]:
+    now = time.time()
+    times = _times(judge.layout, key)
+    former = None if before is None else Listing.unpack(key, before)
+    listing = read_listing(judge.layout, key, former, deep=judge.options.deep)
+    status = judge.judge(listing)
+    packed = listing.pack()
+    same_times = known is not None and known.times == times
+    newest = max(struct.unpack("6q", times))
+    trusted = not listing.troubled and newest < now * 1e9 - _COARSE_NS
+    if known is not None:
+        # A change that was just seen is looked at once more: clocks of hosts differ.
+        confirmed = same_times and now - known.listed_at >= _COARSE_NS / 1e9
+        trusted = trusted and (confirmed or (same_times and known.trusted))
+    lied = (
+        known is not None
+        and known.trusted
+        and same_times
+        and former is not None
+        and (former.chains.keys(), former.made.keys())
+        != (listing.chains.keys(), listing.made.keys())
+    )
+    new = None if packed == before else packed
+    return _row(key, Known(times, trusted, now), status, listing, new, judge.options.deep), lied
+
+
+def _row(
+    key: str,
+    known: Known,
+    status: SubredditStatus,
+    listing: Listing,
+    packed: bytes | None,
+    deep: bool = False,
+) -> Row:
+    verdicts = [file.verdict for file in status.files]
+    fresh, adopted = verdicts.count(Verdict.FRESH), verdicts.count(Verdict.ADOPTED)
+    cluster = status.cluster.verdict if status.cluster is not None else None
+    done = fresh + adopted == len(verdicts) and (cluster is None or cluster.done)
+    empty = any(file.empty_texts > MOSTLY for file in status.files)
+    return Row(
+        key,
+        known,
+        packed,
+        not done or listing.noteworthy or listing.troubled or empty or not verdicts,
+        len(verdicts),
+        fresh,
+        adopted,
+        int(cluster is Verdict.FRESH),
+        int(cluster is Verdict.ADOPTED),
+        sum(stamp.size for stamp in listing.chains.values()),
+        listing.passed.litter,
+        deep,
+    )

@@ -1,0 +1,403 @@
+"""What is kept of looks at the trees says what a look at everything says, whatever happened."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from factories import MODEL, write_chain, write_embedding
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reddit_assets.corpus import listing as listings
+from reddit_assets.corpus import look as looks
+from reddit_assets.corpus import snapshot as snapshots
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.listing import Listing, read_listing
+from reddit_assets.corpus.look import LookPlan
+from reddit_assets.corpus.scan import Scanner, ScanOptions, SubredditStatus, Verdict
+from reddit_assets.corpus.snapshot import Snapshot
+from reddit_assets.corpus.subreddits import SubredditFilter
+from reddit_assets.corpus.wanted import set_wanted_model
+from reddit_assets.ledger.planner import queue_wanted
+
+SUBREDDITS = ["as/A", "as/B", "th/C", "Flat"]
+QUICK = LookPlan(whole=False, relist_seconds=1e9, processes=1)
+
+
+def scanner(
+    layout: Layout, kept: Snapshot | None, plan: LookPlan = QUICK, **options: object
+) -> Scanner:
+    given = {"settle_seconds": 0, **options}
+    source: Callable[[], Snapshot] | None = None if kept is None else lambda: kept
+    return Scanner(layout, ScanOptions(**given), snapshot=source, plan=plan)  # type: ignore[arg-type]
+
+
+def told(statuses: list[SubredditStatus]) -> list[object]:
+    """What is said of subreddits, comparable; those without any file are left out."""
+    return [
+        (
+            status.cluster_key,
+            status.files,
+            status.cluster,
+            status.orphans,
+            sorted(status.temporary),
+            [str(problem) for problem in status.problems],
+            status.passed,
+            status.closed,
+        )
+        for status in statuses
+        if status.files or status.orphans or status.problems or status.temporary
+    ]
+
+
+def settle(layout: Layout) -> None:
+    """Make every folder look as if it had changed a moment before the time that looks distrust."""
+    for root in (layout.chains, layout.embeddings, layout.clusters):
+        for folder, _, _ in os.walk(root):
+            os.utime(folder, (time.time() - 60, time.time() - 60))
+
+
+class World:
+    """A tree, changes to it, and the clock of looks (folders' times stay the disk's)."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.layout = Layout.of(root / "tree")
+        self.random = random.Random(seed)
+        self.layout.embeddings.mkdir(parents=True)
+        self.layout.clusters.mkdir()
+        self.number = 0
+        write_chain(self.layout, "as/A/c_0")
+
+    def some(self) -> str:
+        return self.random.choice(SUBREDDITS)
+
+    def key(self) -> str | None:
+        keys = self.keys()
+        return self.random.choice(keys) if keys else None
+
+    def keys(self) -> list[str]:
+        paths = sorted(self.layout.chains.rglob("*.parquet"))
+        return [self.layout.key_of(path) for path in paths if "..." not in path.name]
+
+    def add(self) -> None:
+        self.number += 1
+        write_chain(self.layout, f"{self.some()}/c_{self.number}")
+
+    def embed(self) -> None:
+        if key := self.key():
+            self._publish(key)
+
+    def _publish(self, key: str) -> None:
+        """As workers do: a file in its place is never written over."""
+        self.layout.embedding_path(key).unlink(missing_ok=True)
+        write_embedding(self.layout, key)
+
+    def embed_all(self) -> None:
+        for key in self.keys():
+            self._publish(key)
+
+    def replace(self) -> None:
+        if key := self.key():
+            path = self.layout.chain_path(key)
+            write_chain(self.layout, key.rpartition("/")[0] + "/new", ["x"] * (self.number % 5))
+            (self.layout.chain_path(key).parent / "new.parquet").rename(path)
+
+    def remove(self) -> None:
+        if key := self.key():
+            self.layout.chain_path(key).unlink()
+
+    def remove_subreddit(self) -> None:
+        shutil.rmtree(self.layout.chains / self.some(), ignore_errors=True)
+
+    def damage(self) -> None:
+        if (key := self.key()) and (path := self.layout.embedding_path(key)).exists():
+            path.unlink()
+            path.write_bytes(b"x" * 99)
+
+    def leftover(self) -> None:
+        folder = self.layout.embeddings / self.some()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "c_0.parquet.0123456789abcdef.tmp").write_bytes(b"")
+
+    def odd(self) -> None:
+        folder = self.layout.chains / self.some()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "notes.txt").write_bytes(b"")
+        (folder / "a...b.parquet").write_bytes(b"")
+
+    def want_model(self) -> None:
+        set_wanted_model(self.layout, MODEL)
+
+    def want_another(self) -> None:
+        set_wanted_model(self.layout, MODEL.model_copy(update={"fingerprint": "other"}))
+
+
+CHANGES = [
+    name for name in vars(World) if not name.startswith("_") and name not in ("some", "key", "keys")
+]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.integers(0, 2**32),
+    st.lists(st.lists(st.sampled_from(CHANGES), max_size=4), min_size=1, max_size=6),
+    st.sampled_from([0.0, 3.0, -3000.0, 3000.0]),
+)
+def test_quick_looks_say_what_a_look_at_everything_says(
+    seed: int, rounds: list[list[str]], skew: float
+) -> None:
+    # Given a snapshot kept over any changes of a tree, with the host's clock before or behind
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        world = World(Path(folder), seed)
+        kept = Snapshot(Path(folder) / "kept.sqlite")
+        clock = [time.time() + skew]
+        patch.setattr(looks.time, "time", lambda: clock[0])
+        counts: list[object] = []
+        for changes in rounds:
+            for change in changes:
+                getattr(world, change)()
+            clock[0] += world.random.choice([0.0, 5.0])
+            time.sleep(0.01)  # the kernel's own times are up to 4 ms apart
+            found = told(list(scanner(world.layout, kept).scan()))
+            # Then each look, quick as it is, says what one that looks at everything says,
+            assert found == told(list(scanner(world.layout, None).scan()))
+            # and so do counts that pass by what is done
+            counts = [
+                (report.files, report.clusters, report.embed, report.problems, report.orphans)
+                for report in (
+                    queue_wanted(scanner(world.layout, source), {}, dry_run=True)
+                    for source in (kept, None)
+                )
+            ]
+            assert counts[0] == counts[1]
+
+
+def test_a_listing_is_the_same_after_packing(tmp_path: Path) -> None:
+    world = World(tmp_path, 1)
+    for change in ("add", "embed_all", "odd", "leftover", "damage", "remove"):
+        getattr(world, change)()
+    for cluster_key in SUBREDDITS:
+        found = read_listing(world.layout, cluster_key)
+        again = Listing.unpack(cluster_key, found.pack())
+        assert again.pack() == found.pack()
+        assert (again.outputs, again.made, again.chains) == (
+            found.outputs,
+            found.made,
+            found.chains,
+        )
+
+
+def test_nothing_is_listed_or_opened_where_nothing_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a tree that was looked at when its folders' times were old enough to be trusted
+    world, kept = World(tmp_path, 1), Snapshot(tmp_path / "kept.sqlite")
+    world.add()
+    world.embed_all()
+    opened: list[str] = []
+    real = listings.read_facts
+    monkeypatch.setattr(
+        listings, "read_facts", lambda path, key: opened.append(path) or real(path, key)
+    )
+    later = time.time() + 60
+    monkeypatch.setattr(looks.time, "time", lambda: later)
+    first = scanner(world.layout, kept)
+    assert len(list(first.scan())) == 2
+    assert first.looked is not None
+    assert (first.looked.listed, len(opened)) == (2, 2)
+    # If another process looks, Then no folder is listed and no output opened
+    second = scanner(world.layout, Snapshot(tmp_path / "kept.sqlite"))
+    assert told(list(second.scan())) == told(list(first.scan()))
+    assert second.looked is not None
+    assert (second.looked.listed, len(opened)) == (0, 2)
+    # and where all folders are listed, still none is opened
+    list(scanner(world.layout, kept, LookPlan(whole=True)).scan())
+    assert len(opened) == 2
+    # Other options judge what is known, without a look
+    other = scanner(world.layout, kept, text_columns="title")
+    assert {f.verdict for s in other.scan() for f in s.files} == {Verdict.STALE}
+    assert len(opened) == 2
+
+
+def test_a_file_overwritten_in_place_is_found_within_the_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, kept = World(tmp_path, 1), Snapshot(tmp_path / "kept.sqlite")
+    world.add()
+    world.embed_all()
+    clock = [time.time() + 60]
+    monkeypatch.setattr(looks.time, "time", lambda: clock[0])
+    plan = LookPlan(whole=False, relist_seconds=600)
+    assert not [s for s in scanner(world.layout, kept, plan).scan() if s.orphans]
+    # Given a chain file that is overwritten in place: its folder's time stays
+    path = world.layout.chain_path("as/A/c_0")
+    before = path.parent.stat().st_ctime_ns
+    with open(path, "r+b") as file:
+        file.write(b"PAR1 and more")
+        file.truncate(5)
+    assert path.parent.stat().st_ctime_ns == before
+    # If looks go on in rotation, Then within the interval it is stale
+    for _ in range(10):
+        clock[0] += 60
+        stale = [
+            file.key
+            for status in scanner(world.layout, kept, plan).unfinished()
+            for file in status.files
+            if file.verdict is Verdict.STALE
+        ]
+        if stale:
+            break
+    assert stale == ["as/A/c_0"]
+
+
+def test_a_share_whose_folders_times_lie_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a file system that does not change a folder's time when a file comes
+    world, kept = World(tmp_path, 1), Snapshot(tmp_path / "kept.sqlite")
+    clock = [time.time() + 60]
+    monkeypatch.setattr(looks.time, "time", lambda: clock[0])
+    monkeypatch.setattr(looks, "_times", lambda layout, key: b"\0" * 48)
+    plan = LookPlan(whole_files=0, relist_seconds=600)
+
+    def keys() -> list[str]:
+        return [f.key for s in scanner(world.layout, kept, plan).scan() for f in s.files]
+
+    assert keys() == ["as/A/c_0"]
+    write_chain(world.layout, "as/A/c_1")
+    clock[0] += 1
+    kept.put(looked_at=clock[0])
+    assert keys() == ["as/A/c_0"]
+    # Then the rotation finds it, and from then on every look is at everything
+    clock[0] += 601
+    assert keys() == ["as/A/c_0", "as/A/c_1"]
+    write_chain(world.layout, "as/A/c_2")
+    assert keys() == ["as/A/c_0", "as/A/c_1", "as/A/c_2"]
+
+
+def _look_and_die(root: str, path: str, after: int) -> None:
+    kept = Snapshot(Path(path))
+    real, calls = kept.write, [0]
+
+    def write(*arguments: object) -> int:
+        calls[0] += 1
+        if calls[0] > after:
+            kept._begin()
+            kept._connection.execute("UPDATE subreddits SET trusted = 1, files = 99")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)  # type: ignore[arg-type]
+
+    kept.write = write  # type: ignore[method-assign]
+    looks._CHUNK = 3
+    list(scanner(Layout.of(Path(root)), kept).scan())
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_look_that_is_killed_leaves_what_it_saw(tmp_path: Path, after: int) -> None:
+    # Given a tree, and a look that is killed within a transaction
+    layout = Layout.of(tmp_path / "tree")
+    for number in range(12):
+        write_chain(layout, f"as/sub{number:02}/c_0")
+        write_embedding(layout, f"as/sub{number:02}/c_0")
+    path = tmp_path / "kept.sqlite"
+    child = multiprocessing.get_context("spawn").Process(
+        target=_look_and_die, args=(str(layout.chains.parent), str(path), after)
+    )
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    # Then the next one goes on from there and says what a look at everything says
+    kept = Snapshot(path)
+    assert len(kept.known()) == 3 * after
+    assert told(list(scanner(layout, kept).scan())) == told(list(scanner(layout, None).scan()))
+
+
+def test_a_look_within_a_budget_goes_on_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout.of(tmp_path / "tree")
+    for number in range(9):
+        write_chain(layout, f"as/sub{number}/c_0")
+    monkeypatch.setattr(looks, "_CHUNK", 4)
+    kept = Snapshot(tmp_path / "kept.sqlite")
+    plan = LookPlan(whole=False, budget_seconds=0, relist_seconds=1e9)
+    later = time.time() + 60
+    monkeypatch.setattr(looks.time, "time", lambda: later)
+    left = []
+    for _ in range(3):
+        one = scanner(layout, kept, plan)
+        one.look()
+        assert one.looked is not None
+        left.append(one.looked.left)
+    assert left == [5, 1, 0]
+    assert len(list(scanner(layout, kept, plan).scan())) == 9
+
+
+@pytest.mark.parametrize("damage", ["rubbish", "version", "page", "listing"])
+def test_a_damaged_or_older_snapshot_is_made_again(tmp_path: Path, damage: str) -> None:
+    world, path = World(tmp_path, 1), tmp_path / "kept.sqlite"
+    for number in range(40):
+        write_chain(world.layout, f"as/many{number}/c_0")
+    kept = Snapshot(path)
+    expected = told(list(scanner(world.layout, kept).scan()))
+    kept._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if damage == "version":
+        kept._connection.execute("PRAGMA user_version = 99")
+    elif damage == "listing":
+        kept._connection.execute("UPDATE listings SET packed = x'00'")
+    kept._connection.close()
+    if damage == "rubbish":
+        path.write_bytes(b"no database at all" * 1000)
+    elif damage == "page":
+        with open(path, "r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (path.stat().st_size - 4096))
+    again = Snapshot(path)
+    assert told(list(scanner(world.layout, again).scan())) == expected
+    assert str(path) in again.notice
+    assert "is made again from the disk" in again.notice
+
+
+def test_where_nothing_can_be_kept_it_is_said_and_scans_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, 1)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        kept = Snapshot(tmp_path / "no" / "kept.sqlite")
+    assert "Read-only file system" in kept.notice
+    assert "REDDIT_SNAPSHOT_DIR" in kept.notice
+    monkeypatch.setattr(snapshots, "_file_system", lambda _: "nfs4")
+    shared = Snapshot(tmp_path / "kept.sqlite")
+    assert "network file system (nfs4)" in shared.notice
+    assert not (tmp_path / "kept.sqlite").exists()
+    for one in (kept, shared):
+        assert len(list(scanner(world.layout, one).scan())) == 1
+
+
+def test_changes_are_found_by_generation_and_other_filters_see_their_own(tmp_path: Path) -> None:
+    world, kept = World(tmp_path, 1), Snapshot(tmp_path / "kept.sqlite")
+    write_chain(world.layout, "th/C/c_0")
+    one = scanner(world.layout, kept)
+    assert [s.cluster_key for s in one.changed(0)] == ["as/A", "th/C"]
+    seen = kept.generation
+    write_embedding(world.layout, "th/C/c_0")
+    two = scanner(world.layout, kept)
+    assert [s.cluster_key for s in two.changed(seen)] == ["th/C"]
+    only = scanner(world.layout, kept, filter=SubredditFilter.parse("A"))
+    assert [s.cluster_key for s in only.scan()] == ["as/A"]
+    assert [s.cluster_key for s in scanner(world.layout, kept).scan()] == ["as/A", "th/C"]
