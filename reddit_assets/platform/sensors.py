@@ -102,8 +102,9 @@ def _sensor(
     def look(context: SensorEvaluationContext, platform: ResourceParam[Platform]) -> SkipReason:
         with tick_errors():
             tick = service_of(platform).tick(context.instance, state_of(context.cursor))
-        # A list of ticks shows their cursors, and hides what they say behind a click.
-        said = skip(tick.sentences)
+        # A list of ticks shows the beginnings of their cursors, and hides what they say behind a
+        # click. What was queued comes first.
+        said = skip(sorted(tick.sentences, key=lambda sentence: not sentence.startswith("Jobs:")))
         context.update_cursor(f"{said.skip_message}\n{tick.cursor or ''}")
         return said
 
