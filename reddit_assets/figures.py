@@ -333,12 +333,16 @@ class Figures:
         return "; ".join(parts)
 
     def _work(self) -> list[str]:
-        leased = sum(queue.counts.leased for queue in self.queues.values())
+        counts = [queue.counts for queue in self.queues.values()]
+        leased = sum(count.leased for count in counts)
+        waiting = sum(count.queued + count.delayed for count in counts)
         if not leased:
-            return []
+            return [f"{waiting:,} waiting"] if waiting else []
         computing = sum(queue.computing for queue in self.queues.values())
         ahead = leased - computing
-        parts = [f"{computing:,} computing" + (f", {ahead:,} fetched ahead" if ahead else "")]
+        shown = ((computing, "computing"), (ahead, "fetched ahead"), (waiting, "waiting"))
+        # The first is shown also where it is none: engines load, or nothing but reading is done.
+        parts = [", ".join(f"{n:,} {what}" for n, what in shown if n or what == "computing")]
         rate = self.queues[Kind.EMBED].pace.per_second("rows") if Kind.EMBED in self.queues else 0
         return [*parts, f"{rate:,.0f} rows/s"] if rate else parts
 
