@@ -3,4 +3,4 @@
 Rooms and the direction of imports: ``docs/architecture.md``.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

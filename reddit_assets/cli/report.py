@@ -51,7 +51,7 @@ def report(
     from reddit_assets.cli.queue import open_queues
     from reddit_assets.cli.worker import start_logging
     from reddit_assets.errors import QueueUnavailableError
-    from reddit_assets.ledger.server import check_server
+    from reddit_assets.ledger.server import check_format, check_server
     from reddit_assets.platform.reporting.drain import Reporter
 
     if sink not in ("rest", "instance"):
@@ -62,6 +62,8 @@ def report(
     queues = list(open_queues(settings).values())
     start_logging()
     with suppress(QueueUnavailableError):  # the reporter waits for it, and says so
+        for queue in queues:
+            check_format(queue)
         for warning in check_server(queues[0].client):
             log.warning("%s", warning)
     _watch_over(settings)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import redis
 
 from reddit_assets.errors import StartupError
+from reddit_assets.ledger.base import QueueBase
 from reddit_assets.ledger.connection import Client, redis_errors, shown_url
 
-__all__ = ["OLDEST", "check_server"]
+__all__ = ["FORMAT", "OLDEST", "check_format", "check_server"]
+
+FORMAT = 1
+"""Version of the queue's keys. Raise it where older workers would do harm to what newer ones write;
+new fields, which older ones ignore, need no new version."""
 
 OLDEST = (6, 2)
 """The oldest version of Redis that has all commands of the scripts (XAUTOCLAIM came with 6.2)."""
@@ -56,6 +61,24 @@ def check_server(client: Client) -> list[str]:
             "lost when it stops, until the next scan queues it again. Set appendonly to yes."
         )
     return found
+
+
+def check_format(queue: QueueBase) -> None:
+    """Mark a queue with our format if it has no mark, as those of the first version.
+
+    Raises:
+        StartupError: a newer version has written it.
+        QueueUnavailableError: it cannot be reached.
+    """
+    name = f"{queue.prefix}format"
+    with redis_errors(queue.client):
+        queue.client.set(name, FORMAT, nx=True)
+        found = str(queue.client.get(name))
+    if not found.isdecimal() or int(found) > FORMAT:
+        raise StartupError(
+            f"The queue has format {found[:20]}, which this version does not know.",
+            hint="Install the version of reddit-assets that the other hosts have.",
+        )
 
 
 def _nodes(client: Client) -> int:

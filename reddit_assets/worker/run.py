@@ -14,7 +14,7 @@ from reddit_assets.errors import QueueUnavailableError, SettingsError
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.queue import JobQueue
-from reddit_assets.ledger.server import check_server
+from reddit_assets.ledger.server import check_format, check_server
 from reddit_assets.metrics import serve_metrics
 from reddit_assets.platform.reporting.drain import Reporter
 from reddit_assets.platform.reporting.rest import RestSink
@@ -48,6 +48,8 @@ def run_worker(
     client = connect(settings)
     queues = [JobQueue(client, kind) for kind in kinds]
     with suppress(QueueUnavailableError):  # the worker waits for it, and says so
+        for queue in queues:
+            check_format(queue)
         for warning in check_server(client):
             log.warning("%s", warning)
     serve_metrics(settings)
