@@ -24,6 +24,7 @@ from reddit_assets.corpus.provenance import ModelIdentity
 from reddit_assets.corpus.vectors import VectorFormat
 from reddit_assets.engines.embedding.engine import Embedder, Pending, Window
 from reddit_assets.engines.embedding.model import ModelSpec
+from reddit_assets.engines.host import available_cores
 from reddit_assets.tasks.filework import FileCallbacks, FileInWork, FileJob, Piece
 
 __all__ = ["FilePipeline", "identity_of"]
@@ -42,7 +43,9 @@ leave other workers without work at the end of a queue."""
 LEAST_BATCHES = 6
 """Batches per stream that make a window worth starting while there is more to read."""
 BYTES_PER_TOKEN = 4.4
-WRITE_THREADS = 2
+CORES_PER_WRITER = 2
+"""A core writes about 100,000 rows a second, and an H100 makes 450,000: half of the cores may
+write. Where processors compute, two threads are enough, on any number of cores."""
 
 
 def identity_of(spec: ModelSpec) -> ModelIdentity:
@@ -111,6 +114,8 @@ class FilePipeline:
         self._conformant = bool((embedder.conformance or {"conformant": True})["conformant"])
         self._window_rows = window_rows or embedder.window_rows
         self._least_tokens = LEAST_BATCHES * embedder.backend.streams * embedder.max_batch_tokens
+        computes_elsewhere = not embedder.backend.device.startswith("cpu")
+        self._write_threads = max(2, available_cores() // CORES_PER_WRITER * computes_elsewhere)
         self._state = threading.Condition()
         self._computing = 0
         self._unwritten = 0
@@ -131,7 +136,7 @@ class FilePipeline:
         """
         self._crash = None
         self._submitted: queue.SimpleQueue[_Submitted | None] = queue.SimpleQueue()
-        with ThreadPoolExecutor(WRITE_THREADS, "write") as self._writers:
+        with ThreadPoolExecutor(self._write_threads, "write") as self._writers:
             reader = threading.Thread(target=self._guarded, args=(self._read, jobs), name="read")
             reader.start()
             try:

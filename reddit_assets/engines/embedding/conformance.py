@@ -11,6 +11,7 @@ from reddit_assets.engines.embedding.backends.base import Backend
 from reddit_assets.engines.embedding.engine import Embedder
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.engines.embedding.reference import Reference, golden
+from reddit_assets.engines.embedding.reference.computed import computed_reference
 from reddit_assets.engines.vectors import NORM_TOLERANCE, norms
 from reddit_assets.errors import NonconformantError
 
@@ -30,8 +31,9 @@ class Conformance:
         mean_cosine: over all texts.
         bound: the precision's bound.
         same_tokens: whether the tokenizer counts as the reference does.
-        reference: ``golden`` (committed), ``computed`` (fp32 on the spot) or ``itself`` (the
-            backend is the only fp32 one there is for this model).
+        reference: ``golden`` (committed), ``sentence-transformers`` (made here, and kept),
+            ``computed`` (the same backend in fp32) or ``itself`` (the backend is the only fp32
+            one there is for this model).
         texts: texts compared.
     """
 
@@ -71,9 +73,12 @@ def agreement(vectors: np.ndarray, exact: np.ndarray, *, unit: bool) -> np.ndarr
 
 
 def reference_for(spec: ModelSpec) -> Reference | None:
-    """The committed reference if it is of this model, else ``None``."""
+    """The committed reference if it is of this model, else one made here (:mod:`.computed`).
+
+    ``None`` where there is neither.
+    """
     reference = golden()
-    return reference if reference.fingerprint == spec.fingerprint else None
+    return reference if reference.fingerprint == spec.fingerprint else computed_reference(spec)
 
 
 def check(embedder: Embedder, exact: Backend | None = None) -> Conformance:
@@ -83,7 +88,8 @@ def check(embedder: Embedder, exact: Backend | None = None) -> Conformance:
         embedder: what is to be checked.
         exact: an fp32 backend of the same model, for models without a committed reference.
     """
-    reference, origin = reference_for(embedder.spec), "golden"
+    reference = reference_for(embedder.spec)
+    origin = "golden" if reference is golden() else "sentence-transformers"
     encoded = embedder.encode_counted(golden().texts)
     if reference is None:
         if exact is None:

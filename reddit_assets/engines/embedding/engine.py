@@ -214,6 +214,10 @@ class Embedder:
 
     def _compute(self, tokens: TokenTable, rows: np.ndarray, vectors: np.ndarray) -> None:
         made = self.backend.forward(Batch(tokens.take(rows), self.tokenizer.pad_id))
+        if self.spec.truncated:
+            made = made[:, : self.dimension]
+            if self.spec.normalize:
+                made = made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12)
         if made.shape != (len(rows), self.dimension) or not np.isfinite(made).all():
             name = f"{self.backend.name} {self.backend.precision} on {self.backend.device}"
             raise BackendUnavailableError(

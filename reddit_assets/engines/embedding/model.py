@@ -52,6 +52,8 @@ class ModelSpec:
             other programs than sentence-transformers can compute it.
         lowercase: whether texts are lower-cased before they are tokenized.
         prompt: text put in front of every text (some models ask for ``query: `` or the like).
+        truncated: whether only the first ``dimension`` numbers of the model's vectors are kept,
+            and scaled to length one again (models trained for it: Matryoshka).
     """
 
     name: str
@@ -68,6 +70,7 @@ class ModelSpec:
     plain: bool = True
     lowercase: bool = False
     prompt: str = ""
+    truncated: bool = False
 
     def describe(self) -> dict[str, Any]:
         """What an output or a sidecar states of the model: nothing that depends on this host."""
@@ -82,6 +85,7 @@ class ModelSpec:
             "plain": self.plain,
             "lowercase": self.lowercase,
             "prompt": self.prompt,
+            **({"truncated": True} if self.truncated else {}),
         }
 
 
@@ -231,6 +235,7 @@ def _read_export(folder: Path) -> ModelSpec:
         plain=bool(stated.get("plain", True)),
         lowercase=bool(stated.get("lowercase", False)),
         prompt=stated.get("prompt", ""),
+        truncated=bool(stated.get("truncated", False)),
     )
 
 
@@ -265,14 +270,22 @@ def _read_weights(folder: Path) -> ModelSpec:
     ]
     max_tokens = int(sentence.get("max_seq_length") or min(limits, default=512))
     normalize = "Normalize" in kinds
-    prompts = _json(folder / "config_sentence_transformers.json", optional=True)
-    prompt = (prompts.get("prompts") or {}).get(prompts.get("default_prompt_name") or "", "")
+    stated = _json(folder / "config_sentence_transformers.json", optional=True)
+    prompt = (stated.get("prompts") or {}).get(stated.get("default_prompt_name") or "", "")
+    kept = int(stated.get("truncate_dim") or dimension)
+    if not 0 < kept <= dimension:
+        raise ModelNotFoundError(
+            f"The model in {folder} has vectors of {dimension} numbers, of which truncate_dim of "
+            f"config_sentence_transformers.json keeps {kept}.",
+            hint="Correct or remove truncate_dim.",
+        )
+    whole_prompt = bool(pooling_config.get("include_prompt", True)) or not prompt
     lowercase = bool(sentence.get("do_lower_case", False))
     weights = [(file.relative_to(folder), file) for file in hub.weight_files(folder)]
     return ModelSpec(
         name=folder.name,
         path=folder,
-        dimension=dimension,
+        dimension=kept,
         max_tokens=max_tokens,
         pooling=pooling,
         normalize=normalize,
@@ -282,14 +295,22 @@ def _read_weights(folder: Path) -> ModelSpec:
             pooling=pooling,
             normalize=normalize,
             max_tokens=max_tokens,
-            text={"lowercase": lowercase, "prompt": prompt},
+            text={
+                "lowercase": lowercase,
+                "prompt": prompt,
+                **({"truncate_dim": kept} if kept != dimension else {}),
+                **({} if whole_prompt else {"include_prompt": False}),
+            },
         ),
         tokenizer_file=tokenizer,
         weights_dir=folder,
         architecture=str(config.get("model_type", "")),
-        plain=set(kinds) <= {"Transformer", "Pooling", "Normalize"} and kinds.count("Pooling") == 1,
+        plain=set(kinds) <= {"Transformer", "Pooling", "Normalize"}
+        and kinds.count("Pooling") == 1
+        and whole_prompt,
         lowercase=lowercase,
         prompt=prompt,
+        truncated=kept != dimension,
     )
 
 

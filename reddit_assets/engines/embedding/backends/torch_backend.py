@@ -11,6 +11,7 @@ import numpy as np
 from reddit_assets.engines.embedding.backends.base import Backend, Batch
 from reddit_assets.engines.embedding.backends.torch_devices import choose_devices, the_torch
 from reddit_assets.engines.embedding.model import ModelSpec
+from reddit_assets.engines.embedding.tokenizer_backends import ReferenceTokenizer
 from reddit_assets.engines.embedding.weights import is_bert_family, load_bert
 from reddit_assets.errors import BackendUnavailableError
 
@@ -80,6 +81,7 @@ class TorchBackend(Backend):
             self.streams, self.max_batch_tokens = 1, 16_384
         self._flat = None
         self._model = None
+        self._prompt: dict[str, int] = {}
         if unpadded and is_bert_family(spec):
             self.padded = False
             self._flat = self._load_flat(spec)
@@ -176,6 +178,7 @@ class TorchBackend(Backend):
             "attention_mask": self._moved(torch.from_numpy(mask)),
         }
         assert self._model is not None
+        features.update(self._prompt)
         return self._model(features)["sentence_embedding"].float()
 
     def _moved(self, tensor: Any) -> Any:
@@ -203,4 +206,8 @@ class TorchBackend(Backend):
                 hint="Install it: pip install 'reddit-assets[torch]'.",
             ) from None
         model = SentenceTransformer(str(spec.weights_dir), device=self.device)
+        if spec.prompt and not spec.plain:
+            # Some poolings leave the prompt out, and must know how long it is (without the end).
+            prompt = ReferenceTokenizer(spec.tokenizer_file).encode([spec.prompt])
+            self._prompt = {"prompt_length": len(prompt.ids) - 1}
         return model.to(self._dtype).eval()
