@@ -17,10 +17,11 @@ PORT ?= 3000
 BENCHMARKS = $(filter-out %_common.py benchmarks/chaos.py benchmarks/scale_%.py,$(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install venv demo open shell test test-browser chaos bench lint format types clean
+.PHONY: help install venv demo demo-dumps open shell test test-browser chaos bench lint format types clean
 
 help:
 	@echo "make demo          run the sample to the end, without torch; keeps it in $(DEMO)/"
+	@echo "make demo-dumps    the same, from a month of public dumps on"
 	@echo "make open          open the demo's page again (Ctrl+C ends it)"
 	@echo "make shell         a shell in which reddit-assets works on the demo, also beside make open"
 	@echo "make install       everything, torch and test tools included, into $(VENV)"
@@ -61,6 +62,16 @@ demo: $(VENV)/.demo models/onnx/minilm/model.onnx
 	@echo "    make open        their page and their maps, in Dagster (Ctrl+C ends it)"
 	@echo "    make shell       then, for example: reddit-assets clusters AskHistorians --open"
 
+$(VENV)/.ingest: $(VENV)/.demo
+	$(INSTALL) --editable '.[ingest]'
+	@touch $@
+
+# The same from public dumps on, in a folder of its own.
+demo-dumps: $(VENV)/.ingest models/onnx/minilm/model.onnx
+	$(BIN)/reddit-assets sample --as-dumps --root $(DEMO)-dumps
+	$(BIN)/reddit-assets ingest --root $(DEMO)-dumps
+	$(BIN)/reddit-assets up --root $(DEMO)-dumps --state-dir $(DEMO)-dumps/.state --port $(PORT) --backend onnx --exit-when-done
+
 open: $(VENV)/.demo
 	$(BIN)/reddit-assets up --root $(DEMO) --state-dir $(DEMO)/.state --port $(PORT) --backend onnx
 
@@ -93,5 +104,5 @@ bench: $(VENV)/.all
 	@set -e; for program in $(BENCHMARKS); do echo "== $$program"; $(BIN)/python $$program; done
 
 clean:
-	rm -rf $(DEMO) models/onnx .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(DEMO) $(DEMO)-dumps models/onnx .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -44,6 +44,7 @@ class Settings(BaseSettings):
         None, description="Embedding files, when not <root>/embeddings."
     )
     clusters_dir: Path | None = Field(None, description="Cluster files, when not <root>/clusters.")
+    dumps_dir: Path | None = Field(None, description="Public dumps, when not <root>/dumps.")
     path_prefixes: str = Field(
         "",
         description="Comma-separated `theirs=ours`: folders of this host by the names that other "
@@ -111,6 +112,44 @@ class Settings(BaseSettings):
         description="What a row's text is: comma-separated columns, the first that says "
         "something; `title+selftext` joins two with a blank line. Unset: "
         "body,text,selftext,content,message,title. Files made from other columns are stale.",
+    )
+
+    # --- dumps to chain files ---------------------------------------------------------------
+    ingest_dates: str = Field(
+        "",
+        description="Dates of the messages to take, UTC, both ends included: "
+        "`2020-01-01..2023-12-31`; either end may be missing.",
+    )
+    ingest_min_score: int | None = Field(
+        None, description="Messages with a lower score are kept as thread structure only."
+    )
+    ingest_min_length: int = Field(
+        0, ge=0, description="Shorter messages (characters) are kept as thread structure only."
+    )
+    ingest_removed: Literal["structure", "keep", "drop"] = Field(
+        "structure",
+        description="Removed and deleted messages: kept as thread structure only, kept as rows, "
+        "or dropped (answers to them are orphans then).",
+    )
+    ingest_bots: str = Field(
+        "",
+        description="Authors whose messages are kept as thread structure only: comma-separated "
+        "names or patterns (`AutoModerator,*_bot`), or @FILE with a name in each line.",
+    )
+    ingest_text: Literal["message", "chain"] = Field(
+        "message",
+        description="What is embedded: the message alone, or with its ancestors before it, in a "
+        "column `text` (set REDDIT_TEXT_COLUMNS=text then).",
+    )
+    ingest_text_tokens: int | None = Field(
+        None, ge=16, description="Token budget of `text`; unset takes the model's own limit."
+    )
+    chunk_rows: int = Field(
+        20_000, ge=1, description="Rows of a chain file that is made from dumps."
+    )
+    skip_corrupt: bool = Field(
+        False,
+        description="Pass by parts of a dump that cannot be decompressed, instead of failing it.",
     )
 
     # --- embedding ------------------------------------------------------------------------

@@ -18,6 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "engines.vectors": set(),
     "engines.embedding": {"engines.host", "engines.vectors"},
     "engines.clustering": {"engines.host", "engines.vectors"},
+    "ingest": {"corpus", "engines.host"},
     "workspace": {"corpus", "ledger", "engines.clustering.params"},
     "tasks": {"workspace", "corpus", "engines", "ledger.job"},
     "ledger": {"corpus"},

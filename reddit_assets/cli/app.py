@@ -42,6 +42,7 @@ app = typer.Typer(
 _GROUPS = (
     "up",
     "sample",
+    "ingest",
     "scan",
     "status",
     "worker",

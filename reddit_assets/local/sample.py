@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from reddit_assets.errors import StartupError
 from reddit_assets.local.sample_themes import THEMES, Topic
 
-__all__ = ["SampleFile", "sample_files", "write_sample"]
+__all__ = ["SampleFile", "sample_files", "sentences", "write_sample"]
 
 SEED = 20_240_229
 TINY = {"tinytown": (3,), "Kaffeeküche": (70, 50), "日本旅行": (60, 40)}
@@ -196,10 +196,11 @@ def _body(dice: random.Random, subreddit: str, topic: Topic, row: int) -> str | 
             if place < share:
                 return text
             place -= share
-    return " ".join(_sentences(dice, subreddit, topic)).strip()
+    return " ".join(sentences(dice, subreddit, topic)).strip()
 
 
-def _sentences(dice: random.Random, subreddit: str, topic: Topic) -> Iterator[str]:
+def sentences(dice: random.Random, subreddit: str, topic: Topic) -> Iterator[str]:
+    """A post of a subreddit on a topic."""
     things, troubles, remedies = (
         text.split("|") for text in (topic.things, topic.troubles, topic.remedies)
     )

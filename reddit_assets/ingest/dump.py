@@ -1,0 +1,286 @@
+"""One dump: parsed, cleaned, filtered, sorted, and published with its record."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reddit_assets.corpus.oserrors import writing
+from reddit_assets.corpus.output import publish, sync_file
+from reddit_assets.errors import BadFileError, WriteError, first_line
+from reddit_assets.ingest.clean import MESSAGES, clean
+from reddit_assets.ingest.filters import Filters
+from reddit_assets.ingest.parse import COLUMNS, Parsed, Parser
+from reddit_assets.ingest.source import STDIN, Block, blocks, section_of
+from reddit_assets.ingest.store import Record, Store
+
+__all__ = ["ORDER", "Seen", "dump_stamp", "ingest_dump"]
+
+FORMAT = 1
+ORDER = "place, thread, kind, created, num, retrieved, line"
+_ROW_GROUP = 30_720
+_MEMORY = "800MB"
+
+
+@dataclass
+class Seen:
+    """How far a dump is."""
+
+    bytes_in: int = 0
+    lines: int = 0
+    rows: int = 0
+    written: int = 0
+    rejected: int = 0
+    bytes_text: int = 0
+    filtered: Counter[str] = field(default_factory=Counter)
+
+
+def dump_stamp(path: Path, filters: Filters, *, skip_corrupt: bool) -> str:
+    """What a record must have to be of this file and these filters.
+
+    Raises:
+        BadFileError: there is no such file.
+    """
+    if path == STDIN:
+        return ""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise BadFileError(f"{path} cannot be read: {error.strerror}.") from None
+    return f"{FORMAT}-{stat.st_size}-{stat.st_mtime_ns}-{filters.fingerprint}-{skip_corrupt:d}"
+
+
+def ingest_dump(
+    store: Store,
+    path: Path,
+    key: str,
+    filters: Filters,
+    *,
+    threads: int = 2,
+    skip_corrupt: bool = False,
+    progress: Callable[[Seen], None] = lambda seen: None,
+) -> Record:
+    """Read a dump and publish its messages, all or none.
+
+    Raises:
+        BadFileError: it is damaged; the place is named. A record of that is published as well.
+        WriteError: the disk is full.
+    """
+    started = time.monotonic()
+    stamp = dump_stamp(path, filters, skip_corrupt=skip_corrupt)
+    work = _Dump(store, path, key, filters, threads, skip_corrupt, progress)
+    try:
+        record = work.run(stamp, started)
+    except BadFileError as error:
+        if not error.host_fault:
+            store.publish(Record(key, section_of(key), stamp, error=str(error)))
+        raise
+    store.publish(record)
+    return record
+
+
+class _Dump:
+    def __init__(
+        self,
+        store: Store,
+        path: Path,
+        key: str,
+        filters: Filters,
+        threads: int,
+        skip_corrupt: bool,
+        progress: Callable[[Seen], None],
+    ) -> None:
+        self.store, self.path, self.key, self.filters = store, path, key, filters
+        self.threads, self.skip_corrupt, self.progress = threads, skip_corrupt, progress
+        self.seen = Seen()
+        self.error: Exception | None = None
+        self._rejected: TextIO = io.StringIO()
+        self.subreddits: set[str] = set()
+
+    def run(self, stamp: str, started: float) -> Record:
+        name = hashlib.blake2b(stamp.encode(), digest_size=8).hexdigest() if stamp else "stdin"
+        with self.store.scratch() as scratch:
+            messages, rejected = scratch / "messages.parquet", scratch / "rejected.jsonl"
+            with writing(rejected), open(rejected, "w", encoding="utf-8") as self._rejected:
+                self._sort(self._messages(), messages, scratch)
+            self._write_index(messages, scratch / "messages.index")
+            size = messages.stat().st_size
+            seen = self.seen
+            record = Record(
+                key=self.key,
+                section=section_of(self.key),
+                stamp=stamp,
+                messages=f"messages-{name}.parquet",
+                lines=seen.lines,
+                rows=seen.rows,
+                written=seen.written,
+                rejected=seen.rejected,
+                filtered=dict(sorted(seen.filtered.items())),
+                subreddits=len(self.subreddits),
+                bytes_in=seen.bytes_in,
+                bytes_text=seen.bytes_text,
+                bytes_out=size,
+                seconds=round(time.monotonic() - started, 3),
+            )
+            self._keep(messages, self.store.messages(record))
+            self._keep(scratch / "messages.index", self.store.index(record))
+            if seen.rejected:
+                self._keep(rejected, self.store.rejected_path(self.key))
+            else:
+                self.store.rejected_path(self.key).unlink(missing_ok=True)
+        return record
+
+    def _keep(self, temporary: Path, final: Path) -> None:
+        with writing(final):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            sync_file(temporary)
+        publish(temporary, final)
+
+    # --- reading -------------------------------------------------------------------------
+    def _messages(self) -> Iterator[pa.RecordBatch]:
+        """Batches of messages; lines that are none are rejected."""
+        parquet = self.path.suffix == ".parquet"
+        source = self._of_parquet() if parquet else self._of_lines()
+        for data, offset, parsed in source:
+            table, reasons = clean(parsed, offset, self.filters, self.seen.filtered)
+            for row in sorted(reasons):
+                line = data[parsed.starts[row] : parsed.ends[row]] if data else b""
+                self._reject(offset + int(parsed.starts[row]), reasons[row], line)
+            self.seen.lines += parsed.rows.num_rows
+            self.seen.rows += table.num_rows
+            self.seen.written += table["written"].combine_chunks().true_count
+            self.subreddits.update(table["place"].unique().to_pylist())
+            self.progress(self.seen)
+            yield from table.combine_chunks().to_batches()
+
+    def _reject(self, offset: int, reason: str, line: bytes) -> None:
+        self.seen.rejected += 1
+        text = line.rstrip(b"\r\n")[:100_000].decode("utf-8", "backslashreplace")
+        self._rejected.write(json.dumps({"offset": offset, "reason": reason, "line": text}) + "\n")
+
+    def _of_lines(self) -> Iterator[tuple[bytes, int, Parsed]]:
+        parser = Parser(self.threads)
+        ahead: queue.Queue[Block | Exception | None] = queue.Queue(1)
+        stop = threading.Event()
+        reader = threading.Thread(target=self._read, args=(ahead, stop), daemon=True)
+        reader.start()
+        try:
+            while (block := ahead.get()) is not None:
+                if isinstance(block, Exception):
+                    raise block
+                self.seen.bytes_in = block.read
+                self.seen.bytes_text = block.offset + len(block.data)
+                for damage in block.damage:
+                    self._reject(damage.offset, damage.reason, damage.line)
+                yield block.data, block.offset, parser.parse(block.data)
+        finally:
+            stop.set()
+            while reader.is_alive():
+                with suppress(queue.Empty):
+                    ahead.get(timeout=0.05)
+            parser.close()
+
+    def _read(self, ahead: queue.Queue[Block | Exception | None], stop: threading.Event) -> None:
+        """Decompresses beside the parsing."""
+
+        def put(item: Block | Exception | None) -> bool:
+            while not stop.is_set():
+                with suppress(queue.Full):
+                    ahead.put(item, timeout=0.1)
+                    return True
+            return False
+
+        try:
+            for block in blocks(self.path, skip_corrupt=self.skip_corrupt):
+                if not put(block):
+                    return
+            put(None)
+        except Exception as error:
+            put(error)
+
+    def _of_parquet(self) -> Iterator[tuple[bytes, int, Parsed]]:
+        try:
+            with pq.ParquetFile(self.path) as file:
+                there = [name for name in COLUMNS if name in file.schema_arrow.names]
+                size, total, first = self.path.stat().st_size, max(1, file.metadata.num_rows), 0
+                for batch in file.iter_batches(30_000, columns=there):
+                    columns = [
+                        batch[name].cast(pa.string())
+                        if name in there
+                        else pa.nulls(len(batch), pa.string())
+                        for name in COLUMNS
+                    ]
+                    places = np.arange(len(batch), dtype=np.int64)
+                    rows = pa.table(columns, names=list(COLUMNS))
+                    yield b"", first, Parsed(rows, places, places, {})
+                    first += len(batch)
+                    self.seen.bytes_in = size * first // total
+        except (pa.ArrowException, OSError) as error:
+            raise BadFileError(f"{self.path} cannot be read: {first_line(error)}.") from None
+
+    # --- sorting -------------------------------------------------------------------------
+    def _sort(self, batches: Iterator[pa.RecordBatch], target: Path, scratch: Path) -> None:
+        """Out of core: by place, thread, and time."""
+
+        def watched() -> Iterator[pa.RecordBatch]:
+            try:
+                yield from batches
+            except Exception as error:  # DuckDB would say it in its own words
+                self.error = error
+                raise
+
+        reader = pa.RecordBatchReader.from_batches(MESSAGES, watched())
+        connection = duckdb.connect(
+            config={
+                "threads": self.threads,
+                "memory_limit": _MEMORY,
+                "temp_directory": str(scratch),
+            }
+        )
+        try:
+            connection.register("messages", reader)
+            names = ", ".join(name for name in MESSAGES.names if name != "line")
+            connection.execute(
+                f"COPY (SELECT *, hash({names}) AS digest FROM messages ORDER BY {ORDER}) "
+                f"TO '{_quoted(target)}' (FORMAT parquet, COMPRESSION zstd, "
+                f"COMPRESSION_LEVEL 1, ROW_GROUP_SIZE {_ROW_GROUP})"
+            )
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            if self.error is not None:
+                raise self.error from None
+            raise WriteError(
+                f"The messages of {self.key} could not be sorted: {first_line(error)}.",
+                hint=f"Make room in {scratch.parent}.",
+                host_fault=True,
+            ) from None
+        finally:
+            connection.close()
+
+    def _write_index(self, messages: Path, target: Path) -> None:
+        """Place, first row, rows and a digest of each subreddit."""
+        with duckdb.connect(config={"threads": self.threads, "memory_limit": _MEMORY}) as index:
+            index.execute(
+                "COPY (SELECT place, min(file_row_number) AS first, count(*) AS rows, "
+                "bit_xor(digest) AS digest "
+                f"FROM read_parquet('{_quoted(messages)}', file_row_number=true) "
+                f"GROUP BY place ORDER BY place) TO '{_quoted(target)}' (FORMAT parquet)"
+            )
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

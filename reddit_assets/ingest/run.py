@@ -1,0 +1,222 @@
+"""Many dumps to chain files: which, how much room they take, one after the other."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.engines.host import available_cores
+from reddit_assets.errors import NotFoundError, RedditAssetsError, WriteError
+from reddit_assets.ingest.chains import Built, ChainOptions, build_chains
+from reddit_assets.ingest.dump import Seen, dump_stamp, ingest_dump
+from reddit_assets.ingest.filters import Filters
+from reddit_assets.ingest.source import STDIN, SUFFIXES
+from reddit_assets.ingest.store import Record, Store
+from reddit_assets.settings import Settings
+
+__all__ = ["Ingest", "Need", "Summary", "find_dumps"]
+
+# Bytes per byte of a zstandard dump, measured (docs/ingest.md): the messages kept, the chain
+# files, and while it is sorted the largest dump's uncompressed columns.
+_KEPT, _CHAINS, _SORTED = 1.2, 1.2, 3.0
+_PLAIN = 0.12
+"""A plain dump's share of that: text compresses to about an eighth."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that will be taken at most, and what there is.
+
+    Attributes:
+        room: kept afterwards: messages and chain files.
+        scratch: for a while.
+        free: on the disk.
+    """
+
+    room: int
+    scratch: int
+    free: int
+
+    def check(self) -> None:
+        """
+        Raises:
+            WriteError: there is too little room.
+        """
+        if self.room + self.scratch > self.free:
+            raise WriteError(
+                f"About {_size(self.room + self.scratch)} are needed, but {_size(self.free)} are "
+                "free.",
+                hint="Make room, choose subreddits or dates, or say --no-space-check.",
+            )
+
+    def __str__(self) -> str:
+        return (
+            f"needs about {_size(self.room)}, and {_size(self.scratch)} more for a while; "
+            f"{_size(self.free)} are free"
+        )
+
+
+@dataclass
+class Summary:
+    """What an ingest did."""
+
+    records: list[Record] = field(default_factory=list)
+    fresh: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    built: Built = field(default_factory=Built)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "dumps": [asdict(record) for record in self.records],
+            "fresh": self.fresh,
+            "failed": self.failed,
+            "chains": asdict(self.built),
+        }
+
+
+def find_dumps(paths: Iterable[Path], dumps: Path) -> dict[str, Path]:
+    """Dumps by their keys: the path below ``dumps`` or the given folder, or the file's name.
+
+    Raises:
+        NotFoundError: there is no such file, or none in a folder; or two have the same key.
+    """
+    found: dict[str, Path] = {}
+
+    def add(path: Path, base: Path) -> None:
+        whole = path.absolute()
+        below = whole.is_relative_to(dumps)
+        key = whole.relative_to(dumps if below else base.absolute()).as_posix()
+        if found.setdefault(key, path) != path:
+            raise NotFoundError(
+                f"{found[key]} and {path} have the same name.", hint="Ingest their folder."
+            )
+
+    for path in paths:
+        if path == STDIN:
+            found["stdin.jsonl"] = path
+        elif path.is_dir():
+            files = sorted(
+                file
+                for file in path.rglob("*")
+                if file.name.endswith(SUFFIXES) and not file.name.startswith(".") and file.is_file()
+            )
+            if not files:
+                raise NotFoundError(
+                    f"There is no dump in {path}.", hint=f"Dumps end in {', '.join(SUFFIXES)}."
+                )
+            for file in files:
+                add(file, path)
+        elif path.exists():
+            add(path, path.absolute().parent)
+        else:
+            raise NotFoundError(f"There is no file {path}.", hint="Check its name.")
+    return found
+
+
+class Ingest:
+    """Ingests dumps with the settings' filters.
+
+    Raises:
+        SettingsError: a setting is missing or wrong.
+    """
+
+    def __init__(self, settings: Settings, layout: Layout) -> None:
+        self.settings, self.layout = settings, layout
+        self.store = Store.from_settings(settings, layout)
+        self.filters = Filters.from_settings(settings)
+        self.options = ChainOptions(
+            settings.chunk_rows, settings.ingest_text, settings.ingest_text_tokens or 256
+        )
+        self.threads = settings.threads or available_cores()
+
+    def fresh(self, key: str, path: Path) -> Record | None:
+        """The dump's record, if it is of this file and these filters.
+
+        Raises:
+            BadFileError: there is no such file.
+        """
+        record = self.store.record(key)
+        stamp = dump_stamp(path, self.filters, skip_corrupt=self.settings.skip_corrupt)
+        if record is None or not stamp or record.stamp != stamp:
+            return None
+        return record if record.error or self.store.messages(record).is_file() else None
+
+    def need(self, paths: Iterable[Path]) -> Need:
+        """The room that these dumps will take."""
+        sizes = []
+        for path in paths:
+            if path != STDIN:
+                plain = path.suffix in (".jsonl", ".ndjson", ".json")
+                sizes.append(path.stat().st_size * (_PLAIN if plain else 1.0))
+        folder = self.store.root
+        while not folder.exists():
+            folder = folder.parent
+        room = int(sum(sizes) * (_KEPT + _CHAINS))
+        return Need(room, int(max(sizes, default=0) * _SORTED), shutil.disk_usage(folder).free)
+
+    def dump(
+        self, key: str, path: Path, progress: Callable[[Seen], None] = lambda seen: None
+    ) -> Record:
+        """Ingest one. Raises BadFileError and WriteError."""
+        return ingest_dump(
+            self.store,
+            path,
+            key,
+            self.filters,
+            threads=self.threads,
+            skip_corrupt=self.settings.skip_corrupt,
+            progress=progress,
+        )
+
+    def chains(
+        self,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        wait: bool = False,
+    ) -> Built:
+        """Make the chain files of all ingested dumps. Raises WriteError and StartupError."""
+        with self.store.lock(wait=wait):
+            return build_chains(
+                self.store,
+                self.layout.chains,
+                self.options,
+                processes=self.threads,
+                progress=progress,
+            )
+
+    def all(
+        self,
+        dumps: dict[str, Path],
+        seen: Callable[[str, Seen], None],
+        progress: Callable[[int, int], None],
+    ) -> Summary:
+        """Ingest what is not fresh, then make chain files; a dump that fails, fails alone."""
+        summary = Summary()
+        for key, path in dumps.items():
+            try:
+                record = self.fresh(key, path)
+                if record is not None and not record.error:
+                    summary.fresh += 1
+                else:
+                    record = self.dump(key, path, partial(seen, key))
+                summary.records.append(record)
+            except RedditAssetsError as error:
+                if error.host_fault:
+                    raise
+                summary.failed[key] = str(error)
+        summary.built = self.chains(progress)
+        return summary
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
