@@ -148,12 +148,20 @@ class Stack:
 
     def counts(self, asset: str) -> tuple[int, int]:
         """(materialized, all) partitions of an asset."""
-        found = self.gql(
+        found = self._stats(asset)
+        return found["numMaterialized"], found["numPartitions"]
+
+    def failed(self, asset: str) -> int:
+        """Failed partitions of an asset."""
+        return int(self._stats(asset)["numFailed"])
+
+    def _stats(self, asset: str) -> dict[str, int]:
+        found: dict[str, int] = self.gql(
             "query($k: AssetKeyInput!) { assetNodeOrError(assetKey: $k) { ... on AssetNode {"
             " partitionStats { numMaterialized numPartitions numFailed numMaterializing } } } }",
             k={"path": asset.split("/")},
         )["assetNodeOrError"]["partitionStats"]
-        return found["numMaterialized"], found["numPartitions"]
+        return found
 
     def events(self, asset: str, partition: str) -> list[dict[str, Any]]:
         """A partition's materializations, latest first."""

@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from reddit_assets.engines.clustering.map import MapPosts, map_page
+from reddit_assets.errors import Failure
+from reddit_assets.ledger.job import Job, Kind
 from reddit_assets.local.servers import PostgresServer
+from reddit_assets_tests.factories import claim_jobs
 from reddit_assets_tests.platform_stack import Live, running, wait_for
 
 pytestmark = pytest.mark.browser
@@ -136,8 +141,76 @@ def test_a_partition_tells_how_it_was_made(live: Live, page: Page, tmp_path: Pat
     # The overview has a plot that people can read.
     assert live.stack.launch("nightly") == "SUCCESS"
     page.goto(f"{live.stack.url}/assets/corpus")
+    for name in ("free disk, GB", "hours left", "rows/s"):
+        expect(page.get_by_text(name, exact=True).first).to_be_visible()
     page.get_by_text("[Show Markdown]").first.click()
     picture = page.get_by_role("img", name="files per shard")
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.naturalWidth") > 300
     keep(page, "corpus", tmp_path)
+
+
+def test_a_file_that_was_given_up_is_red_and_says_why(
+    live: Live, page: Page, tmp_path: Path
+) -> None:
+    stack, key = live.stack, "bo/books/chains_chunk_1"
+    queue = stack.queues[Kind.EMBED]
+    # Given a file whose job was given up:
+    live.worker.hold.set()
+    queue.enqueue([Job(Kind.EMBED, key, "s", force=True)], stack.layout, urgent=True)
+    for claim in claim_jobs(queue, "browser", 1, 60.0) or []:
+        failure = Failure(
+            "The file is torn.", "Write it again.", host="gpu-7", traceback="Traceback"
+        )
+        queue.fail(claim, failure, max_attempts=1, retry_seconds=0)
+    # Then its partition is counted as failed, with the reason, the host and what to do.
+    wait_for(lambda: stack.failed("embeddings") == 1, 60, "the partition is failed")
+    page.goto(f"{stack.url}/assets/embeddings?view=partitions&partition={quote(key, '')}")
+    expect(page.get_by_text("Failed (1)")).to_be_visible()
+    for text in ("The file is torn.", "Write it again.", "gpu-7", "retry_dead_letters"):
+        expect(page.get_by_text(text).first).to_be_visible()
+    keep(page, "failed", tmp_path)
+    # If it is tried again and done, then nothing is failed any more.
+    queue.retry([key])
+    live.worker.hold.clear()
+    wait_for(lambda: stack.failed("embeddings") == 0, 60, "the partition is healed")
+
+
+def test_the_map_is_searched_read_and_used_on_a_phone(page: Page, tmp_path: Path) -> None:
+    # Given a map with one long post among others,
+    number = 60
+    rng = np.random.default_rng(0)
+    xy = rng.standard_normal((2, number)).astype(np.float32)
+    texts = [f"post {i} about tea" for i in range(number)]
+    texts[7] = "A kettle of green tea\n\n" + "that is told at length. " * 40 + "The end of it."
+    clusters = [
+        {"cluster_id": 0, "theme_id": 0, "name": "tea, kettle", "keywords": ["tea"], "size": number}
+    ]
+    posts = MapPosts(
+        texts,
+        [float(i) for i in range(number)],
+        [1.7e9] * number,
+        ["https://example.org/p"] * number,
+    )
+    made = map_page(
+        "Tea", xy[0], xy[1], np.zeros(number, np.int32), posts, clusters, {0: "tea"}, number
+    )
+    (tmp_path / "map.html").write_text(made, encoding="utf-8")
+    page.goto((tmp_path / "map.html").as_uri())
+    # if two words are searched that stand apart, then one hit is listed,
+    page.get_by_placeholder("Search posts").fill("tea KETTLE")
+    expect(page.get_by_text("1 of 60 posts")).to_be_visible()
+    # and a click on it shows all of the post, with score, date and link.
+    page.locator(".item").click()
+    expect(page.locator("#text")).to_contain_text("The end of it.")
+    expect(page.locator("#about")).to_contain_text("score 7")
+    expect(page.locator("#about")).to_contain_text("2023-11-14")
+    link = page.get_by_role("link", name="open the post")
+    assert link.get_attribute("href") == "https://example.org/p"
+    # On a phone the list is folded away until it is asked for.
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.reload()
+    expect(page.locator("#list")).to_be_hidden()
+    page.get_by_role("button", name="Clusters").click()
+    expect(page.get_by_text("tea, kettle")).to_be_visible()
+    page.set_viewport_size({"width": 1440, "height": 900})
