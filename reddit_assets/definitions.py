@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dagster import Definitions, in_process_executor
 
+from reddit_assets.platform.dumps import make_dumps
 from reddit_assets.platform.factory import make_assets, make_inputs
 from reddit_assets.platform.jobs import (
     make_corpus,
@@ -27,6 +28,7 @@ defs = Definitions(
     assets=[
         *(asset for one in sets for asset in make_assets(one, settings.backfill_run_size)),
         make_inputs(),
+        make_dumps(settings.backfill_run_size),
         make_corpus(),
     ],
     sensors=make_sensors(settings.discovery_seconds, sets),

@@ -15,7 +15,7 @@ from typing import Any
 from reddit_assets.corpus.scan import FileStatus, SubredditStatus, Verdict
 from reddit_assets.corpus.snapshot import Closed
 from reddit_assets.errors import QueueUnavailableError, RedditAssetsError
-from reddit_assets.ledger.job import Kind
+from reddit_assets.ledger.job import WORK, Kind
 from reddit_assets.ledger.operations import QueueCounts
 from reddit_assets.ledger.pace import Pace
 from reddit_assets.ledger.queue import JobQueue
@@ -99,7 +99,7 @@ class Trees:
         seconds: how long the look took.
     """
 
-    outputs: dict[Kind, Tally] = field(default_factory=lambda: {kind: Tally() for kind in Kind})
+    outputs: dict[Kind, Tally] = field(default_factory=lambda: {kind: Tally() for kind in WORK})
     oldest: float | None = None
     seconds: float = 0.0
 

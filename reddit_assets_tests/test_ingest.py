@@ -28,8 +28,9 @@ from reddit_assets.ingest.clean import clean
 from reddit_assets.ingest.filters import Filters
 from reddit_assets.ingest.ids import numbers
 from reddit_assets.ingest.parse import Parser
-from reddit_assets.ingest.run import Ingest, Need, Summary, find_dumps
-from reddit_assets.ingest.source import blocks, section_of
+from reddit_assets.ingest.run import Ingest, Need, Summary
+from reddit_assets.ingest.source import blocks
+from reddit_assets.ingest.store import find_dumps, section_of
 from reddit_assets.ingest.threads import Messages, build
 from reddit_assets.local.sample_dumps import compressed, write_sample_dumps
 from reddit_assets.settings import Settings

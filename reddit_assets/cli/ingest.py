@@ -71,7 +71,8 @@ def ingest(
     from reddit_assets.cli.options import print_json
     from reddit_assets.cli.progress import note
     from reddit_assets.corpus.layout import Layout
-    from reddit_assets.ingest.run import Ingest, find_dumps
+    from reddit_assets.ingest.run import Ingest
+    from reddit_assets.ingest.store import find_dumps
     from reddit_assets.settings import load_settings
 
     settings = load_settings(

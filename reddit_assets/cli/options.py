@@ -66,22 +66,27 @@ BatchTokens = Annotated[
     int | None, flag("max_batch_tokens", "--batch-tokens", "--max-batch-tokens")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-KindName = Annotated[str, typer.Option("--kind", help="Which jobs: embed, cluster or any.")]
+KindName = Annotated[
+    str,
+    typer.Option("--kind", help="Which jobs: embed, cluster, ingest or any (embed and cluster)."),
+]
 
 
 def chosen_kinds(name: str) -> tuple[Any, ...]:
     """The kinds of jobs that ``--kind`` names.
 
     Raises:
-        typer.BadParameter: it is not one of the three words.
+        typer.BadParameter: it is not one of these words.
     """
-    from reddit_assets.ledger.job import Kind
+    from reddit_assets.ledger.job import WORK, Kind
 
-    chosen = {"embed": (Kind.EMBED,), "cluster": (Kind.CLUSTER,), "any": tuple(Kind)}
+    chosen = {kind.value: (kind,) for kind in Kind} | {"any": WORK}
     try:
         return chosen[name]
     except KeyError:
-        raise typer.BadParameter("must be embed, cluster or any.", param_hint="--kind") from None
+        raise typer.BadParameter(
+            "must be embed, cluster, ingest or any (embed and cluster).", param_hint="--kind"
+        ) from None
 
 
 def print_json(value: object) -> None:

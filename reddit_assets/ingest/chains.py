@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reddit_assets.corpus.oserrors import writing
+from reddit_assets.corpus.output import sync_file
 from reddit_assets.errors import StartupError
 from reddit_assets.ingest.pieces import Piece, Source, pieces, rows_of
 from reddit_assets.ingest.store import Record, Store
@@ -27,6 +28,8 @@ __all__ = ["Built", "ChainOptions", "build_chains"]
 GROUP_ROWS = 150_000
 MARK = {b"reddit_assets.ingest": b"1"}
 _BUILT = "built.jsonl"
+_SYNCS = 16
+_ROWS_PER_PROCESS = 300_000  # fewer are done before another process has started
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,6 @@ class ChainOptions:
         chunk_rows: rows of a file.
         text: ``message`` or ``chain``.
         tokens: budget of the column ``text``.
-        model: what counts the tokens: the settings' model.
     """
 
     chunk_rows: int = 20_000
@@ -60,7 +62,6 @@ class Built:
         rows: of the subreddits made again.
         files_new, files_changed, files_same, files_removed: chain files of those.
         structure: messages known to threads alone.
-        keys: partition keys of the new and changed files (the first 1,000).
     """
 
     subreddits: int = 0
@@ -125,7 +126,8 @@ def build_chains(
         journal.drop(place)
     total = sum(group.rows for group in groups)
     done = 0
-    with _Pool(min(processes, len(groups))) as pool, store.scratch() as scratch:
+    enough = min(processes, len(groups), 1 + total // _ROWS_PER_PROCESS)
+    with _Pool(enough) as pool, store.scratch() as scratch:
         for group, (part, chunks) in pool.run(_build, groups, (sources, chains, options, scratch)):
             journal.add(group.places, group.digests, chunks)
             built.add(part)
@@ -342,10 +344,11 @@ class _Publisher:
         self._waiting.append((temporary, path))
 
     def _publish(self) -> None:
-        """One sync for all: a group may be a thousand small files."""
+        """Synced side by side: a group may be a thousand small files."""
         if not self._waiting:
             return
-        os.sync()
+        with ThreadPoolExecutor(_SYNCS) as pool, writing(self._waiting[0][1]):
+            list(pool.map(sync_file, [temporary for temporary, _ in self._waiting]))
         for temporary, path in self._waiting:
             with writing(path):
                 os.replace(temporary, path)

@@ -26,12 +26,11 @@ from reddit_assets.errors import BadFileError, WriteError, first_line
 from reddit_assets.ingest.clean import MESSAGES, clean
 from reddit_assets.ingest.filters import Filters
 from reddit_assets.ingest.parse import COLUMNS, Parsed, Parser
-from reddit_assets.ingest.source import STDIN, Block, blocks, section_of
-from reddit_assets.ingest.store import Record, Store
+from reddit_assets.ingest.source import Block, blocks
+from reddit_assets.ingest.store import Record, Store, dump_stamp, section_of
 
-__all__ = ["ORDER", "Seen", "dump_stamp", "ingest_dump"]
+__all__ = ["ORDER", "Seen", "ingest_dump"]
 
-FORMAT = 1
 ORDER = "place, thread, kind, created, num, retrieved, line"
 _ROW_GROUP = 30_720
 _MEMORY = "800MB"
@@ -48,21 +47,6 @@ class Seen:
     rejected: int = 0
     bytes_text: int = 0
     filtered: Counter[str] = field(default_factory=Counter)
-
-
-def dump_stamp(path: Path, filters: Filters, *, skip_corrupt: bool) -> str:
-    """What a record must have to be of this file and these filters.
-
-    Raises:
-        BadFileError: there is no such file.
-    """
-    if path == STDIN:
-        return ""
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise BadFileError(f"{path} cannot be read: {error.strerror}.") from None
-    return f"{FORMAT}-{stat.st_size}-{stat.st_mtime_ns}-{filters.fingerprint}-{skip_corrupt:d}"
 
 
 def ingest_dump(
@@ -253,6 +237,7 @@ class _Dump:
             }
         )
         try:
+            connection.execute("SET enable_progress_bar = false")
             connection.register("messages", reader)
             names = ", ".join(name for name in MESSAGES.names if name != "line")
             connection.execute(

@@ -82,6 +82,7 @@ class Parser:
         self._connection = duckdb.connect(
             config={"threads": threads, "memory_limit": "1GB", "temp_directory": ""}
         )
+        self._connection.execute("SET enable_progress_bar = false")
         names = ", ".join(f'"{name}"' for name in COLUMNS)
         types = ", ".join(f"'{name}': 'VARCHAR'" for name in COLUMNS)
         self._sql = _READ.replace("{names}", names).replace("{types}", types)

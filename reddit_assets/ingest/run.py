@@ -11,15 +11,14 @@ from typing import Any
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.engines.host import available_cores
-from reddit_assets.errors import NotFoundError, RedditAssetsError, WriteError
+from reddit_assets.errors import RedditAssetsError, WriteError
 from reddit_assets.ingest.chains import Built, ChainOptions, build_chains
-from reddit_assets.ingest.dump import Seen, dump_stamp, ingest_dump
+from reddit_assets.ingest.dump import Seen, ingest_dump
 from reddit_assets.ingest.filters import Filters
-from reddit_assets.ingest.source import STDIN, SUFFIXES
-from reddit_assets.ingest.store import Record, Store
+from reddit_assets.ingest.store import STDIN, Record, Store, dump_stamp
 from reddit_assets.settings import Settings
 
-__all__ = ["Ingest", "Need", "Summary", "find_dumps"]
+__all__ = ["Ingest", "Need", "Summary"]
 
 # Bytes per byte of a zstandard dump, measured (docs/ingest.md): the messages kept, the chain
 # files, and while it is sorted the largest dump's uncompressed columns.
@@ -78,45 +77,6 @@ class Summary:
             "failed": self.failed,
             "chains": asdict(self.built),
         }
-
-
-def find_dumps(paths: Iterable[Path], dumps: Path) -> dict[str, Path]:
-    """Dumps by their keys: the path below ``dumps`` or the given folder, or the file's name.
-
-    Raises:
-        NotFoundError: there is no such file, or none in a folder; or two have the same key.
-    """
-    found: dict[str, Path] = {}
-
-    def add(path: Path, base: Path) -> None:
-        whole = path.absolute()
-        below = whole.is_relative_to(dumps)
-        key = whole.relative_to(dumps if below else base.absolute()).as_posix()
-        if found.setdefault(key, path) != path:
-            raise NotFoundError(
-                f"{found[key]} and {path} have the same name.", hint="Ingest their folder."
-            )
-
-    for path in paths:
-        if path == STDIN:
-            found["stdin.jsonl"] = path
-        elif path.is_dir():
-            files = sorted(
-                file
-                for file in path.rglob("*")
-                if file.name.endswith(SUFFIXES) and not file.name.startswith(".") and file.is_file()
-            )
-            if not files:
-                raise NotFoundError(
-                    f"There is no dump in {path}.", hint=f"Dumps end in {', '.join(SUFFIXES)}."
-                )
-            for file in files:
-                add(file, path)
-        elif path.exists():
-            add(path, path.absolute().parent)
-        else:
-            raise NotFoundError(f"There is no file {path}.", hint="Check its name.")
-    return found
 
 
 class Ingest:
@@ -179,6 +139,7 @@ class Ingest:
         progress: Callable[[int, int], None] = lambda done, total: None,
         *,
         wait: bool = False,
+        processes: int | None = None,
     ) -> Built:
         """Make the chain files of all ingested dumps. Raises WriteError and StartupError."""
         with self.store.lock(wait=wait):
@@ -186,7 +147,7 @@ class Ingest:
                 self.store,
                 self.layout.chains,
                 self.options,
-                processes=self.threads,
+                processes=processes or self.threads,
                 progress=progress,
             )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import re
 import struct
 import sys
 import zlib
@@ -17,11 +16,9 @@ import zstandard
 
 from reddit_assets.corpus.oserrors import open_file, reading
 from reddit_assets.errors import BadFileError, first_line
+from reddit_assets.ingest.store import STDIN
 
-__all__ = ["LONGEST_LINE", "STDIN", "SUFFIXES", "Block", "Damage", "blocks", "section_of"]
-
-SUFFIXES = (".zst", ".zst_blocks", ".gz", ".jsonl", ".ndjson", ".json", ".parquet")
-STDIN = Path("-")
+__all__ = ["LONGEST_LINE", "Block", "Damage", "blocks"]
 
 BLOCK_BYTES = 32_000_000
 LONGEST_LINE = 8_000_000
@@ -30,13 +27,6 @@ LONGEST_LINE = 8_000_000
 _CHUNK = 1 << 17
 _WINDOW = 1 << 31
 _FRAME = b"\x28\xb5\x2f\xfd"
-_MONTH = re.compile(r"(?<![0-9])(\d{4}-(?:0[1-9]|1[0-2]))(?![0-9])")
-
-
-def section_of(key: str) -> str:
-    """The month in a dump's name (``RC_2023-05.zst`` → ``2023-05``); empty if it has none."""
-    found = _MONTH.findall(key.rsplit("/", 1)[-1])
-    return found[-1] if found else ""
 
 
 @dataclass(frozen=True, slots=True)

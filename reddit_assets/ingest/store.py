@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,11 +20,16 @@ import psutil
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.output import publish, writing
-from reddit_assets.errors import StartupError
+from reddit_assets.errors import BadFileError, NotFoundError, StartupError
+from reddit_assets.ingest.filters import Filters
 from reddit_assets.settings import Settings
 
-__all__ = ["Record", "Store"]
+__all__ = ["STDIN", "Record", "Store", "dump_stamp", "find_dumps", "section_of"]
 
+FORMAT = 1
+STDIN = Path("-")
+_SUFFIXES = (".zst", ".zst_blocks", ".gz", ".jsonl", ".ndjson", ".json", ".parquet")
+_MONTH = re.compile(r"(?<![0-9])(\d{4}-(?:0[1-9]|1[0-2]))(?![0-9])")
 _RECORD = "record.json"
 
 
@@ -177,3 +183,68 @@ class Store:
                     hint="Wait until it is done.",
                 ) from None
             yield
+
+
+def section_of(key: str) -> str:
+    """The month in a dump's name (``RC_2023-05.zst`` → ``2023-05``); empty if it has none."""
+    found = _MONTH.findall(key.rsplit("/", 1)[-1])
+    return found[-1] if found else ""
+
+
+def dump_stamp(path: Path, filters: Filters, *, skip_corrupt: bool) -> str:
+    """What a record must have to be of this file and these filters.
+
+    Raises:
+        BadFileError: there is no such file.
+    """
+    if path == STDIN:
+        return ""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise BadFileError(f"{path} cannot be read: {error.strerror}.") from None
+    return f"{FORMAT}-{stat.st_size}-{stat.st_mtime_ns}-{filters.fingerprint}-{skip_corrupt:d}"
+
+
+def find_dumps(paths: Iterable[Path], dumps: Path, *, empty: bool = False) -> dict[str, Path]:
+    """Dumps by their keys: the path below ``dumps`` or the given folder, or the file's name.
+
+    Args:
+        empty: a folder may hold none.
+
+    Raises:
+        NotFoundError: there is no such file, or none in a folder; or two have the same key.
+    """
+    found: dict[str, Path] = {}
+
+    def add(path: Path, base: Path) -> None:
+        whole = path.absolute()
+        below = whole.is_relative_to(dumps)
+        key = whole.relative_to(dumps if below else base.absolute()).as_posix()
+        if found.setdefault(key, path) != path:
+            raise NotFoundError(
+                f"{found[key]} and {path} have the same name.", hint="Ingest their folder."
+            )
+
+    for path in paths:
+        if path == STDIN:
+            found["stdin.jsonl"] = path
+        elif path.is_dir():
+            files = sorted(
+                file
+                for file in path.rglob("*")
+                if file.name.endswith(_SUFFIXES)
+                and not file.name.startswith(".")
+                and file.is_file()
+            )
+            if not files and not empty:
+                raise NotFoundError(
+                    f"There is no dump in {path}.", hint=f"Dumps end in {', '.join(_SUFFIXES)}."
+                )
+            for file in files:
+                add(file, path)
+        elif path.exists():
+            add(path, path.absolute().parent)
+        else:
+            raise NotFoundError(f"There is no file {path}.", hint="Check its name.")
+    return found

@@ -39,7 +39,14 @@ __all__ = [
     "unlisted",
 ]
 
-PUBLIC_LISTS = {Kind.EMBED: "phase4_todo_queue", Kind.CLUSTER: "phase4_cluster_queue"}
+PUBLIC_LISTS = {
+    Kind.EMBED: "phase4_todo_queue",
+    Kind.CLUSTER: "phase4_cluster_queue",
+    Kind.INGEST: "ingest_queue",
+}
+
+# Parts that a key may have; of dumps, the folders below dumps/ as well.
+_PARTS = {Kind.EMBED: (2, 3), Kind.CLUSTER: (1, 2), Kind.INGEST: tuple(range(1, 9))}
 
 LARGEST_LINE = 64 * 1024
 """A line of more bytes than this is not a job: it is refused unread."""
@@ -53,8 +60,10 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 # --- our lines ---------------------------------------------------------------------------
 def line_of_job(layout: Layout, kind: Kind, key: str, job_id: str) -> str | bytes:
     """A job as the lists hold it: the earlier system's fields, then ours, which it ignores."""
-    job = {"id": job_id, "key": check_key(key, parts=(1, 2, 3))}
-    if kind is Kind.EMBED:
+    job = {"id": job_id, "key": check_key(key, parts=_PARTS[kind])}
+    if kind is Kind.INGEST:
+        pass  # no other program knows such jobs: the key says all
+    elif kind is Kind.EMBED:
         # Not through Path: a scan builds a million of these.
         job = {
             "input_path": f"{layout.chains}/{key}{SUFFIX}",
@@ -102,9 +111,11 @@ def key_of_job(layout: Layout, kind: Kind, job: Mapping[str, object]) -> str:
             key = key_of_paths(layout, kind, job)
         if not isinstance(key, str):
             raise BadJobError(f"The job's key is {type(key).__name__}, not text.")
-        check_key(key, parts=(2, 3) if kind is Kind.EMBED else (1, 2))
+        check_key(key, parts=_PARTS[kind])
     except BadKeyError as error:
         raise BadJobError(error.message, hint=error.hint) from None
+    if kind is Kind.INGEST:
+        return key
     places = [(layout.embeddings, ""), (layout.clusters, "")]
     if kind is Kind.EMBED:
         places = [(layout.chains, SUFFIX), (layout.embeddings, SUFFIX)]

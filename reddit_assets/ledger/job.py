@@ -14,6 +14,7 @@ from reddit_assets.corpus.layout import CLUSTER_FILES, Layout
 from reddit_assets.errors import BadJobError, first_line, printable
 
 __all__ = [
+    "WORK",
     "Claim",
     "DeadLetter",
     "Job",
@@ -36,11 +37,23 @@ class Kind(StrEnum):
 
     EMBED = "embed"
     CLUSTER = "cluster"
+    INGEST = "ingest"
 
     @property
     def asset(self) -> str:
         """The Dagster asset whose partitions the jobs make."""
-        return "embeddings" if self is Kind.EMBED else "clusters"
+        return _ASSETS[self]
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether a worker holds a single job of it: each takes long, and much memory."""
+        return self is not Kind.EMBED
+
+
+_ASSETS = {Kind.EMBED: "embeddings", Kind.CLUSTER: "clusters", Kind.INGEST: "dumps"}
+
+WORK = (Kind.EMBED, Kind.CLUSTER)
+"""What chain files need; dumps come before them, and not everybody has any."""
 
 
 class Lane(StrEnum):
@@ -64,8 +77,8 @@ def new_token() -> str:
 
 def outputs_of(layout: Layout, kind: Kind, key: str) -> list[Path]:
     """The final names of a job's outputs; none if it makes no partition. Raises BadKeyError."""
-    if partition_of(key) is None:
-        return []
+    if partition_of(key) is None or kind is Kind.INGEST:
+        return []  # the task publishes many files itself, each whole
     if kind is Kind.EMBED:
         return [layout.embedding_path(key)]
     folder = layout.cluster_dir(key)

@@ -25,6 +25,8 @@ def key_of_paths(layout: Layout, kind: Kind, job: Mapping[str, object]) -> str:
         ElsewhereError: a path lies outside this host's trees, and no such file is here.
         BadKeyError: a path has a name that cannot be a key.
     """
+    if kind is Kind.INGEST:
+        raise BadJobError("The job has no key.", hint="Its key is the dump's path below dumps/.")
     if kind is Kind.CLUSTER:
         return layout.cluster_key_of_path(_path(job, "subreddit_path", layout, layout.embeddings))
     found = layout.key_of(_path(job, "input_path", layout, layout.chains))

@@ -30,7 +30,7 @@ from reddit_assets.corpus.texts import MOSTLY
 from reddit_assets.corpus.walk import Passed
 from reddit_assets.errors import BadFileError, RedditAssetsError
 from reddit_assets.ledger.intake import repush, unlisted
-from reddit_assets.ledger.job import Job, Kind, Lane, outputs_of, partition_of
+from reddit_assets.ledger.job import WORK, Job, Kind, Lane, outputs_of, partition_of
 from reddit_assets.ledger.queue import Enqueued, JobQueue
 
 __all__ = [
@@ -170,7 +170,7 @@ def queue_wanted(
     scanner: Scanner,
     queues: dict[Kind, JobQueue],
     *,
-    kinds: tuple[Kind, ...] = tuple(Kind),
+    kinds: tuple[Kind, ...] = WORK,
     after: str | None = None,
     budget_seconds: float | None = None,
     dry_run: bool = False,

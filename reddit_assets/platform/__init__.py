@@ -1,6 +1,6 @@
 """Dagster only: partitions, assets, mapping, sensors, schedules, checks and the instance sink.
 
-May import ``workspace``, ``ledger``, ``corpus``, ``engines.clustering.params``,
+May import ``workspace``, ``ledger``, ``ingest``, ``corpus``, ``engines.clustering.params``,
 ``engines.vectors``, ``settings`` and ``errors``. Nothing here reads the disk, Redis or Dagster's
 storage when it is imported.
 """

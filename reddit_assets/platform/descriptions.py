@@ -32,6 +32,13 @@ and a map.
 - A subreddit is clustered by itself when all of its files are embedded, and again when one changes.
 
 More: `docs/clustering.md`.""",
+    "dumps": """A public dump of Reddit per partition (`RC_2023-05.zst`), below `dumps/`. Workers \
+of kind `ingest` parse it; when all are ingested, the last one makes the chain files.
+
+- New and changed dumps are noticed by themselves; *Materialize* has them ingested again.
+- A red partition was given up: its page says why, and where the dump is corrupt.
+
+More: `docs/ingest.md`, `reddit-assets worker --kind ingest`.""",
     "model": """The model that the embeddings should be made with (`embeddings/.model.json`). \
 Another one makes all embeddings stale: `reddit-assets model set NAME`.""",
     "cluster_settings": """The clustering settings (`REDDIT_REDUCTION`, …; \

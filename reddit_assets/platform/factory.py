@@ -22,6 +22,7 @@ from dagster import (
 from reddit_assets.platform.checks import check_specs
 from reddit_assets.platform.dagster_errors import run_errors
 from reddit_assets.platform.descriptions import about, columns
+from reddit_assets.platform.dumps import chains_dep
 from reddit_assets.platform.mapping import FileToSubredditMapping
 from reddit_assets.platform.names import (
     ASSET_TAG,
@@ -75,6 +76,7 @@ def make_assets(assets: AssetSet, run_size: int) -> list[AssetsDefinition]:
     chains = spec(
         assets.chains,
         assets.files,
+        chains_dep(),
     )
     embeddings = spec(
         assets.embeddings,

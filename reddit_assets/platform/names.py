@@ -17,6 +17,8 @@ __all__ = [
     "CODE_VERSION",
     "CORPUS",
     "DEAD_LETTERS",
+    "DUMPS",
+    "DUMP_FILES",
     "LOCATION",
     "MODEL",
     "NIGHTLY",
@@ -45,6 +47,9 @@ OWNERS = ("team:reddit-assets",)
 MODEL = AssetKey(["model"])
 SETTINGS = AssetKey(["cluster_settings"])
 CORPUS = AssetKey(["corpus"])
+# Public dumps, for those who have any.
+DUMPS = AssetKey(["dumps"])
+DUMP_FILES = DynamicPartitionsDefinition(name="dump_files")
 
 # Tag of the partitioned assets: chains, embeddings or clusters, whatever the shard.
 ASSET_TAG = "reddit_assets/asset"

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from reddit_assets.platform.dumps import Dumps
     from reddit_assets.platform.services.dead_letters import DeadLetters
     from reddit_assets.platform.services.discover import Discover
     from reddit_assets.platform.services.glance import Glance
@@ -47,6 +48,13 @@ class Platform:
         from reddit_assets.platform.services.discover import Discover
 
         return Discover(self.workspace)
+
+    @cached_property
+    def dumps(self) -> Dumps:
+        """New and changed public dumps."""
+        from reddit_assets.platform.dumps import Dumps
+
+        return Dumps(self.workspace)
 
     @cached_property
     def readiness(self) -> Readiness:

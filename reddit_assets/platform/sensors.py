@@ -18,7 +18,7 @@ from dagster import (
 )
 
 from reddit_assets.platform.dagster_errors import skip, tick_errors
-from reddit_assets.platform.names import CORPUS, MODEL, SETTINGS, AssetSet
+from reddit_assets.platform.names import CORPUS, DUMPS, MODEL, SETTINGS, AssetSet
 from reddit_assets.platform.resources import Platform
 
 if TYPE_CHECKING:
@@ -46,6 +46,13 @@ def make_sensors(discovery_seconds: int, sets: Sequence[AssetSet]) -> list[Senso
             discovery_seconds,
             lambda platform: platform.discover,
             [*chains, *embeddings, MODEL],
+        ),
+        _sensor(
+            "dump_discovery",
+            "Finds new and changed public dumps below dumps/, and has them ingested.",
+            discovery_seconds,
+            lambda platform: platform.dumps,
+            [DUMPS],
         ),
         _sensor(
             "cluster_readiness",

@@ -94,6 +94,8 @@ class Display:
             )
         if self._done[Kind.CLUSTER]:
             parts.append(f"{self._done[Kind.CLUSTER]:,} subreddits clustered")
+        if self._done[Kind.INGEST]:
+            parts.append(f"{self._done[Kind.INGEST]:,} dumps ingested")
         if self._failed:
             parts.append(f"{self._failed.total():,} failed")
         return ", ".join(parts)

@@ -12,7 +12,7 @@ from reddit_assets.corpus.keys import parse_shards
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import QueueUnavailableError, SettingsError
 from reddit_assets.ledger.connection import connect
-from reddit_assets.ledger.job import Kind
+from reddit_assets.ledger.job import WORK, Kind
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.ledger.server import check_format, check_server
 from reddit_assets.metrics import serve_metrics
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def run_worker(
     settings: Settings,
-    kinds: Sequence[Kind] = tuple(Kind),
+    kinds: Sequence[Kind] = WORK,
     *,
     until_empty: bool = False,
     console: Console | None = None,
@@ -44,7 +44,8 @@ def run_worker(
         RedditAssetsError: a setting is missing, or this host cannot do the work.
     """
     layout = Layout.from_settings(settings)
-    layout.require_chains()
+    if set(kinds) - {Kind.INGEST}:
+        layout.require_chains()
     client = connect(settings)
     queues = [JobQueue(client, kind) for kind in kinds]
     with suppress(QueueUnavailableError):  # the worker waits for it, and says so

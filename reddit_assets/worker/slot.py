@@ -26,6 +26,7 @@ __all__ = ["TASKS", "Held", "WorkerSlot"]
 TASKS = {
     Kind.EMBED: "reddit_assets.tasks.embed:EmbedTask",
     Kind.CLUSTER: "reddit_assets.tasks.cluster:ClusterTask",
+    Kind.INGEST: "reddit_assets.tasks.ingest:IngestTask",
 }
 
 # A child with this many bytes of chain files waiting has enough to do. More would only be withheld
@@ -149,7 +150,7 @@ class WorkerSlot:
         """Whether the idle child should be replaced: its memory comes back only then."""
         if self.held or self.liveness is None or self.facts is None or not self.jobs_done:
             return False  # a model that is larger by itself would be loaded again without end
-        by_jobs = self.kind is Kind.CLUSTER and self.jobs_done >= self.settings.recycle_jobs
+        by_jobs = self.kind.one_at_a_time and self.jobs_done >= self.settings.recycle_jobs
         return by_jobs or self.liveness.resident_mb() > self.settings.recycle_mb
 
     # --- rests ---------------------------------------------------------------------------
@@ -212,7 +213,7 @@ class WorkerSlot:
         """How many jobs to claim now."""
         if self.facts is None or self.resting:
             return 0
-        limit = 1 if self.kind is Kind.CLUSTER else self.settings.claim_jobs
+        limit = 1 if self.kind.one_at_a_time else self.settings.claim_jobs
         since = self._suspect_since
         patience = self.settings.lease_seconds
         with self.lock:
@@ -223,7 +224,7 @@ class WorkerSlot:
             room = limit - len(self.held)
             sizes = [held.size for held in self.held.values()]
             waiting = [held.size for held in self.held.values() if not held.started]
-        if self.kind is Kind.CLUSTER or room <= 0:
+        if self.kind.one_at_a_time or room <= 0:
             return room
         if not sizes:
             return min(room, 2)  # the first jobs show how large they are

@@ -23,7 +23,7 @@ from dagster import (
 
 from reddit_assets.corpus.fingerprints import cluster_version, embedding_version, set_hash
 from reddit_assets.ledger.job import Result
-from reddit_assets.platform.names import CODE_VERSION, MODEL, SETTINGS, AssetSet, set_of
+from reddit_assets.platform.names import CODE_VERSION, DUMPS, MODEL, SETTINGS, AssetSet, set_of
 from reddit_assets.platform.reporting import records
 from reddit_assets.platform.reporting.metadata import (
     PICTURE,
@@ -179,6 +179,8 @@ class Materializer:
         for (assets, name), group in by_asset.items():
             if name == "embeddings":
                 events += self._embeddings(assets, group)
+            elif name == DUMPS.path[0]:
+                events += [self._event(DUMPS, result, {}) for result in group]
             else:
                 events += self._clusters(assets, group)
         return events

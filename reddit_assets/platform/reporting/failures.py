@@ -25,7 +25,7 @@ from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 from dagster._core.utils import make_new_run_id
 
-from reddit_assets.platform.names import AssetSet
+from reddit_assets.platform.names import DUMP_FILES, DUMPS, AssetSet
 
 __all__ = ["RUN_NAME", "Failed", "not_yet_failed", "report_failed"]
 
@@ -52,6 +52,8 @@ def not_yet_failed(
 ) -> set[str]:
     """Those that no run shows as failed, or is still working on."""
     definition = assets.files if key == assets.embeddings else assets.subreddits
+    if key == DUMPS:
+        definition = DUMP_FILES
     known = instance.get_status_by_partition(key, partitions, definition) or {}
     shown = (AssetPartitionStatus.FAILED, AssetPartitionStatus.IN_PROGRESS)
     there = set(instance.get_dynamic_partitions(definition.name or ""))

@@ -74,7 +74,7 @@ class InstanceSink:
         make = materializer(self.instance, workspace.layout, workspace.shards)
         # In the order of the dependencies: each asks the log where its inputs lie.
         records.report(self.instance, make.chains(results))
-        for asset in ("embeddings", "clusters"):
+        for asset in ("dumps", "embeddings", "clusters"):
             records.report(self.instance, make.outputs(r for r in results if r.asset == asset))
 
     def _known(self, entries: Sequence[OutboxEntry]) -> dict[tuple[str, str], Known]:

@@ -11,7 +11,7 @@ from reddit_assets.corpus.oserrors import vanished
 from reddit_assets.corpus.provenance import read_output
 from reddit_assets.corpus.scan import Scanner, SubredditStatus
 from reddit_assets.errors import BadFileError
-from reddit_assets.ledger.job import Kind
+from reddit_assets.ledger.job import WORK, Kind
 from reddit_assets.ledger.mending import Difference, mend_queue
 from reddit_assets.ledger.planner import queue_wanted
 from reddit_assets.ledger.waiters import unreported
@@ -41,6 +41,8 @@ def with_queues(
     """
     settings = workspace.settings
     for kind, queue in workspace.queues.items():
+        if kind not in WORK:
+            continue  # no other program takes those jobs
         scanner = workspace.scanner()
         yield from mend_queue(
             queue,
