@@ -78,7 +78,7 @@ def make_sensors(discovery_seconds: int, sets: Sequence[AssetSet]) -> list[Senso
         _sensor(
             "reconciliation",
             "Reports outputs on the disk that Dagster does not know, adopted ones too.",
-            2 * discovery_seconds,
+            discovery_seconds,
             lambda platform: platform.reconcile,
             outputs,
         ),

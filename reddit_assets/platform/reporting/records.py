@@ -25,6 +25,7 @@ from dagster._core.events.log import EventLogEntry
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
+    DynamicPartitionsTable,
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
@@ -39,6 +40,7 @@ __all__ = [
     "latest_ids",
     "latest_times",
     "latest_versions",
+    "partitions_among",
     "report",
     "report_check",
     "reported_jobs",
@@ -69,6 +71,18 @@ def _chunks(items: Collection[str]) -> Iterator[list[str]]:
     ordered = list(items)
     for start in range(0, len(ordered), _CHUNK):
         yield ordered[start : start + _CHUNK]
+
+
+def partitions_among(instance: DagsterInstance, name: str, keys: Sequence[str]) -> set[str]:
+    """Those of some keys that are dynamic partitions: a million others are not loaded for it."""
+    storage = instance.event_log_storage
+    assert isinstance(storage, SqlEventLogStorage)
+    columns = DynamicPartitionsTable.c
+    query = select(columns.partition).where(
+        columns.partitions_def_name == name, columns.partition.in_(keys)
+    )
+    with storage.index_connection() as connection:
+        return set(connection.execute(query).scalars())
 
 
 def latest_versions(

@@ -142,11 +142,14 @@ def add_partitions(
 
 
 def _add(instance: DagsterInstance, name: str, keys: Sequence[str]) -> int:
-    known = set(instance.get_dynamic_partitions(name))
-    new = [key for key in keys if key not in known]
-    for start in range(0, len(new), _KEYS):
-        instance.add_dynamic_partitions(name, new[start : start + _KEYS])
-    return len(new)
+    added = 0
+    for start in range(0, len(keys), _KEYS):
+        chunk = keys[start : start + _KEYS]
+        known = records.partitions_among(instance, name, chunk)
+        new = [key for key in chunk if key not in known]
+        instance.add_dynamic_partitions(name, new)
+        added += len(new)
+    return added
 
 
 def _found(report: ScanReport, cursor: Cursor) -> str:
