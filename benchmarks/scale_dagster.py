@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ from sqlalchemy import text
 from reddit_assets.engines.host import cpu_name
 from reddit_assets.ledger.job import Kind, Result
 from reddit_assets.local.servers import PostgresServer, ValkeyServer
-from reddit_assets.platform.reporting import records
+from reddit_assets.platform.reporting import bulk, records
 from reddit_assets.platform.reporting.drain import Reporter
 from reddit_assets.platform.reporting.instance import InstanceSink
+from reddit_assets.platform.reporting.prune import prune
 from reddit_assets.platform.services.discover import Discover
 from reddit_assets.platform.services.reconcile import Reconcile
 from reddit_assets.settings import Settings
@@ -123,6 +125,27 @@ def pipeline(folder: Path, files: int) -> Iterator[Row]:
         yield "Postgres: growth", 1e3 * (megabytes(instance) - before) / files, "kB per file"
 
 
+def pruned(folder: Path, files: int) -> Iterator[Row]:
+    """Every file made three times, two months apart: what pruning gives back."""
+    with site(folder, Shape(10)) as (_, instance):
+        for month in (3, 2, 0):
+            when = time.time() - month * 30 * 86_400
+            for name in ("chains", "embeddings"):
+                events = [made(name, f"as/a/{number}") for number in range(files)]
+                bulk.store(instance, events, partial(records.entry, when=when))
+        found = prune(instance, 30, shrink=True)
+        yield "pruned: events", float(found.events), "events"
+        yield "pruned: before", found.before / 1e6, "MB"
+        yield "pruned: after", found.after / 1e6, "MB"
+
+
+def made(asset: str, key: str) -> records.AssetMaterialization:
+    metadata = {"rows": 3, "tokens": 30, "seconds": 0.0, "job_id": key}
+    return records.AssetMaterialization(
+        asset, partition=key, metadata=metadata, tags={"dagster/data_version": key}
+    )
+
+
 def adopted(folder: Path, files: int) -> Iterator[Row]:
     """Nine files of ten have outputs of the earlier system."""
     with site(folder, Shape(files, adopted=True)) as (workspace, instance):
@@ -140,16 +163,7 @@ def peer(folder: Path, number: int) -> Iterator[Row]:
     """Dagster's own batches, without reading anything before."""
     with site(folder, Shape(10)) as (_, instance):
         keys = [f"as/a/{i}" for i in range(number)]
-        events = [
-            records.AssetMaterialization(
-                asset,
-                partition=key,
-                metadata={"rows": 3, "tokens": 30, "seconds": 0.0, "job_id": key},
-                tags={"dagster/data_version": key},
-            )
-            for asset in ("chains", "embeddings")
-            for key in keys
-        ]
+        events = [made(asset, key) for asset in ("chains", "embeddings") for key in keys]
 
         def store() -> None:
             for start in range(0, len(events), 1_000):
@@ -175,6 +189,7 @@ def main() -> None:
         for name, part, size in (
             ("pipeline", pipeline, options.files),
             ("adopted", adopted, options.files),
+            ("pruned", pruned, options.files),
             ("peer", peer, min(options.files, 10_000)),
         ):
             for row in part(Path(folder) / name, size):

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey, AssetMaterialization, DagsterInstance, EventLogEntry, MetadataValue
+from dagster import (
+    AssetKey,
+    AssetMaterialization,
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    EventLogEntry,
+    MetadataValue,
+)
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from sqlalchemy import text
 
 from reddit_assets.platform.reporting import bulk, records
 from reddit_assets.platform.reporting.events import table
+from reddit_assets.platform.reporting.prune import prune
 
 
 @pytest.fixture
@@ -112,3 +123,32 @@ def test_the_latest_event_is_read_as_dagster_reads_it(instance: DagsterInstance)
         assert found[key].timestamp == pytest.approx(newest.timestamp)
     assert "d" not in found
     assert found["b"].job_id == f"b 2 {HOSTILE}"
+
+
+def test_pruning_keeps_the_latest_of_each_partition(instance: DagsterInstance) -> None:
+    # Given partitions made thrice, another's asset, and the log of an ended and of a running run:
+    old = time.time() - 40 * 86_400
+    for version, when in (("v1", old), ("v2", old + 1), ("v3", time.time())):
+        for name, keys in (("embeddings", ["a", "b"]), ("theirs", ["a"])):
+            events = [
+                AssetMaterialization(name, partition=key, tags={"dagster/data_version": version})
+                for key in keys
+                if (key, version) != ("b", "v3")
+            ]
+            bulk.store(instance, events, lambda event, when=when: records.entry(event, when))  # type: ignore[misc]
+    for status in (DagsterRunStatus.SUCCESS, DagsterRunStatus.STARTED):
+        run = instance.add_run(DagsterRun("job", str(uuid.uuid4()), status=status))
+        for at in (old, time.time()):
+            line = EventLogEntry(None, 10, "a line", run.run_id, at, job_name="job")
+            instance.event_log_storage.store_event(line)
+    # If what is older than a month is deleted, twice:
+    first, second = (prune(instance, 30, shrink=shrink) for shrink in (True, False))
+    # Then superseded events and old lines of the ended run are gone, and nothing else.
+    assert (first.events, first.log_lines) == (3, 1)
+    assert (second.events, second.log_lines) == (0, 0)
+    versions = records.latest_versions(instance, AssetKey("embeddings"), ["a", "b"])
+    assert versions == {"a": "v3", "b": "v2"}
+    assert instance.get_materialized_partitions(AssetKey("embeddings")) == {"a", "b"}
+    theirs = records.AssetRecordsFilter(AssetKey("theirs"))
+    assert len(instance.fetch_materializations(theirs, limit=10).records) == 3
+    assert len(_rows(instance)["asset_event_tags"]) == 2 + 3

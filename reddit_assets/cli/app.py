@@ -58,6 +58,7 @@ _GROUPS = (
     "convert",
     "report",
     "nightly",
+    "prune",
     "doctor",
     "reconcile",
     "settings",
