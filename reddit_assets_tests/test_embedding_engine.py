@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reddit_assets.engines.embedding import conformance
 from reddit_assets.engines.embedding.backends.base import Batch
@@ -79,6 +81,30 @@ def test_equal_texts_are_computed_once_and_order_is_kept(embedder: Embedder) -> 
     assert encoded.tokens.tolist() == [
         int(embedder.tokenizer([text]).lengths[0]) for text in chosen
     ]
+
+
+def test_texts_of_the_same_tokens_share_a_computation_and_no_others_do(embedder: Embedder) -> None:
+    # Given texts that differ in white space, case and behind the last token, and others that do in
+    # accents, joints and marks
+    long = "word " * 400
+    texts = ["A cat sat", "a  CAT\tsat ", "a cat sat\n", "acat sat", "a cat, sat", "a cät sat"]
+    texts += [long + "end", long + "other end", "", " \n", "a cat sat."]
+    # If they are tokenized as a window
+    window = embedder.window(texts)
+    # Then two rows have the same number if, and only if, their own ids are equal, ids in order
+    alone = [embedder.tokenizer([text]).ids.tolist() for text in texts]
+    for one, ids in zip(window.rows, alone, strict=True):
+        assert window.tokens.row(int(one)).tolist() == ids
+    assert len(window.tokens) == len({tuple(ids) for ids in alone}) == 6
+    assert window.row_tokens.tolist() == [len(ids) for ids in alone]
+
+
+@given(st.lists(st.lists(st.sampled_from([0, 1, 256, 65_536, -1]), max_size=3), max_size=12))
+def test_sequences_are_the_same_only_as_a_whole(rows: list[list[int]]) -> None:
+    found, numbers = TokenTable.of_lists(rows).distinct()
+    assert [found.row(number).tolist() for number in numbers] == rows
+    first = list(dict.fromkeys(map(tuple, rows)))
+    assert [tuple(found.row(at)) for at in range(len(found))] == first
 
 
 def test_windows_bound_what_is_looked_at_together(embedder: Embedder) -> None:

@@ -116,3 +116,19 @@ def test_the_embedded_queue_is_reached_by_its_socket_alone(
         server.start()
         with redis.Redis.from_url(server.url) as client:
             assert client.ping()
+
+
+def test_a_copied_state_folder_of_another_account_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a state folder with logs, copied together with its owner
+    state = StateDir(tmp_path / "state")
+    with state:
+        state.log("worker").write_text("x")
+    # If another account uses it (here this account's number is another one)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 4711)
+    monkeypatch.setattr("reddit_assets.local.state.private_folder", lambda path: path)
+    # Then a sentence says what to remove, and that nothing is lost
+    with pytest.raises(StartupError, match="belongs to another account") as told, state:
+        pass
+    assert "Remove the state folder that holds it: nothing is lost" in str(told.value)

@@ -42,14 +42,15 @@ def report(
     redis_url: RedisUrl = None,
     dagster_url: DagsterUrl = None,
     metrics_port: Annotated[int | None, flag("metrics_port")] = None,
+    log_format: Annotated[str | None, flag("log_format")] = None,
     until_empty: Annotated[
         bool, typer.Option("--until-empty", help="End when nothing is left to report.")
     ] = False,
 ) -> None:
     """Report results to Dagster as they come. Nothing is lost while Dagster is down."""
     from reddit_assets.cli.beside import load_beside_up
+    from reddit_assets.cli.logs import start_logging
     from reddit_assets.cli.queue import open_queues
-    from reddit_assets.cli.worker import start_logging
     from reddit_assets.errors import QueueUnavailableError
     from reddit_assets.ledger.server import check_format, check_server
     from reddit_assets.platform.reporting.drain import Reporter
@@ -57,10 +58,14 @@ def report(
     if sink not in ("rest", "instance"):
         raise typer.BadParameter("must be rest or instance.", param_hint="--sink")
     settings = load_beside_up(
-        root=root, redis_url=redis_url, dagster_url=dagster_url, metrics_port=metrics_port
+        root=root,
+        redis_url=redis_url,
+        dagster_url=dagster_url,
+        metrics_port=metrics_port,
+        log_format=log_format,
     )
     queues = list(open_queues(settings).values())
-    start_logging()
+    start_logging(settings.log_format)
     with suppress(QueueUnavailableError):  # the reporter waits for it, and says so
         for queue in queues:
             check_format(queue)

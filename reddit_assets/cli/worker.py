@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Annotated
 
 import typer
@@ -59,6 +58,7 @@ def worker(
     dagster_url: DagsterUrl = None,
     report: Annotated[str | None, flag("report")] = None,
     metrics_port: Annotated[int | None, flag("metrics_port")] = None,
+    log_format: Annotated[str | None, flag("log_format")] = None,
     until_empty: Annotated[
         bool, typer.Option("--until-empty", help="End when no job is left.")
     ] = False,
@@ -68,6 +68,7 @@ def worker(
     Shows progress in a terminal and plain lines elsewhere. Fresh outputs are skipped.
     """
     from reddit_assets.cli.beside import load_beside_up
+    from reddit_assets.cli.logs import start_logging
     from reddit_assets.worker.run import run_worker
 
     kinds = chosen_kinds(kind)
@@ -85,25 +86,7 @@ def worker(
         dagster_url=dagster_url,
         report=report,
         metrics_port=metrics_port,
+        log_format=log_format,
     )
-    start_logging()
+    start_logging(settings.log_format)
     raise typer.Exit(run_worker(settings, kinds, until_empty=until_empty))
-
-
-def start_logging() -> None:
-    """Lines on standard error: with times where they go to a file, short in a terminal."""
-    from rich.console import Console
-
-    if Console(stderr=True).is_terminal:
-        from rich.logging import RichHandler
-
-        handler: logging.Handler = RichHandler(
-            console=Console(stderr=True), show_path=False, show_level=False, log_time_format="%X"
-        )
-        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
-    else:
-        logging.basicConfig(
-            level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
-        )
-    for noisy in ("httpx", "httpcore", "numba"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)

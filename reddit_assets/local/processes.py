@@ -170,7 +170,9 @@ class Child:
         """The end of what it wrote since it was started, at most ``limit`` characters."""
         try:
             with self.log.open("rb") as log:
-                log.seek(self._log_start)
+                # What was written since may lie in an older part of the log.
+                start = self._log_start if self._log_start <= os.fstat(log.fileno()).st_size else 0
+                log.seek(start)
                 text = log.read().decode(errors="replace")[-limit:].strip()
                 return _COLOUR.sub("", text)
         except OSError:

@@ -26,6 +26,7 @@ from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.ledger.server import check_server
 from reddit_assets.local.completion import Completion, Watch
 from reddit_assets.local.instance import Page, write_instance
+from reddit_assets.local.logs import rotate
 from reddit_assets.local.parts import (
     HOST,
     Part,
@@ -55,6 +56,7 @@ log = logging.getLogger(__name__)
 # Ctrl+C to nothing left running takes at most 10 s: parts, then servers, then a last look.
 PARTS_SECONDS, AGAIN_SECONDS, SERVERS_SECONDS = 5.0, 2.0, 2.5
 LOOK_SECONDS = 2.0
+ROTATE_SECONDS = 60.0
 # A line every few seconds at first, and less often in a log of days.
 WORD_SECONDS, LATER_WORD_SECONDS, FIRST_SECONDS = 5.0, 60.0, 300.0
 PAGE_SECONDS = 180.0
@@ -139,6 +141,7 @@ class _Up:
         self._workers: list[Part] = []
         self._page = Page(f"http://{HOST}:{plan.port}")
         self._began = time.monotonic()
+        self._next_rotation = 0.0
         self._redis_url = self._lost = ""
         self._summary = Summary(
             root=str(settings.root), page=self._page.url, state_dir=str(state.path)
@@ -349,6 +352,10 @@ class _Up:
     def _tick(self) -> None:
         self._servers.tick()
         self._parts.tick()
+        if time.monotonic() >= self._next_rotation:
+            self._next_rotation = time.monotonic() + ROTATE_SECONDS
+            logs = [*self._state.log("x").parent.glob("*.log"), *self._state.path.glob("*/*.log")]
+            rotate(logs, self._settings.log_mb * 1_000_000)
 
     def _blocked(self, watch: Watch) -> str:
         """Why nothing that is left can be done; empty while something may still be."""

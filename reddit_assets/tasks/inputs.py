@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from reddit_assets.corpus.oserrors import open_file
 from reddit_assets.corpus.provenance import EmbeddingProvenance, OutputFile
-from reddit_assets.corpus.rowsizes import bounded_rows
+from reddit_assets.corpus.rowsizes import DECODED_BYTES, bounded_rows
 from reddit_assets.corpus.vectors import StoredVectors, find_vectors
 from reddit_assets.engines.vectors import bad_rows
 from reddit_assets.errors import BadFileError, ClusteringError, first_line
@@ -170,7 +170,8 @@ def _shortened(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _batches(path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    with _opened(path) as (file, rows):
+    with _opened(path) as (file, descriptor):
+        rows = bounded_rows(descriptor, file.metadata, BATCH_ROWS)
         for batch in file.iter_batches(batch_size=rows, columns=list(names)):
             yield batch.select(list(names))
 
@@ -181,20 +182,22 @@ def read_vectors(path: Path) -> Iterator[NDArray[np.float32]]:
     Raises:
         BadFileError: it has none, or cannot be read to its end.
     """
-    with _opened(path) as (file, rows):
+    with _opened(path) as (file, _):
         stored = find_vectors(file.schema_arrow, file.metadata)
         if stored is None:
             raise _no_vectors(path)
+        # The sizes of texts, which bound other batches, do not matter here.
+        rows = max(1, min(BATCH_ROWS, DECODED_BYTES // (8 * max(stored.dimension, 1))))
         for batch in file.iter_batches(batch_size=rows, columns=list(stored.read)):
             yield stored.array(batch)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, int]]:
-    """A file, and the rows of it that surely fit into memory."""
+    """A file and its descriptor."""
     try:
         with open_file(path) as opened, pq.ParquetFile(opened) as file:
-            yield file, bounded_rows(opened.fileno(), file.metadata, BATCH_ROWS)
+            yield file, opened.fileno()
     except (pa.ArrowException, OSError) as error:
         raise BadFileError(
             f"{path} cannot be read to its end: {first_line(error)}.",

@@ -147,16 +147,25 @@ class Display:
             what = f"{event.rows:,} rows in {event.seconds:.2f} s ({rate:,.0f} rows/s)"
         else:
             what = "was fresh already"
-        log.info("%s %s: %s", kind, key, what)
+        facts = {
+            "kind": kind,
+            "key": key,
+            "job": event.result.job,
+            "outcome": outcome,
+            "rows": event.rows,
+            "seconds": event.seconds,
+        }
+        log.info("%s %s: %s", kind, key, what, extra=facts)
         self._refresh()
 
-    def failed(self, kind: Kind, key: str, failure: Failure, outcome: str) -> None:
-        """An attempt failed; ``outcome`` says what becomes of the job."""
+    def failed(self, kind: Kind, key: str, failure: Failure, outcome: str, job: str = "") -> None:
+        """An attempt failed; ``outcome`` says what becomes of the job, whose id is ``job``."""
         self._failed[kind] += 1
         metrics.FAILURES.labels(kind, failure.type or "unknown").inc()
         metrics.JOBS.labels(kind, outcome).inc()
         text = f"{failure.error} {failure.hint}".strip()
-        log.error("%s %s failed (%s): %s", kind, key, outcome, text)
+        facts = {"kind": kind, "key": key, "job": job, "outcome": outcome, "reason": failure.type}
+        log.error("%s %s failed (%s): %s", kind, key, outcome, text, extra=facts)
         self._refresh()
 
     def trouble(self, kind: Kind, key: str, failure: Failure, rest: float) -> None:
@@ -169,6 +178,7 @@ class Display:
                 key,
                 rest,
                 text,
+                extra={"kind": kind, "key": key, "reason": failure.type},
             )
         self._trouble = failure.hint
 

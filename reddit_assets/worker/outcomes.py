@@ -100,7 +100,7 @@ class Outcomes:
         for claim, _ in claims:
             slot.drop(claim.token)
             if (outcomes or {}).get(claim.token) == "dead":
-                self._display.failed(slot.kind, claim.key, failure, "dead")
+                self._display.failed(slot.kind, claim.key, failure, "dead", claim.id)
 
     def finish(self, slot: WorkerSlot, claim: Claim, event: Finished) -> None:
         """Publish and acknowledge what the child made, if the job is still this worker's."""
@@ -179,4 +179,4 @@ class Outcomes:
         )
         slot.drop(claim.token)
         slot.deaths = 0
-        self._display.failed(slot.kind, claim.key, failure, str(outcome))
+        self._display.failed(slot.kind, claim.key, failure, str(outcome), claim.id)

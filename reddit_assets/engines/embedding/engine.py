@@ -27,7 +27,7 @@ class Encoded:
     Attributes:
         vectors: float32, shape (n, dimension).
         tokens: tokens per text as the model sees it, int64, shape (n,).
-        computed_rows: texts that were computed; the others are equal to one of them.
+        computed_rows: texts that were computed; the others have the token ids of one of them.
         computed_tokens: their tokens.
     """
 
@@ -42,8 +42,8 @@ class Window:
     """Rows that are tokenized, sorted and computed together.
 
     Attributes:
-        tokens: the different texts of the window.
-        rows: for each row the number of its text in ``tokens``; int64, shape (n,).
+        tokens: the different sequences of token ids of the window.
+        rows: for each row the number of its own in ``tokens``; int64, shape (n,).
     """
 
     tokens: TokenTable
@@ -192,13 +192,15 @@ class Embedder:
         )
 
     def window(self, texts: Texts) -> Window:
-        """Tokenize texts as one window, each different text once."""
-        array = as_texts(texts)
-        encoded = pc.dictionary_encode(array)
+        """Tokenize texts as one window, each different text once.
+
+        Texts that differ where the tokenizer sees no difference (white space, case, what lies
+        behind the last token kept) share a computation as well, since their ids are equal.
+        """
+        encoded = pc.dictionary_encode(as_texts(texts))
         rows = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-        if len(encoded.dictionary) == len(array):
-            return Window(self.tokenizer(array), np.arange(len(array)))
-        return Window(self.tokenizer(encoded.dictionary), rows)
+        tokens, numbers = self.tokenizer(encoded.dictionary).distinct()
+        return Window(tokens, numbers[rows])
 
     def close(self) -> None:
         """Give back threads and the backend's memory."""

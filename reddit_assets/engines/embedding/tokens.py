@@ -49,6 +49,25 @@ class TokenTable:
         where += np.arange(cu_seqlens[-1])
         return TokenTable(self.ids[where], cu_seqlens)
 
+    def distinct(self) -> tuple[TokenTable, np.ndarray]:
+        """Each different sequence of ids once, in the order of first appearance.
+
+        Returns:
+            The sequences, and for each text the number of its own (int64, shape (n,)). Sequences
+            are compared as a whole: none shares a number with another one.
+        """
+        if not len(self):
+            return self, np.empty(0, np.int64)
+        ids = np.ascontiguousarray(self.ids, np.int32)
+        offsets = np.ascontiguousarray(self.cu_seqlens * ids.itemsize, np.int64)
+        as_bytes = pa.LargeBinaryArray.from_buffers(
+            pa.large_binary(), len(self), [None, pa.py_buffer(offsets), pa.py_buffer(ids)]
+        )
+        numbers = pc.dictionary_encode(as_bytes).indices.to_numpy().astype(np.int64)
+        highest = np.maximum.accumulate(numbers)
+        first = np.flatnonzero(np.diff(highest, prepend=-1))
+        return (self if len(first) == len(self) else self.take(first)), numbers
+
     @staticmethod
     def of_lists(rows: Sequence[list[int]]) -> TokenTable:
         """From the ids of each text."""
