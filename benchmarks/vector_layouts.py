@@ -169,11 +169,12 @@ def main() -> None:
     facts = {**host_facts(), "data": data_name()}
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for count in ROWS for row in one_file(Path(folder), count, options.rounds)]
-        if options.files:
-            wanted = [VectorFormat("columns"), VectorFormat("list"), VectorFormat("both")]
-            rows += [tree(Path(folder), form, options.files) for form in wanted]
+        written = write_csv("vector_layouts", rows, facts)
+        for form in FORMS[::2] if options.files else ():
+            rows.append(tree(Path(folder), form, options.files))
+            written = write_csv("vector_layouts", rows, facts)
     show(rows, "Vectors as columns, as a list, as both")
-    print(write_csv("vector_layouts", rows, facts))
+    print(written)
 
 
 if __name__ == "__main__":
