@@ -162,6 +162,7 @@ class EmbedTask:
             "device": self._described.get("device"),
             "backend": self._described.get("backend"),
             "precision": self._described.get("precision"),
+            "tokenizer": self.embedder.tokenizer.describe(),
             "host": socket.gethostname(),
             "bytes": made.size,
             "model": self.model.name,
