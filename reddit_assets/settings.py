@@ -301,6 +301,14 @@ class Settings(BaseSettings):
         description="How workers and reporters log: lines for people, or JSON objects with kind, "
         "key and job.",
     )
+    webhook_url: SecretStr | None = Field(
+        None,
+        description="Slack-compatible webhook that a reporter tells of new dead letters, a queue "
+        "that stands still, a failed night, and once a day how it goes.",
+    )
+    summary_hour: int | None = Field(
+        8, ge=0, le=23, description="Hour (UTC) of the webhook's daily summary."
+    )
     log_mb: int = Field(
         20, ge=1, description="Size in MB from which `up` begins a new part of a log; 3 are kept."
     )

@@ -23,11 +23,13 @@ ROOMS: dict[str, set[str]] = {
     "tasks": {"ingest", "workspace", "corpus", "engines", "ledger.job"},
     "ledger": {"corpus"},
     "figures": {"workspace", "corpus", "ledger"},
+    "alerts": {"figures", "workspace", "ledger"},
     "metrics": {"figures", "workspace", "ledger"},
     "doctor": {"workspace", "corpus", "ledger", "engines"},
     "worker": {"metrics", "workspace", "corpus", "ledger", "tasks", "platform.reporting"},
     "platform": {
         "ingest",
+        "alerts",
         "figures",
         "workspace",
         "corpus",

@@ -71,7 +71,7 @@ def report(
             check_format(queue)
         for warning in check_server(queues[0].client):
             log.warning("%s", warning)
-    _watch_over(settings)
+    _watch_over(settings, sink)
     reporter = Reporter(queues, _sink(sink, settings), until_empty=until_empty)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -84,8 +84,9 @@ def report(
     typer.echo(f"{reporter.reported:,} results reported.")
 
 
-def _watch_over(settings: Settings) -> None:
-    """Serves metrics of the whole, where a port is set."""
+def _watch_over(settings: Settings, sink: str) -> None:
+    """Serves metrics of the whole, and tells a webhook, where these are set."""
+    _alert(settings, sink)
     if settings.metrics_port is None:
         return
     from prometheus_client import REGISTRY
@@ -97,6 +98,24 @@ def _watch_over(settings: Settings) -> None:
     REGISTRY.register(whole)
     serve_metrics(settings)
     whole.start()
+
+
+def _alert(settings: Settings, sink: str) -> None:
+    if settings.webhook_url is None:
+        return
+    from reddit_assets.alerts import Alerter
+    from reddit_assets.workspace import Workspace
+
+    workspace = Workspace.load(settings)
+    if sink == "instance":
+        from dagster import DagsterInstance
+
+        from reddit_assets.platform.services.nights import latest_failure
+
+        instance, page = DagsterInstance.get(), settings.dagster_url
+        Alerter(workspace, lambda: latest_failure(instance, page)).start()
+    else:  # over REST nobody tells of runs
+        Alerter(workspace).start()
 
 
 def _sink(name: str, settings: Settings) -> Sink:

@@ -25,6 +25,8 @@
 -- P worker:<worker>  hash    host, process, backend, … of a worker; expires      announce
 -- P reaper           string  the worker that reaps now; expires                  lead
 -- P identity         string  a random name of this queue                         operations.py
+-- P alerts           hash    what the webhook was sent                                   alerts.py
+-- P alerter          string  the reporter that sends it; expires                        alerts.py
 -- P format           string  version of all this; a worker of an older one refuses        server.py
 -- P reporters        zset    reporter -> time its connection slot expires (ms)   slot
 --
