@@ -34,8 +34,8 @@ HARD_LIMIT = 1 << 20
 """Most bytes that are looked at of a text that gives fewer tokens than are kept."""
 WORD_END = re.compile(rb"[^\x00-\x20\x7f-\xff][\t\n\r ]")
 
-TOKENIZE_ROWS = 8_192
-"""Rows handed to the tokenizer at a time: enough to spread, small in memory."""
+TOKENIZE_ROWS = 65_536
+"""Rows that are Python strings at a time."""
 FIRST_SAMPLE, LATER_SAMPLE = 512, 16
 """Rows, drawn at random, whose ids are compared with the reference's: of the first ones that a
 tokenizer is given, and of each later call's."""
