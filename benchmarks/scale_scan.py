@@ -34,13 +34,18 @@ RESULTS = Path(__file__).parent / "results" / "scale_scan.csv"
 NEW = 1_000
 
 
-def find(root: Path) -> float:
-    """Seconds that ``find`` takes."""
-    began = time.perf_counter()
+def find(root: Path) -> tuple[float, float]:
+    """Seconds that ``find`` takes, and its processor's."""
+    began, used = time.perf_counter(), _processor(resource.RUSAGE_CHILDREN)
     subprocess.run(
         ["find", str(root), "-printf", "%T@ %s %p\\n"], stdout=subprocess.DEVNULL, check=True
     )
-    return time.perf_counter() - began
+    return time.perf_counter() - began, _processor(resource.RUSAGE_CHILDREN) - used
+
+
+def _processor(who: int) -> float:
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
 
 
 def step(root: Path, snapshots: Path, whole: bool | None, in_full: float) -> dict[str, float]:
@@ -61,6 +66,7 @@ def step(root: Path, snapshots: Path, whole: bool | None, in_full: float) -> dic
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return {
         "seconds": time.perf_counter() - began,
+        "processor": _processor(resource.RUSAGE_SELF) + _processor(resource.RUSAGE_CHILDREN),
         "listed": scanner.looked.listed,
         "files": files,
         "wanted": wanted,
@@ -85,7 +91,7 @@ def measure(layout: Layout, shape: Shape, snapshots: Path) -> list[dict[str, obj
     rows: list[dict[str, object]] = []
 
     def row(name: str, *, whole: bool | None = None, in_full: float = 0.0) -> dict[str, float]:
-        peer = find(root)
+        peer, peer_processor = find(root)
         found = run(root, snapshots, whole=whole, in_full=in_full)
         rows.append(
             {
@@ -93,6 +99,10 @@ def measure(layout: Layout, shape: Shape, snapshots: Path) -> list[dict[str, obj
                 "find_seconds": round(peer, 2),
                 "seconds": round(found["seconds"], 2),
                 "times_find": round(found["seconds"] / peer, 3),
+                # Processor seconds: what other programs on the host do changes these little.
+                "find_processor": round(peer_processor, 2),
+                "processor": round(found["processor"], 2),
+                "processor_times_find": round(found["processor"] / peer_processor, 3),
                 "megabytes": round(found["megabytes"]),
                 "subreddits_listed": int(found["listed"]),
                 "files": int(found["files"]),

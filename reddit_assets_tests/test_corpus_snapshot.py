@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyarrow.parquet as pq
 import pytest
 from factories import MODEL, write_chain, write_embedding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scale_tree import Shape, add_chains, make_tree
 
 from reddit_assets.corpus import listing as listings
 from reddit_assets.corpus import look as looks
@@ -24,7 +26,8 @@ from reddit_assets.corpus import snapshot as snapshots
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.listing import Listing, read_listing
 from reddit_assets.corpus.look import LookPlan
-from reddit_assets.corpus.scan import Scanner, ScanOptions, SubredditStatus, Verdict
+from reddit_assets.corpus.provenance import PROVENANCE_KEY, read_output
+from reddit_assets.corpus.scan import Reason, Scanner, ScanOptions, SubredditStatus, Verdict
 from reddit_assets.corpus.snapshot import Snapshot
 from reddit_assets.corpus.subreddits import SubredditFilter
 from reddit_assets.corpus.wanted import set_wanted_model
@@ -401,3 +404,63 @@ def test_changes_are_found_by_generation_and_other_filters_see_their_own(tmp_pat
     only = scanner(world.layout, kept, filter=SubredditFilter.parse("A"))
     assert [s.cluster_key for s in only.scan()] == ["as/A"]
     assert [s.cluster_key for s in scanner(world.layout, kept).scan()] == ["as/A", "th/C"]
+
+
+def test_what_is_done_is_counted_and_not_looked_at_one_by_one(tmp_path: Path) -> None:
+    # Given a tree nine tenths of which are done
+    shape = Shape(300, per_subreddit=5)
+    layout = make_tree(tmp_path / "tree", shape, processes=1)
+    kept = Snapshot(tmp_path / "kept.sqlite")
+    one = scanner(layout, kept)
+    done, rest = one.finished(), list(one.unfinished())
+    # Then counts and single looks together are all of it
+    assert done.subreddits > 30
+    assert done.clustered == done.subreddits
+    assert done.files + sum(len(status.files) for status in rest) == 300
+    assert done.subreddits + len(rest) == 60
+    assert done.bytes == sum(file.stamp.size for s in one.scan() for file in s.files) - sum(
+        file.stamp.size for s in rest for file in s.files
+    )
+    # If one more file comes to a subreddit that was done, Then it is looked at
+    (key,) = add_chains(layout, shape, [next(s.cluster_key for s in one.scan() if s not in rest)])
+    two = scanner(layout, kept)
+    assert two.finished().subreddits == done.subreddits - 1
+    assert [f.key for s in two.unfinished() for f in s.files if f.key == key] == [key]
+
+
+def test_the_night_reads_a_share_and_what_changed_and_remembers_what_is_wrong(
+    tmp_path: Path,
+) -> None:
+    # Given a tree that was looked at, and then an output that lacks rows, whole at both ends
+    shape = Shape(40, per_subreddit=2)
+    layout = make_tree(tmp_path / "tree", shape, processes=1)
+    kept = Snapshot(tmp_path / "kept.sqlite")
+    whole = LookPlan(whole=True, processes=1)
+    scanner(layout, kept, whole).look()
+    keys = [f.key for s in scanner(layout, kept).scan() for f in s.files if f.verdict.done]
+    path = layout.embedding_path(keys[0])
+    made = read_output(path).provenance
+    assert made is not None
+    short = pq.read_table(path).slice(0, 1)
+    path.unlink()
+    text = made.model_dump_json().encode()
+    pq.write_table(short.replace_schema_metadata({PROVENANCE_KEY: text}), path)
+
+    def wrong() -> list[str]:
+        return [
+            file.key
+            for status in scanner(layout, kept).scan()
+            for file in status.files
+            if file.reason is Reason.INCOMPLETE
+        ]
+
+    # Then a quick look does not see it, the next night does, and looks by day know it then
+    scanner(layout, kept, whole).look()
+    assert wrong() == []
+    assert scanner(layout, kept, whole).read_in_full(1 / 10) == 4
+    assert wrong() == [keys[0]]
+    # and within the nights every output is read
+    for _ in range(10):
+        scanner(layout, kept, whole).read_in_full(1 / 10)
+    rows = kept._connection.execute("SELECT count(*) FROM subreddits WHERE deep_at <= 0")
+    assert rows.fetchone() == (0,)

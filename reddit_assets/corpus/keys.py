@@ -12,7 +12,15 @@ from collections.abc import Iterable
 
 from reddit_assets.errors import BadKeyError
 
-__all__ = ["check_key", "cluster_key_of", "join_key", "parse_shards", "shard_of", "subreddit_of"]
+__all__ = [
+    "check_key",
+    "cluster_key_of",
+    "join_chunk",
+    "join_key",
+    "parse_shards",
+    "shard_of",
+    "subreddit_of",
+]
 
 # `...` and `|` have a meaning in Dagster's partition selections.
 _FORBIDDEN = ("...", "|")
@@ -58,6 +66,17 @@ def join_key(parts: Iterable[str], *, path: object = None) -> str:
                 hint="Rename the file or folder.",
             )
     return "/".join(checked)
+
+
+def join_chunk(cluster_key: str, chunk: str, *, path: object = None) -> str:
+    """The key of a chunk of a subreddit whose own key was checked before.
+
+    Raises:
+        BadKeyError: ``chunk`` cannot be in a key; the message names ``path``.
+    """
+    if _PLAIN.fullmatch(chunk):
+        return f"{cluster_key}/{chunk}"
+    return join_key((*cluster_key.split("/"), chunk), path=path)
 
 
 def check_key(key: str, *, parts: tuple[int, ...] = (2, 3)) -> str:

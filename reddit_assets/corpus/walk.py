@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from reddit_assets.corpus.fingerprints import Stamp
-from reddit_assets.corpus.keys import join_key
+from reddit_assets.corpus.keys import join_chunk, join_key
 from reddit_assets.corpus.layout import SUFFIX
 from reddit_assets.corpus.oserrors import unreadable
 from reddit_assets.corpus.output import is_temporary
@@ -115,7 +115,10 @@ def _seen(folder: Path | str, refuse: Refuse, passed: Passed | None) -> Iterator
     """A folder's entries without litter and what is hidden."""
     for entry in entries_of(folder):
         name = entry.name
-        if _LITTER.fullmatch(name):
+        # Most names; no litter is called so.
+        if name[-8:] == SUFFIX and name[0] not in "._":
+            yield entry
+        elif _LITTER.fullmatch(name):
             if passed is not None:
                 passed.litter += 1
         elif name.startswith("."):
@@ -269,9 +272,8 @@ def _take(
     passed: Passed | None,
 ) -> None:
     """Add an entry that is named like a chunk, if it is a file."""
-    parts = (*cluster_key.split("/"), entry.name.removesuffix(SUFFIX))
     try:
-        key = join_key(parts, path=entry.path)
+        key = join_chunk(cluster_key, entry.name.removesuffix(SUFFIX), path=entry.path)
     except BadKeyError as error:
         refuse(error)
         return
