@@ -16,8 +16,10 @@ PORT ?= 3000
 
 BENCHMARKS = $(filter-out %_common.py benchmarks/chaos.py benchmarks/check.py benchmarks/scale_%.py,$(sort $(wildcard benchmarks/*.py)))
 
+SCALE = $(filter-out benchmarks/scale_tree.py,$(sort $(wildcard benchmarks/scale_*.py)))
+
 .DEFAULT_GOAL := help
-.PHONY: help install venv demo demo-dumps open shell test test-browser chaos bench bench-check lint format types clean
+.PHONY: help install venv demo demo-dumps open shell test test-browser chaos bench bench-check scale lint format types clean
 
 help:
 	@echo "make demo          run the sample to the end, without torch; keeps it in $(DEMO)/"
@@ -30,6 +32,7 @@ help:
 	@echo "make chaos         10,000 files, workers and servers killed all the time"
 	@echo "make bench         all benchmarks; results go to benchmarks/results/"
 	@echo "make bench-check   whether results keep the limits of benchmarks/gates.toml"
+	@echo "make scale         benchmarks of 100,000 and more files: an hour, 4 GB of disk"
 	@echo "make lint, format, types, clean"
 
 venv: $(BIN)/python
@@ -106,6 +109,9 @@ bench-check:
 
 bench: $(VENV)/.all
 	@set -e; for program in $(BENCHMARKS); do echo "== $$program"; $(BIN)/python $$program; done
+
+scale: $(VENV)/.all
+	@set -e; for program in $(SCALE); do echo "== $$program"; $(BIN)/python $$program; done
 
 clean:
 	rm -rf $(DEMO) $(DEMO)-dumps models/onnx .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

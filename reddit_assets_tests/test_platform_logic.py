@@ -276,8 +276,8 @@ def test_reconciliation_reports_what_dagster_lacks_once(
         age(workspace.layout.embedding_path(key), 5000)
     # While results are in the outbox or with a run, exactly they are left out;
     reconcile = Platform(workspace).reconcile
-    told = reconcile.tick(instance).sentences
-    assert told == [
+    tick = reconcile.tick(instance)
+    assert tick.sentences == [
         "1 subreddits compared with Dagster, 1 outputs reported.",
         "2 skipped: their results are on their way.",
     ]
@@ -286,10 +286,19 @@ def test_reconciliation_reports_what_dagster_lacks_once(
     for entry in (outbox := Outbox(queue, "r")).take(2):
         outbox.done([entry.entry])
         queue.client.xadd(f"{queue.prefix}results:r", {"r": entry.result.to_json()})
-    assert "2 skipped: their results are on their way." in reconcile.tick(instance).sentences
-    # if Redis has lost them, all are reported, once.
+    tick = reconcile.tick(instance, tick.cursor)
+    assert "2 skipped: their results are on their way." in tick.sentences
+    # if Redis has lost them, all are reported, once, and looked at no more until they change,
     queue.client.flushall()
-    assert "2 outputs reported" in reconcile.tick(instance).sentences[0]
+    tick = reconcile.tick(instance, tick.cursor)
+    assert "2 outputs reported" in tick.sentences[0]
+    tick = reconcile.tick(instance, tick.cursor)
+    assert tick.sentences == ["0 subreddits compared with Dagster, 0 outputs reported."]
+    age(adopted, 0)
+    assert "1 subreddits compared" in (young := reconcile.tick(instance, tick.cursor)).sentences[0]
+    age(adopted, 5000)
+    assert "1 subreddits compared" in reconcile.tick(instance, young.cursor).sentences[0]
+    # and by another process not at all.
     assert "0 outputs reported" in reconcile.tick(instance).sentences[0]
     assert "0 outputs reported" in Platform(workspace).reconcile.tick(instance).sentences[0]
     assert all(len(events(instance, EMBEDDINGS, key)) == 1 for key in TEA)

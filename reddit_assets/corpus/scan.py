@@ -166,9 +166,9 @@ class Scanner:
             return Closed()
         return snapshot.closed(self._wanted)
 
-    def changed(self, generation: int) -> Iterator[SubredditStatus]:
+    def changed(self, generation: int, after: str | None = None) -> Iterator[SubredditStatus]:
         """Those of :meth:`scan` that differ from what they were at an earlier generation."""
-        yield from self._kept(None, since=generation)
+        yield from self._kept(after, since=generation)
 
     def canonical(self) -> Scanner:
         """A copy whose verdicts depend on files and ``judged_by`` alone, as a snapshot keeps."""

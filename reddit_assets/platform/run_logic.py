@@ -185,7 +185,9 @@ class Waiting:
         away_since: float | None = None
         while self._pending:
             try:
-                self._take(block_seconds=1.0)
+                taken = self._take(block_seconds=1.0)
+                if 0 < taken < _BATCH // 2 and len(self._pending) > _BATCH:
+                    time.sleep(0.5)  # many small batches would cost more than a few large ones
                 self._look_for_lost()
                 away_since = None
             except QueueUnavailableError as error:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from dagster import DagsterInstance
@@ -100,9 +100,59 @@ class _Comparison:
     quick: bool
     moving: dict[str, set[str]] = field(default_factory=dict)
     read: dict[str, str] = field(default_factory=dict)
+    seen: int = 0
     reported: int = 0
     refused: int = 0
     skipped: int = 0
+    young: int = 0
+
+    @property
+    def open_ends(self) -> bool:
+        """Whether something has to be compared again, although it may not change."""
+        return bool(self.refused or self.skipped or self.young)
+
+    def sentences(self, after: str | None) -> list[str]:
+        """What there is to say.
+
+        Args:
+            after: the subreddit after which the next comparison goes on.
+        """
+        said = [
+            f"{self.seen} subreddits compared with Dagster, {self.reported} outputs reported.",
+            f"{self.skipped} skipped: their results are on their way." if self.skipped else "",
+            f"{self.refused} refused by Dagster." if self.refused else "",
+            f"The next tick goes on after {after}." if after is not None else "",
+        ]
+        return [sentence for sentence in said if sentence]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the comparison of changes goes on.
+
+    Attributes:
+        snapshot: what has seen the changes.
+        since: Dagster has everything up to this generation of it.
+        until: the generation that the pass in progress began at.
+        after: the subreddit after which that pass goes on; ``None``: none is in progress.
+        open_ends: it has met what has to be compared again.
+    """
+
+    snapshot: str
+    since: int = 0
+    until: int = 0
+    after: str | None = None
+    open_ends: bool = False
+
+    @classmethod
+    def parse(cls, cursor: str | None, snapshot: str) -> _Place:
+        """From a sensor's cursor; one of another snapshot, or that cannot be read, is none."""
+        try:
+            record = json.loads(cursor or "{}")
+            found = cls(**record) if isinstance(record, dict) and record else cls("")
+        except (ValueError, TypeError):
+            found = cls("")
+        return found if found.snapshot == snapshot else cls(snapshot)
 
 
 class Reconcile:
@@ -115,16 +165,26 @@ class Reconcile:
         self._readers = ThreadPoolExecutor(_READERS, "reconcile")
 
     def tick(self, instance: DagsterInstance, cursor: str | None = None) -> Tick:
-        """A quick comparison for half of a tick's time.
+        """A quick comparison of what has changed, for half of a tick's time.
 
         Args:
             cursor: what the last tick returned.
         """
         budget = self._workspace.settings.tick_seconds / 2
-        sentences, after = self._compare(
-            instance, self._workspace.scanner().scan(_after(cursor)), quick=True, budget=budget
-        )
-        return Tick(sentences, json.dumps(after))
+        scanner = self._workspace.scanner()
+        snapshot = scanner.look()
+        place = _Place.parse(cursor, snapshot.id)
+        if place.after is None:
+            place = replace(place, until=snapshot.generation)
+        statuses = scanner.changed(place.since, place.after)
+        look, after = self._compare(instance, statuses, quick=True, budget=budget)
+        open_ends = place.open_ends or look.open_ends
+        if after is not None:
+            place = replace(place, after=after, open_ends=open_ends)
+        else:
+            since = place.since if open_ends else place.until
+            place = _Place(snapshot.id, since)
+        return Tick(look.sentences(after), json.dumps(asdict(place)))
 
     def compare(self, instance: DagsterInstance, statuses: Iterable[SubredditStatus]) -> list[str]:
         """Compare every output of a deep scan; sentences.
@@ -132,7 +192,8 @@ class Reconcile:
         Reports fresh outputs whose data version is not the one that Dagster has. Outputs on
         their way (in the outbox, or to a waiting run) are left out: they are reported anyway.
         """
-        return self._compare(instance, statuses, quick=False, budget=None)[0]
+        look, after = self._compare(instance, statuses, quick=False, budget=None)
+        return look.sentences(after)
 
     def _compare(
         self,
@@ -141,15 +202,18 @@ class Reconcile:
         *,
         quick: bool,
         budget: float | None,
-    ) -> tuple[list[str], str | None]:
+    ) -> tuple[_Comparison, str | None]:
+        """The comparison, and the subreddit after which it goes on; ``None`` at the end."""
         started = time.monotonic()
         look = _Comparison(InstanceSink(self._workspace, instance), quick)
         batch: list[_Output] = []
-        seen = 0
         resume: str | None = None
         for status in statuses:
-            seen += 1
-            batch += _outputs(self._workspace, status)
+            look.seen += 1
+            outputs = list(_outputs(self._workspace, status))
+            horizon = time.time() - _YOUNG_SECONDS
+            batch += [output for output in outputs if output.stamp.changed_at < horizon]
+            look.young += sum(output.stamp.changed_at >= horizon for output in outputs)
             if len(batch) >= _BATCH:
                 self._report(look, batch)
                 batch = []
@@ -157,13 +221,7 @@ class Reconcile:
                 resume = status.cluster_key
                 break
         self._report(look, batch)
-        sentences = [
-            f"{seen} subreddits compared with Dagster, {look.reported} outputs reported.",
-            f"{look.skipped} skipped: their results are on their way." if look.skipped else "",
-            f"{look.refused} refused by Dagster." if look.refused else "",
-            f"The next tick goes on after {resume}." if resume is not None else "",
-        ]
-        return [sentence for sentence in sentences if sentence], resume
+        return look, resume
 
     def _report(self, look: _Comparison, batch: list[_Output]) -> None:
         """Report the outputs whose data versions Dagster does not have."""
@@ -223,7 +281,7 @@ def _read(output: _Output) -> OutputFile | None:
 
 
 def _outputs(workspace: Workspace, status: SubredditStatus) -> Iterator[_Output]:
-    """A subreddit's fresh outputs except the youngest."""
+    """A subreddit's fresh outputs."""
     layout = workspace.layout
     outputs = [
         _Output("embeddings", f.key, layout.embedding_path(f.key), f.output_stamp, str(f.stamp))
@@ -234,13 +292,4 @@ def _outputs(workspace: Workspace, status: SubredditStatus) -> Iterator[_Output]
         path = layout.cluster_path(status.cluster_key)
         with suppress(FileNotFoundError):
             outputs.append(_Output("clusters", status.cluster_key, path, Stamp.of(path.stat())))
-    horizon = time.time() - _YOUNG_SECONDS
-    yield from (output for output in outputs if output.stamp.changed_at < horizon)
-
-
-def _after(cursor: str | None) -> str | None:
-    try:
-        found = json.loads(cursor or "null")
-    except ValueError:
-        return None
-    return found if isinstance(found, str) else None
+    yield from outputs
