@@ -73,7 +73,6 @@ $(VENV)/.ingest: $(VENV)/.demo
 # The same from public dumps on, in a folder of its own.
 demo-dumps: $(VENV)/.ingest models/onnx/minilm/model.onnx
 	$(BIN)/reddit-assets sample --as-dumps --root $(DEMO)-dumps
-	$(BIN)/reddit-assets ingest --root $(DEMO)-dumps
 	$(BIN)/reddit-assets up --root $(DEMO)-dumps --state-dir $(DEMO)-dumps/.state --port $(PORT) --backend onnx --exit-when-done
 
 open: $(VENV)/.demo

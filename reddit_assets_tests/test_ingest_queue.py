@@ -35,7 +35,7 @@ def test_dumps_are_found_ingested_and_reported_and_a_corrupt_one_fails_alone(
     platform = Platform(workspace)
     # If the sensor looks and a worker works:
     said = platform.dumps.tick(instance).sentences
-    assert "3 dumps: 0 ingested, 3 to ingest." in said
+    assert "3 dumps, 3 of them to be ingested." in said
     assert run_worker(settings, (Kind.INGEST,), until_empty=True) == 0
     # Then the corrupt one is a dead letter, with the place, and the others are chain files.
     (letter,) = workspace.queues[Kind.INGEST].dead_letters()
@@ -55,7 +55,7 @@ def test_dumps_are_found_ingested_and_reported_and_a_corrupt_one_fails_alone(
     assert status is not None
     assert str(status["RC_2023-12.zst"]).endswith("FAILED")
     # Nothing is queued again, before the file changes.
-    assert "3 dumps: 3 ingested, 0 to ingest." in platform.dumps.tick(instance).sentences
+    assert "3 dumps, 0 of them to be ingested." in platform.dumps.tick(instance).sentences
 
 
 def test_a_job_without_a_dump_says_so(settings: Settings, tmp_path: Path) -> None:

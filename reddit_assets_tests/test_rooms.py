@@ -37,7 +37,7 @@ ROOMS: dict[str, set[str]] = {
         "engines.clustering.params",
         "engines.vectors",
     },
-    "local": {"figures", "corpus", "ledger", "engines.host", "workspace"},
+    "local": {"ingest", "figures", "corpus", "ledger", "engines.host", "workspace"},
     "definitions": {"platform"},
     "settings": set(),
     "errors": set(),

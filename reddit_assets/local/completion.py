@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from reddit_assets.corpus.scan import SubredditStatus
 from reddit_assets.errors import StartupError
 from reddit_assets.figures import Figures, Observer, Tally
-from reddit_assets.ledger.job import DeadLetter, Kind
+from reddit_assets.ingest.wanted import dump_keys, wanted_dumps
+from reddit_assets.ledger.job import DeadLetter, Job, Kind
 from reddit_assets.ledger.operations import QueueCounts
 from reddit_assets.ledger.planner import queue_wanted
 from reddit_assets.local.instance import Page
@@ -98,16 +99,27 @@ class Watch:
             for kind, count in self.counts().items()
             if not (count.public or count.queued or count.delayed or count.leased)
         )
+        dumps = self._queue_dumps()
         scanner = self._workspace.scanner(dead=dead_keys)
         report = queue_wanted(scanner, self._queues, kinds=kinds, each=seen.append)
         # Counted after the scan: what a worker finished meanwhile is at worst seen next time.
         figures = Figures.of(self._workspace, seen, scanner.finished())
         state = Completion(figures, dead=dead, problems=report.problems, ignored=report.ignored)
         quiet = all(queue.counts.idle for queue in figures.queues.values())
-        state.settled = quiet and self._nothing_pending(seen, dead_keys)
+        state.settled = quiet and not dumps and self._nothing_pending(seen, dead_keys)
         if state.settled:
             state.unreported = self._unreported(list(scanner.scan()))
         return state
+
+    def _queue_dumps(self) -> int:
+        """Queues dumps that are not ingested; how many there are."""
+        workspace = self._workspace
+        keys = dump_keys(workspace.settings, workspace.layout)
+        wanted = wanted_dumps(workspace.settings, workspace.layout, keys)
+        jobs = [Job(Kind.INGEST, key, stamp) for key, stamp in wanted.items()]
+        if jobs:
+            self._queues[Kind.INGEST].enqueue(jobs, workspace.layout)
+        return len(jobs)
 
     @staticmethod
     def _nothing_pending(seen: list[SubredditStatus], dead: set[str]) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.engines.host import available_cores
+from reddit_assets.ingest.wanted import dump_keys
 from reddit_assets.ledger.job import Kind
 from reddit_assets.local.instance import location, write_workspace
 from reddit_assets.local.private import socket_folder
@@ -114,7 +115,7 @@ def dagster_parts(environment: Mapping[str, str], *, port: int, maps_port: int) 
 
 
 def worker_parts(settings: Settings, environment: Mapping[str, str], *, workers: int) -> list[Part]:
-    """Embedding workers and one clustering worker.
+    """Embedding workers, one clustering worker, and one that ingests where there are dumps.
 
     The embedding workers share the cores; the clustering worker may use all of them, since a
     subreddit is clustered when its files are done.
@@ -127,10 +128,13 @@ def worker_parts(settings: Settings, environment: Mapping[str, str], *, workers:
     if workers != 1:
         names = [f"embed-worker-{number}" for number in range(1, workers + 1)]
     parts = []
-    for number, name in enumerate([*names, "cluster-worker"]):
-        kind, own = Kind.CLUSTER, dict(environment)
+    others = {"cluster-worker": Kind.CLUSTER}
+    if dump_keys(settings, Layout.from_settings(settings)):
+        others["ingest-worker"] = Kind.INGEST
+    for number, name in enumerate([*names, *others]):
+        kind, own = others.get(name, Kind.EMBED), dict(environment)
         if name in names:
-            kind, own["REDDIT_THREADS"] = Kind.EMBED, str(threads)
+            own["REDDIT_THREADS"] = str(threads)
         if settings.metrics_port is not None:
             own["REDDIT_METRICS_PORT"] = str(settings.metrics_port + 1 + number)
         parts.append(Part(name, (*OURS, "worker", "--kind", kind.value), own, kind))

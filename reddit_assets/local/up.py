@@ -20,6 +20,7 @@ from reddit_assets.errors import (
     RedditAssetsError,
     StartupError,
 )
+from reddit_assets.ingest.wanted import dump_keys
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.queue import JobQueue
@@ -109,6 +110,8 @@ def run_up(
     root = settings.require_root().absolute()
     settings = settings.model_copy(update={"root": root})
     layout = Layout.from_settings(settings)
+    if dump_keys(settings, layout):
+        layout.chains.mkdir(parents=True, exist_ok=True)  # they will be made
     layout.require_chains()
     state = StateDir((settings.state_dir or default_state_dir(root)).resolve())
     if settings.snapshot_dir is None:

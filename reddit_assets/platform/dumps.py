@@ -3,7 +3,6 @@
 Without ``from __future__ import annotations``: Dagster reads the types of an op's parameters.
 """
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -100,26 +99,11 @@ def _have_ingested(context: AssetExecutionContext, workspace: "Workspace") -> No
 
 
 def _jobs(workspace: "Workspace", keys: Sequence[str], *, force: bool) -> "list[Job]":
-    from reddit_assets.errors import BadFileError
-    from reddit_assets.ingest.filters import Filters
-    from reddit_assets.ingest.store import Store, dump_stamp
+    from reddit_assets.ingest.wanted import wanted_dumps
     from reddit_assets.ledger.job import Job, Kind
 
-    settings = workspace.settings
-    store, filters = (
-        Store.from_settings(settings, workspace.layout),
-        Filters.from_settings(settings),
-    )
-    jobs = []
-    for key in keys:
-        try:
-            stamp = dump_stamp(store.dumps / key, filters, skip_corrupt=settings.skip_corrupt)
-        except BadFileError:
-            stamp = ""  # the worker says what is wrong with it
-        known = store.record(key)
-        if force or not stamp or known is None or known.stamp != stamp:
-            jobs.append(Job(Kind.INGEST, key, stamp, force=force))
-    return jobs
+    wanted = wanted_dumps(workspace.settings, workspace.layout, keys, force=force)
+    return [Job(Kind.INGEST, key, stamp, force=force) for key, stamp in wanted.items()]
 
 
 class Dumps:
@@ -130,29 +114,25 @@ class Dumps:
 
     def tick(self, instance: DagsterInstance, cursor: str | None = None) -> Tick:
         """One look below ``dumps/``."""
-        from reddit_assets.ingest.store import Store, find_dumps
+        from reddit_assets.ingest.wanted import dump_keys
         from reddit_assets.ledger.job import Kind
         from reddit_assets.platform.services.looks import job_counts
 
         workspace = self._workspace
-        folder = Store.from_settings(workspace.settings, workspace.layout).dumps
-        if not folder.is_dir():
-            return Tick([f"There is no folder {folder}."])
-        found = find_dumps([folder], folder, empty=True)
-        known = set(instance.get_dynamic_partitions("dump_files"))
+        found = dump_keys(workspace.settings, workspace.layout)
+        if not found:
+            return Tick(["There are no dumps."])
+        name = DUMP_FILES.name or ""
+        known = set(instance.get_dynamic_partitions(name))
         new = [key for key in found if key not in known]
         if new:
-            instance.add_dynamic_partitions("dump_files", new)
-        old = time.time() - workspace.settings.settle_seconds
-        ready = [key for key, path in found.items() if path.stat().st_mtime <= old]
-        jobs = _jobs(workspace, ready, force=False)
+            instance.add_dynamic_partitions(name, new)
+        jobs = _jobs(workspace, found, force=False)
         counts = workspace.queues[Kind.INGEST].enqueue(jobs, workspace.layout)
-        settling = len(found) - len(ready)
         return Tick(
             [
-                f"{len(found)} dumps: {len(ready) - len(jobs)} ingested, {len(jobs)} to ingest.",
+                f"{len(found)} dumps, {len(jobs)} of them to be ingested.",
                 f"{len(new)} partitions added." if new else "",
                 job_counts(counts),
-                f"{settling} skipped: just written, still settling." if settling else "",
             ]
         )
