@@ -251,6 +251,8 @@ def test_a_missing_queue_is_a_failed_tick_with_a_sentence(
     monkeypatch.setenv("REDDIT_ROOT", str(tmp_path))
     monkeypatch.setenv("REDIS_URL", "redis://:secret@127.0.0.1:1/0")
     for sensor in make_sensors(30, asset_sets("")):
+        if sensor.name == "dump_discovery":
+            continue  # asks the queue only where there are dumps
         with DagsterInstance.ephemeral() as instance, pytest.raises(TickError) as told:
             sensor(build_sensor_context(instance=instance), platform=Platform())
         assert "cannot be reached" in str(told.value)
@@ -403,6 +405,7 @@ def test_definitions_load_anywhere_and_light(tmp_path: Path) -> None:
             "clusters",
             "clusters/as",
             "corpus",
+            "dumps",
             "embeddings",
             "embeddings/as",
             "model",
