@@ -22,14 +22,14 @@ from reddit_assets.settings import load_settings
 
 settings = load_settings()
 sets = asset_sets(settings.shards)
-nightly = make_nightly(sets)
+nightly = make_nightly()
 
 defs = Definitions(
     assets=[
         *(asset for one in sets for asset in make_assets(one, settings.backfill_run_size)),
         make_inputs(),
         make_dumps(settings.backfill_run_size),
-        make_corpus(),
+        make_corpus(sets),
     ],
     sensors=make_sensors(settings.discovery_seconds, sets),
     schedules=[make_schedule(nightly, settings.nightly_cron, settings.nightly_timezone)],

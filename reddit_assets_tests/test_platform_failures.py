@@ -82,7 +82,9 @@ def test_what_was_given_up_is_failed_until_its_output_is_there(
     give_up(platform, [TEA[1]], "The file is torn again.")
     assert sweep(workspace.scanner(), queue, lost_seconds=900).forgotten == (TEA[1],)
     tick = platform.dead_letters.tick(instance, cursor)
-    # then both are healed, also in the counts.
+    # then both are healed, also in the counts, and the latest run of each is no failure.
+    latest = instance.get_runs(limit=1)[0]
+    assert latest.status is DagsterRunStatus.SUCCESS
     assert "2 healed" in tick.sentences[0]
     assert statuses(instance) == {
         TEA[0]: AssetPartitionStatus.MATERIALIZED,

@@ -75,6 +75,8 @@ def nightly(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = Fal
             }
         )
         raise typer.Exit(0 if done.success else 1)
+    for sentence in found.checks:
+        typer.echo(sentence)
     for evaluation in done.get_asset_check_evaluations():
         outcome = "passed" if evaluation.passed else "FAILED"
         typer.echo(f"{evaluation.check_name} {outcome}: {evaluation.description}")

@@ -7,7 +7,7 @@ its asset, whose op yields no output.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dagster import (
@@ -17,6 +17,7 @@ from dagster import (
     AssetCheckSeverity,
     AssetCheckSpec,
     AssetExecutionContext,
+    DagsterInstance,
     MetadataValue,
     PreviewWarning,
 )
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from reddit_assets.ledger.job import DeadLetter
     from reddit_assets.workspace import Workspace
 
-__all__ = ["check_specs", "corpus_check", "evaluate", "evaluate_corpus"]
+__all__ = ["check_specs", "corpus_check", "evaluate", "evaluate_corpus", "evaluate_samples"]
 
 _SAMPLE = 200
+# The checks that look at a sample where no run names partitions.
+SAMPLED = ("embeddings_valid", "embeddings_conformant", "clusters_healthy")
 
 # Runs of more partitions record only failures; the sensor clears earlier ones.
 _PASSES = 50
@@ -75,28 +78,55 @@ def evaluate(
     Raises:
         RedditAssetsError: settings, trees or Redis are not there.
     """
-    bodies: dict[str, Callable[[], AssetCheckResult]] = {
-        "embeddings_valid": lambda: _valid(context, assets, workspace),
-        "embeddings_conformant": lambda: _conformant(context, assets, workspace),
-        "clusters_healthy": lambda: _clusters(context, assets, workspace),
-    }
+    from reddit_assets.platform.backfills import partitions_of
+
     for key in sorted(context.selected_asset_check_keys, key=lambda key: key.name):
-        if key.name in bodies:
-            result = bodies[key.name]()._replace(asset_key=key.asset_key, check_name=key.name)
-            yield result
-            _keep(context, key, result)
+        if key.name in SAMPLED:
+            of = assets.files if key.asset_key == assets.embeddings else assets.subreddits
+            keys = partitions_of(context, key.asset_key, of)
+            result = _looked(key.name, workspace, keys)
+            yield result._replace(asset_key=key.asset_key, check_name=key.name)
+            _keep(context.instance, key, result)
         else:
             yield from _dead_letters(context, assets, workspace, key)
 
 
-def _keep(context: AssetExecutionContext, key: AssetCheckKey, result: AssetCheckResult) -> None:
+def evaluate_samples(
+    instance: DagsterInstance, sets: Iterable[AssetSet], workspace: Workspace
+) -> dict[str, AssetCheckResult]:
+    """Evaluates the checks that look at a sample of everything, for the nightly; by name.
+
+    Not by selecting them in its job: the job's button on the page leaves other assets' checks out.
+    """
+    results = {name: _looked(name, workspace, []) for name in SAMPLED}
+    for assets in sets:
+        for name, result in results.items():
+            asset = assets.clusters if name == "clusters_healthy" else assets.embeddings
+            _keep(instance, AssetCheckKey(asset, name), result)
+    return results
+
+
+def _looked(name: str, workspace: Workspace, keys: list[str]) -> AssetCheckResult:
+    """The result for some partitions; for a sample of all if there are none."""
+    from reddit_assets.platform import quality
+
+    scanner = workspace.scanner(dead=())
+    if name == "clusters_healthy":
+        return _result(quality.check_clusters(scanner, keys[:_SAMPLE] or None))
+    sample = keys[:_SAMPLE] or quality.sample_keys(scanner, _SAMPLE)
+    valid = name == "embeddings_valid"
+    look = quality.check_embeddings if valid else quality.check_conformance
+    return _result(look(workspace.layout, sample))
+
+
+def _keep(instance: DagsterInstance, key: AssetCheckKey, result: AssetCheckResult) -> None:
     """Reports it without a run as well.
 
     Dagster calls a check not evaluated as soon as its asset has a materialization of another run
     than the check's. Workers' reports have none, like this one: it stands until the next look.
     """
     records.report_check(
-        context.instance,
+        instance,
         AssetCheckEvaluation(
             asset_key=key.asset_key,
             check_name=key.name,
@@ -125,41 +155,6 @@ def _result(findings: Any) -> AssetCheckResult:
         description=findings.summary,
         metadata=metadata,
     )
-
-
-def _sample(context: AssetExecutionContext, assets: AssetSet, workspace: Workspace) -> list[str]:
-    """The run's own partitions, else a sample of all."""
-    from reddit_assets.platform.backfills import partitions_of
-    from reddit_assets.platform.quality import sample_keys
-
-    keys = partitions_of(context, assets.embeddings, assets.files)[:_SAMPLE]
-    return keys or sample_keys(workspace.scanner(dead=()), _SAMPLE)
-
-
-def _valid(
-    context: AssetExecutionContext, assets: AssetSet, workspace: Workspace
-) -> AssetCheckResult:
-    from reddit_assets.platform.quality import check_embeddings
-
-    return _result(check_embeddings(workspace.layout, _sample(context, assets, workspace)))
-
-
-def _conformant(
-    context: AssetExecutionContext, assets: AssetSet, workspace: Workspace
-) -> AssetCheckResult:
-    from reddit_assets.platform.quality import check_conformance
-
-    return _result(check_conformance(workspace.layout, _sample(context, assets, workspace)))
-
-
-def _clusters(
-    context: AssetExecutionContext, assets: AssetSet, workspace: Workspace
-) -> AssetCheckResult:
-    from reddit_assets.platform import quality
-    from reddit_assets.platform.backfills import partitions_of
-
-    keys = partitions_of(context, assets.clusters, assets.subreddits)[:_SAMPLE] or None
-    return _result(quality.check_clusters(workspace.scanner(dead=()), keys))
 
 
 def _dead_letters(

@@ -3,7 +3,7 @@
 Without ``from __future__ import annotations``: Dagster reads the type of an op's context.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import dagster
@@ -24,7 +24,7 @@ from dagster import (
 )
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from reddit_assets.platform.checks import check_specs, corpus_check
+from reddit_assets.platform.checks import corpus_check
 from reddit_assets.platform.dagster_errors import run_errors
 from reddit_assets.platform.names import CODE_VERSION, CORPUS, NIGHTLY, OWNERS, AssetSet
 from reddit_assets.platform.resources import Platform
@@ -32,18 +32,11 @@ from reddit_assets.platform.resources import Platform
 __all__ = ["make_corpus", "make_nightly", "make_schedule", "make_steering_jobs"]
 
 
-def make_nightly(sets: Iterable[AssetSet]) -> UnresolvedAssetJobDefinition:
+def make_nightly() -> UnresolvedAssetJobDefinition:
     """The rescan, with the checks that look at a sample: button, command and schedule."""
-    sampled = [
-        spec.key
-        for assets in sets
-        for name in ("embeddings", "clusters")
-        for spec in check_specs(assets, name)
-        if spec.partitions_def is None
-    ]
     return define_asset_job(
         NIGHTLY,
-        selection=AssetSelection.assets(CORPUS) | AssetSelection.checks(*sampled),
+        selection=AssetSelection.assets(CORPUS),
         description="Looks at every file, reads new outputs and a share of the others in full, "
         "queues what must be made again, evaluates the checks. The same as the schedule of this "
         "name and `reddit-assets nightly`.",
@@ -66,8 +59,12 @@ def make_schedule(
     )
 
 
-def make_corpus() -> AssetsDefinition:
-    """The overview: a quick look, or in the job ``nightly`` a look at everything."""
+def make_corpus(sets: Sequence[AssetSet]) -> AssetsDefinition:
+    """The overview: a quick look, or in the job ``nightly`` a look at everything.
+
+    Args:
+        sets: whose checks the nightly evaluates.
+    """
 
     @multi_asset(
         name="rescan",
@@ -90,7 +87,7 @@ def make_corpus() -> AssetsDefinition:
     )
     def corpus(context: AssetExecutionContext, platform: ResourceParam[Platform]) -> Iterator[Any]:
         from reddit_assets.figures import Figures
-        from reddit_assets.platform.checks import evaluate_corpus
+        from reddit_assets.platform.checks import evaluate_corpus, evaluate_samples
         from reddit_assets.platform.overview import corpus_metadata, oldest_unprocessed
         from reddit_assets.platform.services.glance import glance_metadata
 
@@ -100,6 +97,10 @@ def make_corpus() -> AssetsDefinition:
                 found = platform.rescan.run(context.instance, context.log.info)
                 statuses = found.statuses
                 metadata = corpus_metadata(workspace, context.instance, found)
+                for name, result in evaluate_samples(context.instance, sets, workspace).items():
+                    outcome = "passed" if result.passed else "FAILED"
+                    found.checks.append(f"{name} {outcome}: {result.description}")
+                    context.log.info(found.checks[-1])
             else:
                 statuses = list(workspace.scanner().scan())
                 metadata = glance_metadata(workspace, Figures.of(workspace, statuses))

@@ -27,7 +27,7 @@ from dagster._core.utils import make_new_run_id
 
 from reddit_assets.platform.names import DUMP_FILES, DUMPS, AssetSet
 
-__all__ = ["RUN_NAME", "Failed", "not_yet_failed", "report_failed"]
+__all__ = ["RUN_NAME", "Failed", "not_yet_failed", "report_failed", "report_healed"]
 
 RUN_NAME = "dead_letters"
 _NAMED = 20
@@ -62,28 +62,7 @@ def not_yet_failed(
 
 def report_failed(instance: DagsterInstance, key: AssetKey, failures: Sequence[Failed]) -> str:
     """Records partitions of an asset as failed; the id of the run that says so."""
-    run = DagsterRun(
-        job_name=RUN_NAME,
-        run_id=make_new_run_id(),
-        status=DagsterRunStatus.NOT_STARTED,
-        asset_selection=frozenset([key]),
-        # Nobody should start it again: there is no job behind it.
-        tags={"dagster/max_retries": "0", "dagster/sensor_name": RUN_NAME},
-    )
-    instance.add_run(run)
-    started = DagsterEvent(
-        DagsterEventType.RUN_START.value, RUN_NAME, message="Jobs were given up."
-    )
-    instance.report_dagster_event(started, run_id=run.run_id)
-    planned = [
-        _entry(
-            run,
-            DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
-            AssetMaterializationPlannedData(key, partition=each.partition),
-            f"{each.partition} was to be made.",
-        )
-        for each in failures
-    ]
+    run = _begin(instance, key, [each.partition for each in failures], "Jobs were given up.")
     observed = [
         _entry(
             run,
@@ -97,8 +76,7 @@ def report_failed(instance: DagsterInstance, key: AssetKey, failures: Sequence[F
         )
         for each in failures
     ]
-    for batch in (planned, observed):
-        instance.event_log_storage.store_event_batch(batch)
+    instance.event_log_storage.store_event_batch(observed)
     named = ", ".join(each.partition for each in failures[:_NAMED])
     more = f" and {len(failures) - _NAMED:,} more" if len(failures) > _NAMED else ""
     instance.report_run_failed(
@@ -108,6 +86,45 @@ def report_failed(instance: DagsterInstance, key: AssetKey, failures: Sequence[F
         "retry_dead_letters.",
     )
     return run.run_id
+
+
+def report_healed(instance: DagsterInstance, key: AssetKey, partitions: Sequence[str]) -> None:
+    """Records that partitions of an asset have their outputs: else their pages would go on to name
+    the run that failed, since a worker's report has no run of its own.
+    """
+    run = _begin(instance, key, partitions, "Outputs are there that were given up before.")
+    done = f"{len(partitions):,} partitions are healed: {', '.join(partitions[:_NAMED])}."
+    event = DagsterEvent(DagsterEventType.RUN_SUCCESS.value, RUN_NAME, message=done)
+    instance.report_dagster_event(event, run_id=run.run_id)
+
+
+def _begin(
+    instance: DagsterInstance, key: AssetKey, partitions: Sequence[str], message: str
+) -> DagsterRun:
+    """A run that plans partitions and computes nothing."""
+    run = DagsterRun(
+        job_name=RUN_NAME,
+        run_id=make_new_run_id(),
+        status=DagsterRunStatus.NOT_STARTED,
+        asset_selection=frozenset([key]),
+        # Nobody should start it again: there is no job behind it.
+        tags={"dagster/max_retries": "0", "dagster/sensor_name": RUN_NAME},
+    )
+    instance.add_run(run)
+    started = DagsterEvent(DagsterEventType.RUN_START.value, RUN_NAME, message=message)
+    instance.report_dagster_event(started, run_id=run.run_id)
+    instance.event_log_storage.store_event_batch(
+        [
+            _entry(
+                run,
+                DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+                AssetMaterializationPlannedData(key, partition=partition),
+                f"{partition} is shown.",
+            )
+            for partition in partitions
+        ]
+    )
+    return run
 
 
 def _entry(run: DagsterRun, kind: DagsterEventType, data: Any, message: str) -> EventLogEntry:

@@ -73,7 +73,7 @@ def described(metadata: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in metadata.items():
         if value is None or value in ("", [], {}):
             continue
-        share = name.endswith("_share")
+        share = name.endswith("_share") or name == "empty_texts"
         words = name.removesuffix("_share").replace("_", " ") + (", %" if share else "")
         shown = _NAMES.get(name, words)
         if shown in found:

@@ -22,7 +22,12 @@ from reddit_assets.ledger.job import DeadLetter, Kind, partition_of
 from reddit_assets.platform.names import LOCATION, REPOSITORY, key_of_result, set_of
 from reddit_assets.platform.reporting import records
 from reddit_assets.platform.reporting.events import table
-from reddit_assets.platform.reporting.failures import Failed, not_yet_failed, report_failed
+from reddit_assets.platform.reporting.failures import (
+    Failed,
+    not_yet_failed,
+    report_failed,
+    report_healed,
+)
 from reddit_assets.platform.reporting.inputs import materializer
 from reddit_assets.platform.reporting.metadata import fenced, plain
 from reddit_assets.platform.services.reconcile import result_of
@@ -170,14 +175,15 @@ def _heal_partitions(
             by_asset.setdefault(_asset(workspace, kind, key), []).append(key)
     layout = workspace.layout
     path_of = layout.embedding_path if kind is Kind.EMBED else layout.cluster_path
-    results = []
     for asset, group in by_asset.items():
         assets = set_of(group[0], workspace.shards)
+        results = []
         for key in sorted(set(group) - not_yet_failed(instance, assets, asset, group)):
             with suppress(OSError, BadFileError):
                 results.append(result_of(read_output(path_of(key)), key, kind.asset))
-    make = materializer(instance, layout, workspace.shards)
-    records.report(instance, make.outputs(results))
+        make = materializer(instance, layout, workspace.shards)
+        records.report(instance, make.outputs(results))
+        report_healed(instance, asset, sorted(group))
 
 
 def _all(letters: list[DeadLetter], number: int) -> dict[str, MetadataValue]:

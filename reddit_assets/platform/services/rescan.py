@@ -38,6 +38,7 @@ class Rescanned:
         temporary: temporary files, also those in use.
         removed: orphans and temporary files deleted.
         forgotten: partition keys deleted, since their files have vanished.
+        checks: what the checks said that looked at a sample, as sentences.
     """
 
     report: ScanReport
@@ -47,6 +48,7 @@ class Rescanned:
     temporary: list[Path] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
+    checks: list[str] = field(default_factory=list)
 
 
 class Rescan:
