@@ -18,6 +18,8 @@ from reddit_assets.workspace import Workspace
 __all__ = ["job_counts", "look", "look_sentences"]
 
 _SWEEP_SECONDS = 180.0
+# A sweep reads every queued job: 15 s for a million. Long queues are swept more seldom.
+_SWEPT_PER_SECOND, _LONGEST_PAUSE = 500, 1800.0
 # A look that takes longer is shared by the sensors of one interval.
 _QUICK_SECONDS = 1.0
 
@@ -57,9 +59,11 @@ def look(
         hold=hold,
     )
     now, said = time.time(), look_sentences(scanner, workspace)
-    if report.resume_after is not None or now - cursor.swept <= _SWEEP_SECONDS:
+    queue = workspace.queues[kind]
+    pause = max(_SWEEP_SECONDS, min(_LONGEST_PAUSE, queue.counts().queued / _SWEPT_PER_SECOND))
+    if report.resume_after is not None or now - cursor.swept <= pause:
         return scanner, report, said, replace(cursor, after=report.resume_after)
-    swept = sweep(scanner, workspace.queues[kind], lost_seconds=settings.foreign_lost_seconds)
+    swept = sweep(scanner, queue, lost_seconds=settings.foreign_lost_seconds)
     if swept.closed or swept.repushed:
         said.append(
             f"Plain consumers: {len(swept.closed)} jobs done, {len(swept.repushed)} lost and "
