@@ -20,6 +20,7 @@ from statistics import median
 
 from dagster import DagsterInstance
 
+from reddit_assets.corpus.buckets import FLAT
 from reddit_assets.engines.host import cpu_name
 from reddit_assets.ledger.job import Result
 from reddit_assets.ledger.outbox import OutboxEntry
@@ -76,7 +77,7 @@ def events_per_second(folder: Path, number: int) -> tuple[float, float]:
             batched = number / (time.perf_counter() - started)
             from reddit_assets.platform.reporting.inputs import materializer
 
-            make = materializer(instance, _workspace(folder).layout, ())
+            make = materializer(instance, _workspace(folder).layout, FLAT)
             events = make.outputs(results(100, number))
             started = time.perf_counter()
             for event in events:

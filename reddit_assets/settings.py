@@ -354,10 +354,10 @@ class Settings(BaseSettings):
     backfill_run_size: int = Field(
         10_000, ge=1, description="Most partitions in a run of a backfill."
     )
-    shards: str = Field(
-        "",
-        description="Comma-separated shards that get their own three assets; empty: one set "
-        "of assets for the whole tree.",
+    layout: Literal["auto", "flat", "sharded"] = Field(
+        "auto",
+        description="Assets in Dagster: flat, one set for the whole tree, or sharded, one per "
+        "bucket of subreddits. auto becomes sharded above 100,000 files, and stays so.",
     )
 
     @field_validator("device")
@@ -429,6 +429,11 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         SettingsError: a value is not valid, with the variable's name and what it should be.
     """
+    if os.environ.get("REDDIT_SHARDS"):
+        raise SettingsError(
+            "REDDIT_SHARDS is no longer a setting: no shard has assets of its own by name.",
+            hint="Unset it. REDDIT_LAYOUT spreads many files over assets, by itself.",
+        )
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         return Settings(**given)

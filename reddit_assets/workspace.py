@@ -9,7 +9,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from reddit_assets.corpus.keys import parse_shards
+from reddit_assets.corpus.buckets import Buckets, read_buckets
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.look import LookPlan
 from reddit_assets.corpus.scan import Scanner, ScanOptions
@@ -31,11 +31,13 @@ class Workspace:
 
     Attributes:
         queues: none where only the trees matter.
+        defined: the buckets that Dagster's definitions in this process were made for.
     """
 
     settings: Settings
     layout: Layout
     queues: dict[Kind, JobQueue] = field(default_factory=dict)
+    defined: Buckets | None = None
 
     @classmethod
     def load(cls, settings: Settings | None = None) -> Workspace:
@@ -65,9 +67,13 @@ class Workspace:
         return Snapshot.of(self.layout, self.settings.snapshot_dir or default_folder())
 
     @property
-    def shards(self) -> tuple[str, ...]:
-        """Shards with assets of their own."""
-        return parse_shards(self.settings.shards)
+    def buckets(self) -> Buckets:
+        """The buckets of Dagster's definitions, else those that are stated now.
+
+        Raises:
+            BadFileError: the statement cannot be read.
+        """
+        return read_buckets(self.layout) if self.defined is None else self.defined
 
     @property
     def cluster_fingerprint(self) -> str:

@@ -322,7 +322,9 @@ class Live:
 
 
 @contextlib.contextmanager
-def running(folder: Path, postgres: PostgresServer, keys: Sequence[str]) -> Iterator[Live]:
+def running(
+    folder: Path, postgres: PostgresServer, keys: Sequence[str], **settings: Any
+) -> Iterator[Live]:
     """A stack of its own Valkey and database, over chain files of the given keys."""
     name = f"stack_{uuid.uuid4().hex[:8]}"
     admin = psycopg2.connect(host=str(postgres.socket_folder), user="postgres")
@@ -332,7 +334,7 @@ def running(folder: Path, postgres: PostgresServer, keys: Sequence[str]) -> Iter
     admin.close()
     postgres_url = postgres.url.replace("/postgres?", f"/{name}?")
     with ValkeyServer(folder / "valkey", config={"appendonly": "no"}) as valkey:
-        stack = Stack(folder, valkey.url, postgres_url)
+        stack = Stack(folder, valkey.url, postgres_url, **settings)
         for key in keys:
             write_chain(stack.layout, key)
         stack.start()

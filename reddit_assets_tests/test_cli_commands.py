@@ -15,6 +15,7 @@ import pytest
 
 from reddit_assets import __version__
 from reddit_assets.cli.app import run
+from reddit_assets.corpus.buckets import Buckets, state_buckets
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.errors import Failure
@@ -337,3 +338,24 @@ def test_without_redis_a_command_names_the_host_only(
     error = capsys.readouterr().err
     assert "Redis at 127.0.0.1:1 cannot be reached" in error
     assert "hunter2" not in error
+
+
+def test_where_names_the_assets_of_a_file_and_of_a_subreddit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout.of(tmp_path)
+    chain = layout.chain_path("as/Tea Time/c_0")
+    chain.parent.mkdir(parents=True)
+    chain.touch()
+    where = ["where", "--root", str(tmp_path), "--dagster-url", "http://page:3000"]
+    assert run([*where, "as/Tea Time/c_0"]) == 0
+    page = "http://page:3000/assets/embeddings?view=partitions&partition=as%2FTea%20Time%2Fc_0"
+    assert page in capsys.readouterr().out
+    state_buckets(layout, Buckets.for_files(1))
+    bucket = Buckets.for_files(1).of("as/Tea Time")
+    for name, assets in ((str(chain), 3), ("Tea Time", 1)):
+        assert run([*where, name]) == 0
+        found = capsys.readouterr().out
+        assert found.count(f"/{bucket}?view=partitions&partition=as%2FTea%20Time") == assets
+    assert run([*where, "Tee Time"]) == 1
+    assert "Did you mean Tea Time?" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from dagster import (
     build_sensor_context,
 )
 
+from reddit_assets.corpus.buckets import FLAT
 from reddit_assets.corpus.provenance import PROVENANCE_KEY
 from reddit_assets.ledger.job import Job, Kind, Result
 from reddit_assets.ledger.outbox import Outbox
@@ -250,7 +251,7 @@ def test_a_missing_queue_is_a_failed_tick_with_a_sentence(
     (tmp_path / "chains").mkdir()
     monkeypatch.setenv("REDDIT_ROOT", str(tmp_path))
     monkeypatch.setenv("REDIS_URL", "redis://:secret@127.0.0.1:1/0")
-    for sensor in make_sensors(30, asset_sets("")):
+    for sensor in make_sensors(30, asset_sets(FLAT)):
         if sensor.name == "dump_discovery":
             continue  # asks the queue only where there are dumps
         with DagsterInstance.ephemeral() as instance, pytest.raises(TickError) as told:
@@ -389,7 +390,6 @@ def test_definitions_load_anywhere_and_light(tmp_path: Path) -> None:
         env={
             "PYTHONPATH": str(Path(__file__).parent.parent),
             "PATH": os.environ["PATH"],
-            "REDDIT_SHARDS": "as",
         },
         cwd=tmp_path,
         capture_output=True,
@@ -400,14 +400,11 @@ def test_definitions_load_anywhere_and_light(tmp_path: Path) -> None:
     assert told[-1] == str(
         [
             "chains",
-            "chains/as",
             "cluster_settings",
             "clusters",
-            "clusters/as",
             "corpus",
             "dumps",
             "embeddings",
-            "embeddings/as",
             "model",
         ]
     )

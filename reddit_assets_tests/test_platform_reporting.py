@@ -119,7 +119,7 @@ LOGIN = "<html><title>Log in</title></html>"
         ((302, "text/html", ""), "answers 302"),
         ((200, "application/json", '{"data": {"p0"'), "something else than JSON"),
         ((200, "application/json", "[1, 2]"), "something else than JSON"),
-        ((200, "application/json", '{"data": {"p0": {"assetMaterializations": 7}}}'), "form"),
+        ((200, "application/json", '{"data": {"overview": {"partitionKeys": 7}}}'), "form"),
         ((200, "application/json", '{"data": null}'), "another form"),
         ((200, "application/json", '{"errors": "no"}'), "cannot tell what it has"),
         ((500, "text/plain", "out of order"), "answers 500 to /graphql: out of order"),

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from platform_stack import Stack, wait_for
 
-from reddit_assets.corpus.keys import parse_shards
+from reddit_assets.corpus.buckets import FLAT, Buckets
 from reddit_assets.errors import ReportingError
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Job, Kind, Result
@@ -111,9 +111,9 @@ def test_only_two_reporters_at_a_time_hold_a_connection(valkey_url: str) -> None
     assert third.slot(2, 60)
 
 
-def test_partitions_belong_to_their_shards_assets() -> None:
-    shards = parse_shards(" as, bo ,,")
-    assert shards == ("as", "bo")
-    assert asset_path("embeddings", "as/A/c", shards) == ("embeddings", "as")
-    assert asset_path("embeddings", "ca/A/c", shards) == ("embeddings",)
-    assert asset_path("clusters", "Flat") == ("clusters",)
+def test_a_file_and_its_cluster_belong_to_one_buckets_assets() -> None:
+    buckets = Buckets.for_files(1)
+    bucket = buckets.of("as/A")
+    assert asset_path("embeddings", "as/A/c", buckets) == ("embeddings", bucket)
+    assert asset_path("clusters", "as/A", buckets) == ("clusters", bucket)
+    assert asset_path("embeddings", "as/A/c", FLAT) == ("embeddings",)

@@ -10,10 +10,10 @@ from dagster import (
     DagsterInstance,
 )
 
+from reddit_assets.corpus.buckets import Buckets, state_buckets
 from reddit_assets.errors import ReportingError
 from reddit_assets.ledger.job import Kind, Result
 from reddit_assets.ledger.outbox import Outbox, OutboxEntry
-from reddit_assets.platform.names import AssetSet, set_of
 from reddit_assets.platform.reporting import records
 from reddit_assets.platform.reporting.drain import Reporter
 from reddit_assets.platform.reporting.events import readable
@@ -92,13 +92,17 @@ def test_a_fresh_output_is_reported_only_if_dagster_lacks_it(
     assert events(instance, EMBEDDINGS, TEA[0]) == ["j0"]
 
 
-def test_shards_have_assets_of_their_own(workspace: Workspace, instance: DagsterInstance) -> None:
-    assert set_of("as/Tea/c_0", ("as",)) == AssetSet("as")
-    assert set_of("bo/books/c_0", ("as",)) == AssetSet()
-    sharded = Workspace.load(workspace.settings.model_copy(update={"shards": "as"}))
-    InstanceSink(sharded, instance).report([OutboxEntry("1", result(TEA[0]), False)])
-    assert events(instance, AssetKey(["embeddings", "as"]), TEA[0]) == ["j1"]
-    assert events(instance, EMBEDDINGS, TEA[0]) == []
+def test_buckets_have_assets_of_their_own(workspace: Workspace, instance: DagsterInstance) -> None:
+    # Given what is stated beside the embeddings, which a reporter goes by at once:
+    sink = InstanceSink(workspace, instance)
+    sink.report([OutboxEntry("1", result(TEA[0]), False)])
+    buckets = Buckets.for_files(1)
+    state_buckets(workspace.layout, buckets)
+    sink.report([OutboxEntry("2", result(TEA[0], "j2", data_version="v2"), False)])
+    # Then an event goes to the bucket's asset, and the earlier one stays where it is.
+    bucket = buckets.of("as/Tea") or ""
+    assert events(instance, AssetKey(["embeddings", bucket]), TEA[0]) == ["j2"]
+    assert events(instance, EMBEDDINGS, TEA[0]) == ["j1"]
 
 
 def test_metadata_are_readable() -> None:

@@ -48,6 +48,7 @@ _GROUPS = (
     "worker",
     "cluster",
     "clusters",
+    "where",
     "maps",
     "queue",
     "dead",

@@ -126,7 +126,6 @@ def _sink(name: str, settings: Settings) -> Sink:
         from reddit_assets.workspace import Workspace
 
         return InstanceSink(Workspace.load(settings), DagsterInstance.get())
-    from reddit_assets.corpus.keys import parse_shards
     from reddit_assets.errors import SettingsError
     from reddit_assets.platform.reporting.rest import RestSink
 
@@ -134,5 +133,4 @@ def _sink(name: str, settings: Settings) -> Sink:
         raise SettingsError(
             "DAGSTER_URL is not set.", hint="Set it (or --dagster-url) to the webserver's address."
         )
-    shards, headers = parse_shards(settings.shards), settings.dagster_headers()
-    return RestSink(settings.dagster_url, shards, headers=headers)
+    return RestSink(settings.dagster_url, headers=settings.dagster_headers())

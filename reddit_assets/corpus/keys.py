@@ -17,7 +17,6 @@ __all__ = [
     "cluster_key_of",
     "join_chunk",
     "join_key",
-    "parse_shards",
     "shard_of",
     "subreddit_of",
 ]
@@ -110,8 +109,3 @@ def shard_of(cluster_key: str) -> str | None:
     """The shard of a cluster key, ``None`` in a flat tree: ``as/AskReddit`` → ``as``."""
     shard, separator, _ = cluster_key.rpartition("/")
     return shard if separator else None
-
-
-def parse_shards(text: str) -> tuple[str, ...]:
-    """The shards of the setting ``shards`` (comma-separated)."""
-    return tuple(sorted({shard.strip() for shard in text.split(",") if shard.strip()}))

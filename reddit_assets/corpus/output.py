@@ -38,7 +38,7 @@ __all__ = [
 # ``<output>.<token>.tmp`` is ours, ``<output>.tmp`` the earlier system's.
 _TEMPORARY = re.compile(
     r"(.+\.parquet|clusters\.table|map\.html)(\.[0-9a-f]{16})?\.tmp"
-    r"|\.model\.json\.[0-9a-f]{16}\.tmp",
+    r"|\.(model|buckets)\.json\.[0-9a-f]{16}\.tmp",
     re.DOTALL,
 )
 

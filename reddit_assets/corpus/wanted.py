@@ -12,9 +12,10 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -24,7 +25,7 @@ from reddit_assets.corpus.output import temporary_path
 from reddit_assets.corpus.provenance import ModelIdentity
 from reddit_assets.errors import BadFileError, ModelMismatchError
 
-__all__ = ["claim_wanted_model", "read_wanted_model", "set_wanted_model"]
+__all__ = ["claim_wanted_model", "read_wanted_model", "set_wanted_model", "written"]
 
 _NAME = ".model.json"
 # What file systems without hard links answer (FAT, some FUSE and SMB mounts).
@@ -58,7 +59,7 @@ def set_wanted_model(layout: Layout, identity: ModelIdentity) -> None:
         WriteError: the file cannot be written.
     """
     path = layout.embeddings / _NAME
-    with _written(path, identity) as temporary:
+    with written(path, identity.model_dump()) as temporary:
         os.replace(temporary, path)
 
 
@@ -73,7 +74,7 @@ def claim_wanted_model(layout: Layout, identity: ModelIdentity) -> ModelIdentity
     wanted = read_wanted_model(layout)
     if wanted is None:
         # It fails when the name exists: of two first workers, one states the model.
-        with _written(path, identity) as temporary, suppress(FileExistsError):
+        with written(path, identity.model_dump()) as temporary, suppress(FileExistsError):
             _link(temporary, path)
         wanted = _read_soon(layout) or identity
     if wanted.fingerprint != identity.fingerprint:
@@ -87,13 +88,17 @@ def claim_wanted_model(layout: Layout, identity: ModelIdentity) -> ModelIdentity
 
 
 @contextmanager
-def _written(path: Path, identity: ModelIdentity) -> Iterator[Path]:
-    """The identity in a temporary file beside ``path``, deleted when the block ends."""
+def written(path: Path, record: Mapping[str, Any]) -> Iterator[Path]:
+    """A record as JSON in a temporary file beside ``path``, deleted when the block ends.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
     temporary = temporary_path(path, secrets.token_hex(8))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            text = json.dumps(identity.model_dump(), indent=2, sort_keys=True) + "\n"
+            text = json.dumps(record, indent=2, sort_keys=True) + "\n"
             temporary.write_text(text, encoding="utf-8")
             yield temporary
         finally:

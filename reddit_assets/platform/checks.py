@@ -171,7 +171,8 @@ def _dead_letters(
 
     embed = check.asset_key == assets.embeddings
     queue = workspace.queues[Kind.EMBED if embed else Kind.CLUSTER]
-    dead = {key for key in queue.dead_since() if set_of(key, workspace.shards) == assets}
+    buckets, asset = workspace.buckets, queue.kind.asset
+    dead = {key for key in queue.dead_since() if set_of(asset, key, buckets) == assets}
     keys = partitions_of(context, check.asset_key, assets.files if embed else assets.subreddits)
     if not keys:
         yield _all_dead_letters(check, len(dead), queue.dead_letters(sorted(dead)[:100]))

@@ -74,7 +74,7 @@ def _have_ingested(context: AssetExecutionContext, workspace: "Workspace") -> No
     from reddit_assets.platform.reporting.inputs import materializer
     from reddit_assets.platform.run_logic import Lease, failed_partitions, wait_for_jobs
 
-    make = materializer(context.instance, workspace.layout, workspace.shards)
+    make = materializer(context.instance, workspace.layout, workspace.buckets)
 
     def record(results: "Sequence[Result]") -> None:
         for event in make.outputs(results):

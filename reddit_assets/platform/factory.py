@@ -1,4 +1,4 @@
-"""The assets of the whole tree or of one shard: chains → embeddings → clusters.
+"""The assets of the whole tree or of one bucket: chains → embeddings → clusters.
 
 Without ``from __future__ import annotations``: Dagster reads the types of an op's parameters.
 """
@@ -49,7 +49,7 @@ def make_assets(assets: AssetSet, run_size: int) -> list[AssetsDefinition]:
     Args:
         run_size: partitions per run of a backfill at most.
     """
-    group = "reddit" if assets.shard is None else assets.named("shard")
+    group = "reddit" if assets.bucket is None else assets.named("bucket")
 
     def spec(
         key: AssetKey,
@@ -162,7 +162,7 @@ def _asset(
 
 
 def make_inputs() -> AssetsDefinition:
-    """The wanted model and the clustering settings, which all shards share."""
+    """The wanted model and the clustering settings, which all buckets share."""
     specs = [
         AssetSpec(
             key,

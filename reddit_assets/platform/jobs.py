@@ -3,6 +3,7 @@
 Without ``from __future__ import annotations``: Dagster reads the type of an op's context.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from dagster import (
 )
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from reddit_assets.platform.bucket_overview import BucketCounts, by_bucket
 from reddit_assets.platform.checks import corpus_check
 from reddit_assets.platform.dagster_errors import run_errors
 from reddit_assets.platform.names import CODE_VERSION, CORPUS, NIGHTLY, OWNERS, AssetSet
@@ -104,6 +106,9 @@ def make_corpus(sets: Sequence[AssetSet]) -> AssetsDefinition:
             else:
                 statuses = list(workspace.scanner().scan())
                 metadata = glance_metadata(workspace, Figures.of(workspace, statuses))
+            counts = BucketCounts(workspace)
+            deque(counts.watch(statuses), maxlen=0)
+            metadata |= by_bucket(context.instance, counts)
         if context.selected_asset_keys:
             yield MaterializeResult(asset_key=CORPUS, metadata=metadata)
         if context.selected_asset_check_keys:

@@ -1,19 +1,19 @@
-"""Names in Dagster: asset keys, partitions, tags. Each shard may have a set of its own."""
+"""Names in Dagster: asset keys, partitions, tags. In the sharded layout each bucket has a set."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from dagster import AssetKey, DynamicPartitionsDefinition
 
+from reddit_assets.corpus.buckets import Buckets
 from reddit_assets.corpus.fingerprints import FORMAT_VERSION
-from reddit_assets.corpus.keys import parse_shards
-from reddit_assets.platform.reporting.assets import asset_path
+from reddit_assets.platform.reporting.assets import asset_path, bucket_of
 
 __all__ = [
     "ASSET_TAG",
+    "BUCKETS",
     "CODE_VERSION",
     "CORPUS",
     "DEAD_LETTERS",
@@ -50,6 +50,8 @@ CORPUS = AssetKey(["corpus"])
 # Public dumps, for those who have any.
 DUMPS = AssetKey(["dumps"])
 DUMP_FILES = DynamicPartitionsDefinition(name="dump_files")
+# One partition per bucket; only in the sharded layout. Reporters over REST read its partitions.
+BUCKETS = AssetKey(["buckets"])
 
 # Tag of the partitioned assets: chains, embeddings or clusters, whatever the shard.
 ASSET_TAG = "reddit_assets/asset"
@@ -60,16 +62,16 @@ DEAD_LETTERS = "no_dead_letters"
 
 @dataclass(frozen=True)
 class AssetSet:
-    """The three assets of one shard, or of everything that is in no such shard.
+    """The three assets of the whole tree, or of one bucket.
 
     Attributes:
-        shard: ``None``: the assets of the whole tree.
+        bucket: ``None``: the assets of the whole tree.
     """
 
-    shard: str | None = None
+    bucket: str | None = None
 
     def _key(self, name: str) -> AssetKey:
-        return AssetKey([name] if self.shard is None else [name, self.shard])
+        return AssetKey([name] if self.bucket is None else [name, self.bucket])
 
     @cached_property
     def chains(self) -> AssetKey:
@@ -97,29 +99,23 @@ class AssetSet:
         return DynamicPartitionsDefinition(name=self._partitions("subreddits"))
 
     def _partitions(self, name: str) -> str:
-        return name if self.shard is None else f"{name}_{self.shard}"
+        return name if self.bucket is None else f"{name}_{self.bucket}"
 
     def named(self, base: str) -> str:
-        """``base`` for the whole tree, else with the shard's name: of ops, sensors and jobs."""
-        return base if self.shard is None else f"{base}_{identifier(self.shard)}"
+        """``base`` for the whole tree, else with the bucket's name: of ops and groups."""
+        return base if self.bucket is None else f"{base}_{self.bucket}"
 
 
-def identifier(text: str) -> str:
-    """``text`` as Dagster allows it in names of ops and jobs."""
-    return "".join(c if c.isascii() and (c.isalnum() or c == "_") else f"_{ord(c):x}" for c in text)
+def asset_sets(buckets: Buckets) -> list[AssetSet]:
+    """The set of the whole tree, or one per bucket."""
+    return [AssetSet(name) for name in buckets.names or (None,)]
 
 
-def asset_sets(shards: str) -> list[AssetSet]:
-    """The set of the whole tree, then one per shard of the setting ``shards``."""
-    return [AssetSet(), *(AssetSet(shard) for shard in parse_shards(shards))]
+def set_of(asset: str, partition: str, buckets: Buckets) -> AssetSet:
+    """The set that a partition of ``chains``, ``embeddings`` or ``clusters`` belongs to."""
+    return AssetSet(bucket_of(asset, partition, buckets))
 
 
-def set_of(key: str, shards: Collection[str]) -> AssetSet:
-    """The set that a file's or a cluster's key belongs to."""
-    _, *shard = asset_path("", key, shards)
-    return AssetSet(shard[0] if shard else None)
-
-
-def key_of_result(asset: str, partition: str, shards: Iterable[str]) -> AssetKey:
+def key_of_result(asset: str, partition: str, buckets: Buckets) -> AssetKey:
     """The asset that a result belongs to."""
-    return AssetKey(list(asset_path(asset, partition, tuple(shards))))
+    return AssetKey(list(asset_path(asset, partition, buckets)))

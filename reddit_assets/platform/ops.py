@@ -64,7 +64,7 @@ def have_made(
     if done:
         context.log.info(f"{len(done)} partitions were recorded before the run was resumed.")
         keys = [partition for partition in keys if partition not in done]
-    make = materializer(context.instance, workspace.layout, workspace.shards)
+    make = materializer(context.instance, workspace.layout, workspace.buckets)
 
     def record(results: Sequence[Result]) -> None:
         records.report(context.instance, make.chains(results))

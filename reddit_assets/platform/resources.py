@@ -6,8 +6,11 @@ server keeps it between ticks; each run, a process of its own, has its own.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from reddit_assets.corpus.buckets import Buckets
 
 if TYPE_CHECKING:
     from reddit_assets.platform.dumps import Dumps
@@ -28,19 +31,21 @@ class Platform:
 
     Args:
         workspace: another one than the environment's.
+        buckets: those of the definitions; what is stated on the disk if not given.
 
     Each attribute raises SettingsError while a setting is missing or wrong.
     """
 
-    def __init__(self, workspace: Workspace | None = None) -> None:
+    def __init__(self, workspace: Workspace | None = None, buckets: Buckets | None = None) -> None:
         self._given = workspace
+        self._buckets = buckets
 
     @cached_property
     def workspace(self) -> Workspace:
         """Settings, trees and queues."""
         from reddit_assets.workspace import Workspace
 
-        return self._given or Workspace.load()
+        return self._given or replace(Workspace.load(), defined=self._buckets)
 
     @cached_property
     def discover(self) -> Discover:

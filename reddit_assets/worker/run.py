@@ -8,7 +8,6 @@ from contextlib import suppress
 
 from rich.console import Console
 
-from reddit_assets.corpus.keys import parse_shards
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import QueueUnavailableError, SettingsError
 from reddit_assets.ledger.connection import connect
@@ -76,5 +75,4 @@ def _reporter(settings: Settings, queues: list[JobQueue]) -> Reporter | None:
                 hint="Set it to the webserver's address, or leave reporting to another host.",
             )
         return None
-    shards, headers = parse_shards(settings.shards), settings.dagster_headers()
-    return Reporter(queues, RestSink(settings.dagster_url, shards, headers=headers))
+    return Reporter(queues, RestSink(settings.dagster_url, headers=settings.dagster_headers()))

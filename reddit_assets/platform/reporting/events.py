@@ -21,6 +21,7 @@ from dagster import (
     TableSchema,
 )
 
+from reddit_assets.corpus.buckets import Buckets
 from reddit_assets.corpus.fingerprints import cluster_version, embedding_version, set_hash
 from reddit_assets.ledger.job import Result
 from reddit_assets.platform.names import CODE_VERSION, DUMPS, MODEL, SETTINGS, AssetSet, set_of
@@ -134,7 +135,7 @@ class Materializer:
 
     Args:
         instance: where the inputs' versions are looked up.
-        shards: shards with assets of their own.
+        buckets: which assets each partition belongs to.
         files_of: the keys of a subreddit's files with the data versions that a cluster was made
             of, as far as they can be known; empty if they cannot.
     """
@@ -142,11 +143,11 @@ class Materializer:
     def __init__(
         self,
         instance: DagsterInstance,
-        shards: Sequence[str],
+        buckets: Buckets,
         files_of: Callable[[Result], Mapping[str, str]] = lambda _: {},
     ) -> None:
         self._instance = instance
-        self._shards = shards
+        self._buckets = buckets
         self._files_of = files_of
 
     def chains(self, results: Iterable[Result]) -> list[AssetMaterialization]:
@@ -154,9 +155,8 @@ class Materializer:
         by_set: dict[AssetSet, dict[str, Result]] = {}
         for result in results:
             if result.ok and result.source_version and result.asset == "embeddings":
-                by_set.setdefault(set_of(result.partition, self._shards), {})[result.partition] = (
-                    result
-                )
+                assets = set_of("chains", result.partition, self._buckets)
+                by_set.setdefault(assets, {})[result.partition] = result
         events = []
         for assets, wanted in by_set.items():
             known = records.latest_versions(self._instance, assets.chains, wanted)
@@ -173,7 +173,7 @@ class Materializer:
         by_asset: dict[tuple[AssetSet, str], list[Result]] = {}
         for result in results:
             if result.ok:
-                assets = set_of(result.partition, self._shards)
+                assets = set_of(result.asset, result.partition, self._buckets)
                 by_asset.setdefault((assets, result.asset), []).append(result)
         events = []
         for (assets, name), group in by_asset.items():

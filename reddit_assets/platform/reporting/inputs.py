@@ -11,6 +11,7 @@ from typing import Any
 
 from dagster import AssetKey, AssetMaterialization, DagsterInstance
 
+from reddit_assets.corpus.buckets import Buckets
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import ClusterProvenance, read_output
 from reddit_assets.corpus.wanted import read_wanted_model
@@ -66,8 +67,6 @@ def files_of_cluster(layout: Layout, result: Result) -> Mapping[str, str]:
     return provenance.inputs
 
 
-def materializer(
-    instance: DagsterInstance, layout: Layout, shards: tuple[str, ...]
-) -> Materializer:
+def materializer(instance: DagsterInstance, layout: Layout, buckets: Buckets) -> Materializer:
     """A materializer that knows clusters' inputs from their provenance."""
-    return Materializer(instance, shards, lambda result: files_of_cluster(layout, result))
+    return Materializer(instance, buckets, lambda result: files_of_cluster(layout, result))

@@ -71,7 +71,7 @@ class InstanceSink:
             report_inputs(self.instance, workspace.settings, workspace.layout)
             self._inputs_reported = True
         results = [entry.result for entry in not_yet_known(entries, self._known(entries))]
-        make = materializer(self.instance, workspace.layout, workspace.shards)
+        make = materializer(self.instance, workspace.layout, workspace.buckets)
         # In the order of the dependencies: each asks the log where its inputs lie.
         records.report(self.instance, make.chains(results))
         for asset in ("dumps", "embeddings", "clusters"):
@@ -80,10 +80,11 @@ class InstanceSink:
     def _known(self, entries: Sequence[OutboxEntry]) -> dict[tuple[str, str], Known]:
         """What Dagster has of the entries' partitions."""
         groups: dict[tuple[str, AssetKey], list[OutboxEntry]] = {}
+        buckets = self._workspace.buckets
         for entry in entries:
             if entry.result.ok:
                 name, partition = entry.result.asset, entry.result.partition
-                key = key_of_result(name, partition, self._workspace.shards)
+                key = key_of_result(name, partition, buckets)
                 groups.setdefault((name, key), []).append(entry)
         found: dict[tuple[str, str], Known] = {}
         for (name, key), group in groups.items():

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ import httpx
 from pydantic import BaseModel, Field, ValidationError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from reddit_assets.corpus.buckets import FLAT, Buckets
 from reddit_assets.errors import ReportingError
 from reddit_assets.ledger.job import Result
 from reddit_assets.ledger.outbox import OutboxEntry
@@ -32,6 +34,9 @@ from reddit_assets.platform.reporting.metadata import (
 __all__ = ["RestSink"]
 
 _NOTHING_LOST = "Nothing is lost meanwhile."
+
+# How often the page is asked for its buckets: they change when its definitions are loaded.
+_ASK_SECONDS = 60.0
 
 # Answers that find fault with what was sent; others are about the webserver or the way to it.
 _BAD_REQUEST = (400, 413, 422)
@@ -62,6 +67,16 @@ class _Latest(BaseModel):
     data: dict[str, _Asset | None]
 
 
+class _Partitions(BaseModel):
+    keys: list[str] = Field([], alias="partitionKeys")
+
+
+class _Overview(BaseModel):
+    """The answer to the question for the buckets; no keys in the flat layout."""
+
+    overview: _Partitions
+
+
 class _RefusedError(Exception):
     """The webserver does not take one report."""
 
@@ -75,7 +90,6 @@ class RestSink:
 
     Args:
         url: the webserver's address.
-        shards: shards with assets of their own.
         headers: of each request, such as the token that a proxy asks for.
         transport: for tests.
     """
@@ -86,13 +100,12 @@ class RestSink:
     def __init__(
         self,
         url: str,
-        shards: Collection[str] = (),
         *,
         headers: Mapping[str, str] | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
-        self._shards = shards
+        self._buckets, self._asked = FLAT, -_ASK_SECONDS
         self._http = httpx.Client(
             base_url=self.url,
             headers=headers,
@@ -107,6 +120,7 @@ class RestSink:
 
     def report(self, entries: Sequence[OutboxEntry]) -> Mapping[str, Refusal]:
         """As :meth:`~reddit_assets.platform.reporting.drain.Sink.report`."""
+        self._ask_buckets()
         known = self.latest(entries)
         refused: dict[str, Refusal] = {}
         for entry in not_yet_known(entries, known):
@@ -139,17 +153,41 @@ class RestSink:
             " } } }"
             for index, (name, limit) in enumerate(depth.items())
         ]
-        answer = self._post("/graphql", {"query": "{ " + "\n".join(fields) + " }"})
-        if answer.get("errors"):
-            raise self._strange(f"cannot tell what it has: {str(answer['errors'])[:200]}")
+        answer = self._query("{ " + "\n".join(fields) + " }")
         try:
             found = _Latest.model_validate(answer).data
             return {name: _known(found[f"p{index}"]) for index, name in enumerate(depth)}
         except (ValidationError, KeyError):
             raise self._strange(f"answers in another form: {str(answer)[:200]}") from None
 
+    def _ask_buckets(self) -> None:
+        """Ask for the buckets of the page's definitions: a worker host need not see the trees.
+
+        Raises:
+            ReportingError: the webserver does not answer, or not as it should.
+        """
+        if time.monotonic() - self._asked < _ASK_SECONDS:
+            return
+        query = (
+            '{ overview: assetNodeOrError(assetKey: {path: ["buckets"]}) {'
+            " ... on AssetNode { partitionKeys } } }"
+        )
+        answer = self._query(query)
+        try:
+            found = _Overview.model_validate(answer.get("data"))
+            self._buckets = Buckets.parse(found.overview.keys)
+        except (ValidationError, ValueError):
+            raise self._strange(f"answers in another form: {str(answer)[:200]}") from None
+        self._asked = time.monotonic()
+
+    def _query(self, query: str) -> dict[str, Any]:
+        answer = self._post("/graphql", {"query": query})
+        if answer.get("errors"):
+            raise self._strange(f"cannot tell what it has: {str(answer['errors'])[:200]}")
+        return answer
+
     def _path(self, asset: str, partition: str) -> str:
-        return json.dumps(list(asset_path(asset, partition, self._shards)))
+        return json.dumps(list(asset_path(asset, partition, self._buckets)))
 
     def _send(self, result: Result, known: Mapping[tuple[str, str], Known]) -> None:
         chain = known.get(("chains", result.partition), Known())
@@ -164,7 +202,7 @@ class RestSink:
     def _report(
         self, asset: str, result: Result, data_version: str, metadata: Mapping[str, Any]
     ) -> None:
-        parts = asset_path(asset, result.partition, self._shards)
+        parts = asset_path(asset, result.partition, self._buckets)
         path = "/report_asset_materialization/" + "/".join(quote(part, safe="") for part in parts)
         body = {
             "partition": result.partition,

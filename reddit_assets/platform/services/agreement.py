@@ -116,7 +116,7 @@ def _partitions(
     files = {file.key for status in statuses for file in status.files}
     full = {status.cluster_key for status in statuses if status.files}
     known: set[str] = set()
-    for assets in asset_sets(workspace.settings.shards):
+    for assets in asset_sets(workspace.buckets):
         for definition, there, folder in (
             (assets.files, files, None),
             (assets.subreddits, full, layout.chains),
@@ -134,7 +134,7 @@ def _partitions(
     if new:
         yield Difference(_DAGSTER, "files and subreddits without a partition", "added", tuple(new))
         if not dry_run:
-            add_partitions(instance, statuses, workspace.shards)
+            add_partitions(instance, statuses, workspace.buckets)
     if gone:
         yield Difference(_DAGSTER, "partitions of vanished files", "deleted", tuple(gone))
 
@@ -145,14 +145,15 @@ def _unknown(
     """Keys of fresh outputs that Dagster has not, and that are not on their way."""
     layout, young = workspace.layout, time.time() - _YOUNG_SECONDS
     groups: dict[tuple[AssetSet, Kind], list[str]] = {}
+    buckets = workspace.buckets
     for status in statuses:
         for file in status.files:
             if file.verdict.done and file.output_stamp and file.output_stamp.changed_at < young:
-                group = groups.setdefault((set_of(file.key, workspace.shards), Kind.EMBED), [])
-                group.append(file.key)
+                assets = set_of("embeddings", file.key, buckets)
+                groups.setdefault((assets, Kind.EMBED), []).append(file.key)
         if status.files and status.cluster is not None and status.cluster.verdict.done:
             key = status.cluster_key
-            groups.setdefault((set_of(key, workspace.shards), Kind.CLUSTER), []).append(key)
+            groups.setdefault((set_of("clusters", key, buckets), Kind.CLUSTER), []).append(key)
     moving = {kind: unreported(queue, {}) for kind, queue in workspace.queues.items()}
     for (assets, kind), keys in groups.items():
         embed = kind is Kind.EMBED

@@ -15,6 +15,7 @@ from dagster import (
     MetadataValue,
 )
 
+from reddit_assets.corpus.buckets import FLAT
 from reddit_assets.corpus.provenance import read_output
 from reddit_assets.corpus.scan import Scanner
 from reddit_assets.errors import BadFileError, RedditAssetsError
@@ -138,8 +139,8 @@ def _healed(scanner: Scanner, kind: Kind, key: str) -> str | None:
 def _asset(workspace: Workspace, kind: Kind, key: str) -> AssetKey:
     partition = partition_of(key)
     if partition is None:
-        return key_of_result(kind.asset, "", ())
-    return key_of_result(kind.asset, partition, workspace.shards)
+        return key_of_result(kind.asset, "", FLAT)
+    return key_of_result(kind.asset, partition, workspace.buckets)
 
 
 def _fail_partitions(
@@ -152,7 +153,7 @@ def _fail_partitions(
             by_asset.setdefault(_asset(workspace, kind, letter.key), {})[letter.key] = letter
     links: dict[str, dict[str, MetadataValue]] = {}
     for asset, group in by_asset.items():
-        assets = set_of(next(iter(group)), workspace.shards)
+        assets = set_of(kind.asset, next(iter(group)), workspace.buckets)
         wanted = not_yet_failed(instance, assets, asset, list(group))
         failures = [
             Failed(key, f"{letter.error} {letter.hint}".strip(), _facts(letter))
@@ -176,12 +177,12 @@ def _heal_partitions(
     layout = workspace.layout
     path_of = layout.embedding_path if kind is Kind.EMBED else layout.cluster_path
     for asset, group in by_asset.items():
-        assets = set_of(group[0], workspace.shards)
+        assets = set_of(kind.asset, group[0], workspace.buckets)
         results = []
         for key in sorted(set(group) - not_yet_failed(instance, assets, asset, group)):
             with suppress(OSError, BadFileError):
                 results.append(result_of(read_output(path_of(key)), key, kind.asset))
-        make = materializer(instance, layout, workspace.shards)
+        make = materializer(instance, layout, workspace.buckets)
         records.report(instance, make.outputs(results))
         report_healed(instance, asset, sorted(group))
 

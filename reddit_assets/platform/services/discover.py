@@ -5,17 +5,19 @@ become jobs, changed chain files are reported.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from dagster import AssetMaterialization, DagsterInstance
 
+from reddit_assets.corpus.buckets import Buckets
 from reddit_assets.corpus.fingerprints import Stamp, content_fingerprint
 from reddit_assets.corpus.oserrors import open_file
 from reddit_assets.corpus.scan import FileStatus, SubredditStatus, Verdict
 from reddit_assets.errors import BadFileError, printable
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.planner import ScanReport
+from reddit_assets.platform.choice import outgrowing
 from reddit_assets.platform.names import AssetSet, set_of
 from reddit_assets.platform.reporting import records
 from reddit_assets.platform.reporting.events import chains_event
@@ -54,14 +56,17 @@ class Discover:
 
         scanner, report, said, following = look(workspace, Kind.EMBED, begin, each=note_stale)
         snapshot = workspace.snapshot
-        known, generation = begin.snapshot == snapshot.id, snapshot.generation
+        # Other buckets are other partitions: all are compared again.
+        seen_by = f"{snapshot.id}{workspace.buckets.id}"
+        known, generation = begin.snapshot == seen_by, snapshot.generation
         new = scanner.changed(begin.generation if known else 0)
-        added = add_partitions(instance, new, workspace.shards)
-        following = replace(following, snapshot=snapshot.id, generation=generation)
+        added = add_partitions(instance, new, workspace.buckets)
+        following = replace(following, snapshot=seen_by, generation=generation)
         changed = self.report_changed(instance, stale)
         settling = report.files[Verdict.SETTLING]
         sentences = [
             _found(report, begin),
+            outgrowing(sum(report.files.values()), workspace.buckets),
             f"{added} partitions added." if added else "",
             f"{changed} changed chain files reported." if changed else "",
             f"New: {', '.join(inputs)}." if inputs else "",
@@ -88,10 +93,11 @@ class Discover:
             The number of files whose new content was reported.
         """
         stale: dict[AssetSet, list[FileStatus]] = {}
+        buckets = self._workspace.buckets
         for file in files:
             looked_at = by_time and self._read.get(file.key) == file.stamp
             if file.verdict is Verdict.STALE and not looked_at:
-                stale.setdefault(set_of(file.key, self._workspace.shards), []).append(file)
+                stale.setdefault(set_of("chains", file.key, buckets), []).append(file)
         deadline = time.monotonic() + self._workspace.settings.tick_seconds / 4
         events: list[AssetMaterialization] = []
         for assets, group in stale.items():
@@ -121,7 +127,7 @@ class Discover:
 
 
 def add_partitions(
-    instance: DagsterInstance, seen: Iterable[SubredditStatus], shards: Collection[str]
+    instance: DagsterInstance, seen: Iterable[SubredditStatus], buckets: Buckets
 ) -> int:
     """Add the keys of new files and subreddits, in path order; the number of new file keys.
 
@@ -133,9 +139,9 @@ def add_partitions(
     for status in seen:
         if not status.files:
             continue
-        subreddits.setdefault(set_of(status.cluster_key, shards), []).append(status.cluster_key)
-        for file in status.files:
-            files.setdefault(set_of(file.key, shards), []).append(file.key)
+        assets = set_of("clusters", status.cluster_key, buckets)
+        subreddits.setdefault(assets, []).append(status.cluster_key)
+        files.setdefault(assets, []).extend(file.key for file in status.files)
     for assets, keys in subreddits.items():
         _add(instance, assets.subreddits.name or "", keys)
     return sum(_add(instance, assets.files.name or "", keys) for assets, keys in files.items())

@@ -10,6 +10,7 @@ from dagster import AssetMaterialization, DagsterInstance, MetadataValue
 
 from reddit_assets.figures import Figures, duration
 from reddit_assets.ledger.job import Kind
+from reddit_assets.platform.bucket_overview import BucketCounts, by_bucket
 from reddit_assets.platform.names import CORPUS
 from reddit_assets.platform.reporting import records
 from reddit_assets.platform.reporting.metadata import three_digits
@@ -41,13 +42,12 @@ class Glance:
             ended = before is not None and before.value and self._idle()
             if not ended:
                 return Tick([f"Looked at {duration(age)} ago; the next look is hourly."])
-        figures = Figures.of(self._workspace, self._workspace.scanner().scan())
+        counts = BucketCounts(self._workspace)
+        figures = Figures.of(self._workspace, counts.watch(self._workspace.scanner().scan()))
         if known is not None and age < HOUR and not figures.done:
             return Tick(["The last of the work is still to be queued."])
-        records.report(
-            instance,
-            [AssetMaterialization(CORPUS, metadata=glance_metadata(self._workspace, figures))],
-        )
+        metadata = glance_metadata(self._workspace, figures) | by_bucket(instance, counts)
+        records.report(instance, [AssetMaterialization(CORPUS, metadata=metadata)])
         return Tick([f"{figures.line()}."])
 
     def _idle(self) -> bool:

@@ -173,7 +173,9 @@ class Reconcile:
         budget = self._workspace.settings.tick_seconds / 2
         scanner = self._workspace.scanner()
         snapshot = scanner.look()
-        place = _Place.parse(cursor, snapshot.id)
+        # Other buckets are other assets: everything is compared with them once.
+        seen_by = f"{snapshot.id}{self._workspace.buckets.id}"
+        place = _Place.parse(cursor, seen_by)
         if place.after is None:
             place = replace(place, until=snapshot.generation)
         statuses = scanner.changed(place.since, place.after)
@@ -183,7 +185,7 @@ class Reconcile:
             place = replace(place, after=after, open_ends=open_ends)
         else:
             since = place.since if open_ends else place.until
-            place = _Place(snapshot.id, since)
+            place = _Place(seen_by, since)
         return Tick(look.sentences(after), json.dumps(asdict(place)))
 
     def compare(self, instance: DagsterInstance, statuses: Iterable[SubredditStatus]) -> list[str]:
@@ -241,9 +243,10 @@ class Reconcile:
 
     def _unknown(self, look: _Comparison, batch: list[_Output]) -> Iterator[Result]:
         groups: dict[tuple[AssetSet, str], list[_Output]] = {}
+        buckets = self._workspace.buckets
         for output in batch:
             if not (look.quick and self._known.get((output.asset, output.key)) == output.stamp):
-                assets = set_of(output.key, self._workspace.shards)
+                assets = set_of(output.asset, output.key, buckets)
                 groups.setdefault((assets, output.asset), []).append(output)
         instance = look.sink.instance
         for (assets, name), group in groups.items():

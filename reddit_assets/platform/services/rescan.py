@@ -121,7 +121,7 @@ class Rescan:
             found.removed += remove(layout, old, say)
 
     def _partitions(self, instance: DagsterInstance, found: Rescanned, say: Say) -> None:
-        added = add_partitions(instance, found.statuses, self._workspace.shards)
+        added = add_partitions(instance, found.statuses, self._workspace.buckets)
         files = [file for status in found.statuses for file in status.files]
         changed = self._discover.report_changed(instance, files, by_time=False)
         say(f"{added} partitions added, {changed} changed chain files reported.")
@@ -151,7 +151,7 @@ class Rescan:
             )
 
         forgotten: list[str] = []
-        for assets in asset_sets(self._workspace.settings.shards):
+        for assets in asset_sets(self._workspace.buckets):
             for name, gone in (
                 (assets.files.name or "", file_gone),
                 (assets.subreddits.name or "", subreddit_gone),

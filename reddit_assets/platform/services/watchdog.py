@@ -72,7 +72,7 @@ class Watchdog:
         }
 
     def _waiting_assets(self) -> frozenset[AssetKey]:
-        sets = asset_sets(self._workspace.settings.shards)
+        sets = asset_sets(self._workspace.buckets)
         return frozenset(key for one in sets for key in (one.chains, one.embeddings, one.clusters))
 
 
