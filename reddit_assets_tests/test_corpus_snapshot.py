@@ -404,6 +404,10 @@ def test_changes_are_found_by_generation_and_other_filters_see_their_own(tmp_pat
     only = scanner(world.layout, kept, filter=SubredditFilter.parse("A"))
     assert [s.cluster_key for s in only.scan()] == ["as/A"]
     assert [s.cluster_key for s in scanner(world.layout, kept).scan()] == ["as/A", "th/C"]
+    # and a subreddit that has vanished wholly is nowhere any more
+    for root in (world.layout.chains, world.layout.embeddings):
+        shutil.rmtree(root / "th")
+    assert [s.cluster_key for s in scanner(world.layout, kept).scan()] == ["as/A"]
 
 
 def test_what_is_done_is_counted_and_not_looked_at_one_by_one(tmp_path: Path) -> None:
