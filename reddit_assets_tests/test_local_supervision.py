@@ -218,6 +218,7 @@ def test_parts_share_the_cores_and_load_the_same_settings(
         StateDir(tmp_path),
         redis_url="redis://127.0.0.1:7/0",
         postgres_url="postgresql+psycopg2://x",
+        maps_port=3001,
     )
     monkeypatch.setattr("reddit_assets.local.parts.available_cores", lambda: 4)
     workers = worker_parts(settings, environment, workers=2)
@@ -284,7 +285,7 @@ def test_done_needs_the_disk_the_queue_and_dagster(tmp_path: Path, valkey_url: s
     clustered.parent.mkdir(parents=True)
     pq.write_table(pa.table({"body": ["one"], "cluster_id": [-1]}), clustered)
     state = watch.look()
-    assert (state.files_done, state.clusters_done) == (1, 1)
+    assert [state.outputs(kind).done for kind in (Kind.EMBED, Kind.CLUSTER)] == [1, 1]
     assert state.settled
     assert not state.done
     assert state.unreported == {"chains": 1, "embeddings": 1, "clusters": 1}

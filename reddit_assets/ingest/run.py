@@ -20,7 +20,7 @@ from reddit_assets.settings import Settings
 
 __all__ = ["Ingest", "Need", "Summary"]
 
-# Bytes per byte of a zstandard dump, measured (docs/ingest.md): the messages kept, the chain
+# Bytes per byte of a zstandard dump, a rough guess on the safe side: the messages kept, the chain
 # files, and while it is sorted the largest dump's uncompressed columns.
 _KEPT, _CHAINS, _SORTED = 1.2, 1.2, 3.0
 _PLAIN = 0.12
