@@ -222,7 +222,7 @@ def test_parts_share_the_cores_and_load_the_same_settings(
     )
     monkeypatch.setattr("reddit_assets.local.parts.available_cores", lambda: 4)
     workers = worker_parts(settings, environment, workers=2)
-    parts = {p.name: p for p in [*dagster_parts(environment, port=3000), *workers]}
+    parts = {p.name: p for p in [*dagster_parts(environment, port=3000, maps_port=3001), *workers]}
     # Then each part loads them from its environment, and each worker has half of the cores
     for name, value in parts["embed-worker-2"].environment.items():
         monkeypatch.setenv(name, value)
