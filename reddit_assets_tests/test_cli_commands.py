@@ -73,7 +73,7 @@ def test_an_error_is_one_line_with_what_to_do(
 def test_a_usage_error_is_status_two(root: Path, capsys: pytest.CaptureFixture[str]):
     # Given a kind of job that does not exist, Then usage is shown and the status is 2
     assert run(["worker", "--kind", "embedd"]) == 2
-    assert "must be embed, cluster or any" in capsys.readouterr().err
+    assert "must be embed, cluster, ingest or any" in capsys.readouterr().err
     assert run(["dead", "retry"]) == 2
     assert "Name the keys, or say --all" in capsys.readouterr().err
 
@@ -95,7 +95,7 @@ def test_help_and_version_load_no_heavy_library():
     assert "Examples:" in output
     assert output.index("Commands:") < output.index("reddit-assets dead list")
     assert run(["--version"]) == 0
-    assert __version__ == "0.1.0"
+    assert __version__ == "0.2.0"
 
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]):

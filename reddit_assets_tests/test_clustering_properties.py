@@ -19,7 +19,7 @@ pytest.importorskip("evoc")
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.engines.clustering.clusterer import cluster
 from reddit_assets.engines.clustering.identity import keep_identities
-from reddit_assets.engines.clustering.map import map_page, map_rows
+from reddit_assets.engines.clustering.map import MapPosts, map_page, map_rows
 from reddit_assets.engines.clustering.meaning import cluster_rows, theme_names
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.engines.clustering.results import Clustering
@@ -68,7 +68,9 @@ def whole(found: Clustering, vectors: np.ndarray) -> None:
     chosen = map_rows(n, labels, 1)
     ids = np.append(changes.ids, -1)[labels][chosen].astype(np.int32)
     x, y = found.x[chosen], found.y[chosen]
-    assert map_page("r", x, y, ids, [""] * len(chosen), rows, theme_names(rows), n)
+    none: list[Any] = [None] * len(chosen)
+    posts = MapPosts([""] * len(chosen), none, none, [""] * len(chosen))
+    assert map_page("r", x, y, ids, posts, rows, theme_names(rows), n)
     json.dumps(found.info)
 
 
