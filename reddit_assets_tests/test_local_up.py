@@ -22,7 +22,7 @@ import pytest
 import redis
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.ledger.job import Kind
+from reddit_assets.ledger.job import WORK
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.instance import Page
 from reddit_assets.local.processes import FAMILY_VARIABLE, family_of
@@ -218,7 +218,7 @@ def test_a_second_run_has_nothing_to_do_and_a_third_only_what_changed(up: Up):
     done, summary = up.run()
     assert done.returncode == 0, done.stderr
     assert summary["no_work"]
-    assert summary["work_done"] == {"embed_jobs": 0, "cluster_jobs": 0}
+    assert not any(summary["work_done"].values())
     # If one file changes and another is torn
     layout = Layout.of(up.root)
     changed = layout.chain_path("日本/日本旅行/chains_chunk_1")
@@ -228,7 +228,7 @@ def test_a_second_run_has_nothing_to_do_and_a_third_only_what_changed(up: Up):
     # Then the changed one and its subreddit are done again, nothing else; the torn one is named,
     # and the status is 1
     assert done.returncode == 1, done.stderr
-    assert summary["work_done"] == {"embed_jobs": 1, "cluster_jobs": 1}
+    assert summary["work_done"] == {"embed_jobs": 1, "cluster_jobs": 1, "ingest_jobs": 0}
     assert [letter["key"] for letter in summary["dead_letters"]] == ["ti/tinytown/chains_chunk_0"]
 
 
@@ -238,9 +238,9 @@ def test_only_the_page_listens_and_ctrl_c_leaves_nothing_running(up: Up):
     metrics = free_port()
     with up.running(REDDIT_METRICS_PORT=str(metrics)) as process:
         assert up.left()
-        # The workers start when the page is there.
-        wait_for(lambda: len(up.listening()) == 4, process)
-        ports = (up.port, up.maps, metrics, metrics + 1)
+        # The workers start when the page is there: the reporter has the port, they the next ones.
+        wait_for(lambda: len(up.listening()) == 5, process)
+        ports = (up.port, up.maps, metrics, metrics + 1, metrics + 2)
         assert up.listening() == {("127.0.0.1", port) for port in ports}
         assert up.open_to_others() == []
         process.send_signal(signal.SIGINT)
@@ -307,7 +307,7 @@ def test_malformed_lines_in_the_public_list_end_nothing(up: Up):
     with up.running() as process:
         facts = json.loads((up.state / "up.json").read_text())
         client = redis.Redis.from_url(facts["redis_url"], decode_responses=True)
-        queues = [JobQueue(client, kind) for kind in Kind]
+        queues = [JobQueue(client, kind) for kind in WORK]  # without dumps, nobody ingests
         for queue in queues:
             client.rpush(queue.public, *MALFORMED)
 
