@@ -66,7 +66,7 @@ def step(root: Path, snapshots: Path, whole: bool | None, in_full: float) -> dic
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return {
         "seconds": time.perf_counter() - began,
-        "processor": _processor(resource.RUSAGE_SELF) + _processor(resource.RUSAGE_CHILDREN),
+        "processor_seconds": _processor(resource.RUSAGE_SELF) + _processor(resource.RUSAGE_CHILDREN),
         "listed": scanner.looked.listed,
         "files": files,
         "wanted": wanted,
@@ -100,9 +100,9 @@ def measure(layout: Layout, shape: Shape, snapshots: Path) -> list[dict[str, obj
                 "seconds": round(found["seconds"], 2),
                 "times_find": round(found["seconds"] / peer, 3),
                 # Processor seconds: what other programs on the host do changes these little.
-                "find_processor": round(peer_processor, 2),
-                "processor": round(found["processor"], 2),
-                "processor_times_find": round(found["processor"] / peer_processor, 3),
+                "find_processor_seconds": round(peer_processor, 2),
+                "processor_seconds": round(found["processor_seconds"], 2),
+                "processor_times_find": round(found["processor_seconds"] / peer_processor, 3),
                 "megabytes": round(found["megabytes"]),
                 "subreddits_listed": int(found["listed"]),
                 "files": int(found["files"]),
