@@ -66,7 +66,8 @@ def step(root: Path, snapshots: Path, whole: bool | None, in_full: float) -> dic
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return {
         "seconds": time.perf_counter() - began,
-        "processor_seconds": _processor(resource.RUSAGE_SELF) + _processor(resource.RUSAGE_CHILDREN),
+        "processor_seconds": _processor(resource.RUSAGE_SELF)
+        + _processor(resource.RUSAGE_CHILDREN),
         "listed": scanner.looked.listed,
         "files": files,
         "wanted": wanted,
