@@ -34,6 +34,7 @@ from reddit_assets.platform.reporting.instance import InstanceSink
 from reddit_assets.platform.reporting.prune import prune
 from reddit_assets.platform.services.discover import Discover
 from reddit_assets.platform.services.reconcile import Reconcile
+from reddit_assets.platform.services.tick import Tick
 from reddit_assets.settings import Settings
 from reddit_assets.workspace import Workspace
 from reddit_assets_tests.factories import claim_jobs
@@ -151,12 +152,17 @@ def adopted(folder: Path, files: int) -> Iterator[Row]:
     with site(folder, Shape(files, adopted=True)) as (workspace, instance):
         Discover(workspace).tick(instance)
         service = Reconcile(workspace)
-        took = seconds(lambda: service.tick(instance))
+        ticks: list[Tick] = []
+        took = seconds(lambda: ticks.append(service.tick(instance)))
         made = len(instance.get_materialized_partitions(records.AssetKey("embeddings")))
         yield "adopted outputs", float(made), "files"
         yield "adopted to Dagster", took, "s"
         yield "adopted to Dagster", made / took, "files/s (two events each)"
-        yield "nothing new to compare", seconds(lambda: service.tick(instance)), "s"
+        yield (
+            "nothing new to compare",
+            seconds(lambda: service.tick(instance, ticks[0].cursor)),
+            "s",
+        )
 
 
 def peer(folder: Path, number: int) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -98,6 +99,38 @@ def _rows(instance: DagsterInstance) -> dict[str, list[Any]]:
         for name in queries:
             connection.execute(text(f"DELETE FROM {name}"))
     return found
+
+
+def test_a_backfill_misses_no_batch_that_is_being_written(
+    instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a batch that has its places in the log and is not visible yet, and a later event:
+    begun, go_on, settled = threading.Event(), threading.Event(), threading.Event()
+    copy = bulk._copy_rows
+
+    def slow(*given: Any) -> None:
+        begun.set()
+        assert go_on.wait(30)
+        copy(*given)
+
+    monkeypatch.setattr(bulk, "_copy_rows", slow)
+    batch = [AssetMaterialization("out", partition=key) for key in ("a", "b")]
+    writer = threading.Thread(target=records.report, args=(instance, batch))
+    writer.start()
+    assert begun.wait(30)
+    instance.report_runless_asset_event(AssetMaterialization("other"))
+    place = instance.event_log_storage.get_maximum_record_id() or 0
+    # Then settling waits for the batch, whose events lie before that place.
+    reader = threading.Thread(
+        target=lambda: (bulk.settle(instance.event_log_storage), settled.set())
+    )
+    reader.start()
+    assert not settled.wait(0.5)
+    go_on.set()
+    reader.join(30)
+    writer.join(30)
+    assert settled.is_set()
+    assert max(records.latest_ids(instance, AssetKey("out"), ["a", "b"]).values()) < place
 
 
 def test_the_latest_event_is_read_as_dagster_reads_it(instance: DagsterInstance) -> None:

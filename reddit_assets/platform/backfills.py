@@ -5,7 +5,7 @@ at a second each. A run of ours stands for many ranges: its own range reaches fr
 last of them, and it makes those partitions of it that its backfill targets. What lies between them
 is never targeted, so that Dagster's books stay right.
 
-Dagster has no option for this. ``install`` replaces four of its functions in the daemon and the
+Dagster has no option for this. ``install`` replaces five of its functions in the daemon and the
 webserver, for assets with our tag alone; ``test_platform_contracts.py`` says when an upgrade breaks
 it, and ``docs/architecture.md``, *Backfills*, what was weighed.
 """
@@ -42,6 +42,7 @@ from dagster._core.storage.tags import (
 
 from reddit_assets.errors import ReportingError
 from reddit_assets.platform.names import ASSET_TAG, DEAD_LETTERS
+from reddit_assets.platform.reporting.bulk import settle
 
 __all__ = ["FEW", "SIZE_TAG", "install", "merge_ranges", "partitions_of"]
 
@@ -108,6 +109,7 @@ def install() -> None:
     if hasattr(asset_backfill.execute_asset_backfill_iteration_inner, "__wrapped__"):
         return
     _wrap(asset_backfill, "execute_asset_backfill_iteration_inner", _iteration)
+    _wrap(asset_backfill, "_get_next_latest_storage_id", _latest_place)
     _wrap(asset_backfill, "get_canceling_asset_backfill_iteration_data", _canceling)
     _wrap(AssetBackfillData, "with_run_requests_submitted", _submitted)
     _wrap(RunDomain, "get_materialization_planned_events_for_asset", _planned)
@@ -151,6 +153,13 @@ def _iteration(
     return result._replace(
         run_requests=requests, reserved_run_ids=result.reserved_run_ids[: len(requests)]
     )
+
+
+def _latest_place(theirs: Callable[..., int], queryer: Any) -> int:
+    """Up to where a look at the log reaches: nothing before it may become visible later."""
+    place = theirs(queryer)
+    settle(queryer.instance.event_log_storage)
+    return place
 
 
 def _submitted(

@@ -21,10 +21,13 @@ from dagster._serdes import pack_value, serialize_value
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-__all__ = ["on_postgres", "store"]
+__all__ = ["on_postgres", "settle", "store"]
 
 # Materializations per transaction: at 2.5 kB each, a few megabytes of memory.
 _BATCH = 2_000
+
+# Number of the lock that every batch shares while it is written.
+_WRITERS = 7_204_311_507
 
 _EVENTS = (
     "event_logs (id, run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition)"
@@ -56,6 +59,19 @@ def on_postgres(storage: SqlEventLogStorage) -> bool:
     return type(storage).__module__.startswith("dagster_postgres.")
 
 
+def settle(storage: object) -> None:
+    """Wait until batches that are being written are visible.
+
+    A batch has its places in the log before it can be seen. Who reads the last place and goes on
+    behind it the next time would miss the batch: he settles in between.
+    """
+    if isinstance(storage, SqlEventLogStorage) and on_postgres(storage):
+        with storage.index_transaction() as connection:
+            connection.execute(
+                text("SELECT pg_advisory_xact_lock(:writers)"), {"writers": _WRITERS}
+            )
+
+
 def _copy(
     storage: SqlEventLogStorage, events: Sequence[AssetMaterialization], last: EventLogEntry
 ) -> None:
@@ -69,6 +85,9 @@ def _copy(
         for event, event_text in zip(events, _texts(events, last), strict=True)
     ]
     with storage.index_transaction() as connection:
+        connection.execute(
+            text("SELECT pg_advisory_xact_lock_shared(:writers)"), {"writers": _WRITERS}
+        )
         # One writer per asset: its events become visible in the order of their ids, which the
         # partition-status cache relies on.
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": key})
