@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from reddit_assets.corpus.scan import FileStatus, SubredditStatus, Verdict
-from reddit_assets.corpus.snapshot import Closed
+from reddit_assets.corpus.snapshot_rows import Closed
 from reddit_assets.errors import QueueUnavailableError, RedditAssetsError
 from reddit_assets.ledger.job import WORK, Kind
 from reddit_assets.ledger.operations import QueueCounts

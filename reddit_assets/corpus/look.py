@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.listing import Listing, read_listing
-from reddit_assets.corpus.snapshot import DAMAGED, Known, Row, Snapshot
+from reddit_assets.corpus.snapshot import DAMAGED, Snapshot
+from reddit_assets.corpus.snapshot_rows import Known, Row
 from reddit_assets.corpus.texts import MOSTLY
 from reddit_assets.corpus.verdicts import SubredditStatus, Verdict
 

@@ -30,7 +30,8 @@ from reddit_assets.corpus.provenance import (
     EmbeddingProvenance,
     read_output,
 )
-from reddit_assets.corpus.snapshot import Closed, Snapshot
+from reddit_assets.corpus.snapshot import Snapshot
+from reddit_assets.corpus.snapshot_rows import Closed
 from reddit_assets.corpus.verdicts import (
     ClusterStatus,
     FileStatus,

@@ -17,12 +17,13 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.listing import Listing
+from reddit_assets.corpus.snapshot_rows import Closed, Known, Row
 
-__all__ = ["Closed", "Known", "Row", "Snapshot", "default_folder"]
+__all__ = ["DAMAGED", "Snapshot", "default_folder"]
 
 # Raise it when a table or the bytes of a listing change.
 _FORMAT = 1
@@ -41,59 +42,6 @@ CREATE INDEX generations ON subreddits (generation);
 """
 # File systems where SQLite's write-ahead log cannot be shared, as Linux names them.
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "glusterfs"}
-
-
-class Known(NamedTuple):
-    """What decides whether a subreddit's folders must be listed.
-
-    Attributes:
-        times: times of change of its three folders.
-        trusted: whether the same times mean the same content.
-        listed_at: when they were listed, seconds since the epoch.
-    """
-
-    times: bytes
-    trusted: bool
-    listed_at: float
-
-
-class Row(NamedTuple):
-    """A subreddit as a look has found it.
-
-    Attributes:
-        packed: its listing; ``None`` if it is as it was.
-        open: whether something of it is not done, or there is more to say than counts.
-        fresh, adopted: files of these verdicts.
-        clustered, kept: 1 if its cluster is fresh, or adopted.
-        bytes: of its chain files.
-        deep: whether its outputs were read in full.
-    """
-
-    cluster_key: str
-    known: Known
-    packed: bytes | None
-    open: bool
-    files: int
-    fresh: int
-    adopted: int
-    clustered: int
-    kept: int
-    bytes: int
-    litter: int
-    deep: bool = False
-
-
-class Closed(NamedTuple):
-    """Sums over subreddits of which everything is done: as of :class:`Row`."""
-
-    subreddits: int = 0
-    files: int = 0
-    fresh: int = 0
-    adopted: int = 0
-    clustered: int = 0
-    kept: int = 0
-    bytes: int = 0
-    litter: int = 0
 
 
 def default_folder() -> Path:

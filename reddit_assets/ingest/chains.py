@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from reddit_assets.corpus.oserrors import writing
 from reddit_assets.corpus.output import sync_file
 from reddit_assets.errors import StartupError
+from reddit_assets.ingest.journal import Journal
 from reddit_assets.ingest.pieces import Piece, Source, pieces, rows_of
 from reddit_assets.ingest.store import Record, Store
 
@@ -115,7 +115,7 @@ def build_chains(
     records = [record for record in store.records() if record.messages]
     sections = sorted({record.section for record in records})
     sources = [Source(store.messages(record), sections.index(record.section)) for record in records]
-    journal = _Journal(store.root / _BUILT, options.fingerprint)
+    journal = Journal(store.root / _BUILT, options.fingerprint)
     built = Built()
     groups, current = _groups(store, records, journal)
     built.unchanged = len(current) - sum(len(group.places) for group in groups)
@@ -154,7 +154,12 @@ class _Pool:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def run(self, work, groups, arguments):  # type: ignore[no-untyped-def]
+    def run(
+        self,
+        work: Callable[..., tuple[Built, list[int]]],
+        groups: list[_Group],
+        arguments: tuple[object, ...],
+    ) -> Iterator[tuple[_Group, tuple[Built, list[int]]]]:
         """Pairs of a group and its result, as they come."""
         if self._pool is None:
             for group in groups:
@@ -165,9 +170,7 @@ class _Pool:
             yield futures[future], future.result()
 
 
-def _groups(
-    store: Store, records: list[Record], journal: _Journal
-) -> tuple[list[_Group], set[str]]:
+def _groups(store: Store, records: list[Record], journal: Journal) -> tuple[list[_Group], set[str]]:
     """The subreddits to make again, in groups; and all subreddits."""
     inputs: dict[str, list[tuple[int, int, int, int]]] = {}
     for number, record in enumerate(records):
@@ -204,7 +207,7 @@ def _groups(
 
 
 def _group(
-    held: list[tuple[str, str, list[tuple[int, int, int, int]]]], dumps: int, journal: _Journal
+    held: list[tuple[str, str, list[tuple[int, int, int, int]]]], dumps: int, journal: Journal
 ) -> _Group:
     ranges = []
     for number in range(dumps):
@@ -390,51 +393,3 @@ def _remove_chunks(folder: Path, first: int, known: int) -> int:
             path.unlink(missing_ok=True)
             removed += rest == "parquet"
     return removed
-
-
-class _Journal:
-    """What every subreddit was made from: a line each, the last one counts."""
-
-    def __init__(self, path: Path, settings: str) -> None:
-        self._path, self._settings = path, settings
-        self._lines: dict[str, tuple[str, int]] = {}
-        with suppress(FileNotFoundError):
-            for line in path.read_text("utf-8").splitlines():
-                with suppress(ValueError):  # the last line of a killed process
-                    place, digest, chunks = json.loads(line)
-                    self._lines[place] = digest, chunks
-
-    @property
-    def places(self) -> list[str]:
-        return [place for place, (digest, _) in self._lines.items() if digest]
-
-    def knows(self, place: str) -> bool:
-        return place in self._lines
-
-    def has(self, place: str, digest: str) -> bool:
-        return self._lines.get(place, ("", 0))[0] == f"{self._settings}-{digest}"
-
-    def chunks(self, place: str) -> int:
-        return self._lines.get(place, ("", 0))[1]
-
-    def add(self, places: tuple[str, ...], digests: tuple[str, ...], chunks: list[int]) -> None:
-        lines = []
-        for place, digest, count in zip(places, digests, chunks, strict=True):
-            self._lines[place] = f"{self._settings}-{digest}", count
-            lines.append(json.dumps([place, *self._lines[place]]) + "\n")
-        with writing(self._path), open(self._path, "a", encoding="utf-8") as file:
-            file.write("".join(lines))
-            file.flush()
-            os.fsync(file.fileno())
-
-    def drop(self, place: str) -> None:
-        self._lines.pop(place, None)
-
-    def compact(self) -> None:
-        temporary = self._path.with_suffix(".tmp")
-        with writing(self._path), open(temporary, "w", encoding="utf-8") as file:
-            for place in sorted(self._lines):
-                file.write(json.dumps([place, *self._lines[place]]) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._path)

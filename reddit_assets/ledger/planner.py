@@ -25,7 +25,7 @@ from reddit_assets.corpus.scan import (
     SubredditStatus,
     Verdict,
 )
-from reddit_assets.corpus.snapshot import Closed
+from reddit_assets.corpus.snapshot_rows import Closed
 from reddit_assets.corpus.texts import MOSTLY
 from reddit_assets.corpus.walk import Passed
 from reddit_assets.errors import BadFileError, RedditAssetsError
