@@ -176,7 +176,7 @@ def test_quick_looks_say_what_a_look_at_everything_says(
             assert found == told(list(scanner(world.layout, None).scan()))
             # and so do counts that pass by what is done
             counts = [
-                (report.files, report.clusters, report.embed, report.problems, report.orphans)
+                (report.files, report.clusters, report.jobs, report.problems, report.orphans)
                 for report in (
                     queue_wanted(scanner(world.layout, source), {}, dry_run=True)
                     for source in (kept, None)

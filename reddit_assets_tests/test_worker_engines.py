@@ -125,7 +125,7 @@ def test_a_cluster_worker_clusters_and_then_finds_it_fresh(tmp_path: Path, valke
         settle_seconds=0, settings_fingerprint=ClusterParams.from_settings(settings).fingerprint
     )
     report = queue_wanted(Scanner(layout, options), queues, kinds=(Kind.CLUSTER,))
-    assert report.cluster.queued == 1
+    assert report.jobs[Kind.CLUSTER].queued == 1
     worker = start(valkey_url, tmp_path, "--kind", "cluster")
     log = worker.communicate(timeout=200)[1]
     assert worker.returncode == 0, log

@@ -80,7 +80,7 @@ def nightly(root: Root = None, redis_url: RedisUrl = None, as_json: AsJson = Fal
     for evaluation in done.get_asset_check_evaluations():
         outcome = "passed" if evaluation.passed else "FAILED"
         typer.echo(f"{evaluation.check_name} {outcome}: {evaluation.description}")
-    jobs = found.report.embed.queued + found.report.cluster.queued
+    jobs = sum(jobs.queued for jobs in found.report.jobs.values())
     typer.echo(
         f"{len(found.statuses):,} subreddits; {len(found.corrupt):,} corrupt, "
         f"{len(found.orphans):,} orphaned and {len(found.temporary):,} leftover files; "

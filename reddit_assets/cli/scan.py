@@ -181,7 +181,7 @@ def report_fields(report: ScanReport) -> dict[str, Any]:
     from reddit_assets.corpus.verdicts import Verdict
 
     # Not asdict of the whole: it takes a Counter apart into pairs.
-    fields = {name: getattr(report, name) for name in report.__dataclass_fields__}
+    fields = {name: getattr(report, name) for name in report.__dataclass_fields__ if name != "jobs"}
     return {
         **fields,
         "adopted": {
@@ -190,13 +190,13 @@ def report_fields(report: ScanReport) -> dict[str, Any]:
         },
         "files": dict(report.files),
         "clusters": dict(report.clusters),
-        "embed": asdict(report.embed),
-        "cluster": asdict(report.cluster),
+        **{kind.value: asdict(jobs) for kind, jobs in report.jobs.items()},
     }
 
 
 def _lines(report: ScanReport, *, dry_run: bool, recovered: int) -> list[str]:
     from reddit_assets.corpus.verdicts import Verdict
+    from reddit_assets.ledger.job import Kind
 
     lines = [
         f"{report.subreddits:,} subreddits seen in {report.seconds:.1f} s.",
@@ -210,10 +210,9 @@ def _lines(report: ScanReport, *, dry_run: bool, recovered: int) -> list[str]:
             "clusters (REDDIT_ADOPT=false has them made again)."
         )
     verb = "would be queued" if dry_run else "queued"
-    lines.append(
-        f"{report.embed.queued:,} embedding jobs and {report.cluster.queued:,} cluster jobs {verb}."
-    )
-    both = report.embed + report.cluster
+    embed, cluster = report.jobs[Kind.EMBED], report.jobs[Kind.CLUSTER]
+    lines.append(f"{embed.queued:,} embedding jobs and {cluster.queued:,} cluster jobs {verb}.")
+    both = embed + cluster
     if both.already:
         lines.append(f"{both.already:,} are queued or in work already.")
     if both.blocked:

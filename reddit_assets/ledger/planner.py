@@ -52,7 +52,7 @@ class ScanReport:
     Attributes:
         files: verdicts on embedding files.
         clusters: verdicts on cluster files.
-        embed, cluster: what became of the jobs; in a dry run, ``queued`` is what would be.
+        jobs: what became of the jobs of each kind; in a dry run, ``queued`` is what would be.
         rows: rows of the files to embed; counted in a dry run only.
         reasons: why files are stale, by key (at most a few hundred).
         problems: files that cannot be partitions or cannot be looked at, as sentences.
@@ -66,8 +66,7 @@ class ScanReport:
     subreddits: int = 0
     files: Counter[Verdict] = field(default_factory=Counter)
     clusters: Counter[Verdict] = field(default_factory=Counter)
-    embed: Enqueued = field(default_factory=Enqueued)
-    cluster: Enqueued = field(default_factory=Enqueued)
+    jobs: dict[Kind, Enqueued] = field(default_factory=lambda: {kind: Enqueued() for kind in WORK})
     rows: int = 0
     orphans: list[str] = field(default_factory=list)
     temporary: list[str] = field(default_factory=list)
@@ -94,7 +93,8 @@ class ScanReport:
 
     def add_queued(self, first: ScanReport) -> None:
         """Counts what an earlier part of the same scan queued, which this one found queued."""
-        for both, before in ((self.embed, first.embed), (self.cluster, first.cluster)):
+        for kind, before in first.jobs.items():
+            both = self.jobs[kind]
             both.queued += before.queued
             both.already = max(0, both.already - before.queued)
 
@@ -134,7 +134,7 @@ class _Batches:
         self._dry_run = dry_run
         self.rows = 0
         self._waiting: dict[tuple[Kind, Lane], list[Job]] = {}
-        self.totals = {kind: Enqueued() for kind in Kind}
+        self.totals = {kind: Enqueued() for kind in WORK}
 
     def add(self, job: Job, lane: Lane) -> None:
         waiting = self._waiting.setdefault((job.kind, lane), [])
@@ -233,7 +233,7 @@ def queue_wanted(
             break
     batches.flush()
     report.rows = batches.rows
-    report.embed, report.cluster = batches.totals[Kind.EMBED], batches.totals[Kind.CLUSTER]
+    report.jobs = batches.totals
     report.problems += [str(problem) for problem in scanner.problems]
     passed.update(scanner.passed)
     report.add_passed(passed)

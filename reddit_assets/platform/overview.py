@@ -71,8 +71,10 @@ def corpus_metadata(
         "orphans": MetadataValue.int(len(found.orphans)),
         "temporary files": MetadataValue.int(len(found.temporary)),
         "partitions deleted": MetadataValue.int(len(found.forgotten)),
-        "embed jobs queued": MetadataValue.int(report.embed.queued),
-        "cluster jobs queued": MetadataValue.int(report.cluster.queued),
+        **{
+            f"{kind.value} jobs queued": MetadataValue.int(jobs.queued)
+            for kind, jobs in report.jobs.items()
+        },
         "disk, GB": MetadataValue.float(round(disk, 3)),
         "scan, seconds": MetadataValue.float(round(report.seconds, 2)),
         **{name: MetadataValue.int(value) for name, value in totals.items()},

@@ -14,10 +14,10 @@ from reddit_assets.corpus.scan import Reason, SubredditStatus, Verdict
 from reddit_assets.corpus.vectors import VectorFormat
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.engines.clustering.warmup import warm_up
-from reddit_assets.errors import ClusteringError, Failure, SettingsError
+from reddit_assets.errors import ClusteringError, SettingsError
 from reddit_assets.ledger.job import Claim, Result
 from reddit_assets.settings import Settings
-from reddit_assets.tasks.messages import Event, Failed, Finished, Progress, Started
+from reddit_assets.tasks.messages import Event, Finished, Progress, one_by_one
 from reddit_assets.tasks.subreddit import cluster_subreddit
 from reddit_assets.workspace import Workspace
 
@@ -50,14 +50,7 @@ class ClusterTask:
 
     def run(self, claims: Iterator[Claim | None], emit: Callable[[Event], None]) -> None:
         """As :class:`~reddit_assets.tasks.messages.Task`."""
-        for claim in claims:
-            if claim is None:
-                continue
-            emit(Started(claim.token))
-            try:
-                emit(self._cluster(claim, emit))
-            except Exception as error:
-                emit(Failed(claim.token, Failure.of(error)))
+        one_by_one(claims, emit, lambda claim: self._cluster(claim, emit))
 
     def _check_settings(self, claim: Claim) -> None:
         """Refuse a job of other clustering settings: its cluster would always be stale at once.

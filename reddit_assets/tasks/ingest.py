@@ -10,12 +10,12 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.errors import BadFileError, Failure, RedditAssetsError
+from reddit_assets.errors import BadFileError, RedditAssetsError
 from reddit_assets.ingest.run import Ingest
 from reddit_assets.ingest.store import Record, find_dumps
 from reddit_assets.ledger.job import Claim, Result
 from reddit_assets.settings import Settings
-from reddit_assets.tasks.messages import Event, Failed, Finished, Progress, Started
+from reddit_assets.tasks.messages import Event, Finished, Progress, one_by_one
 
 __all__ = ["IngestTask"]
 
@@ -40,14 +40,7 @@ class IngestTask:
 
     def run(self, claims: Iterator[Claim | None], emit: Callable[[Event], None]) -> None:
         """As :class:`~reddit_assets.tasks.messages.Task`."""
-        for claim in claims:
-            if claim is None:
-                continue
-            emit(Started(claim.token))
-            try:
-                emit(self._made(claim, emit))
-            except Exception as error:
-                emit(Failed(claim.token, Failure.of(error)))
+        one_by_one(claims, emit, lambda claim: self._made(claim, emit))
 
     def _made(self, claim: Claim, emit: Callable[[Event], None]) -> Finished:
         started = time.monotonic()

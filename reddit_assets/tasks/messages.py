@@ -25,6 +25,7 @@ __all__ = [
     "Recalled",
     "Started",
     "Task",
+    "one_by_one",
 ]
 
 
@@ -121,3 +122,23 @@ class Failed(Event):
 
     token: str
     failure: Failure
+
+
+def one_by_one(
+    claims: Iterator[Claim | None],
+    emit: Callable[[Event], None],
+    make: Callable[[Claim], Finished],
+) -> None:
+    """:meth:`Task.run` of a task that has one job in hand at a time.
+
+    Args:
+        make: does a job; what it raises is the job's failure.
+    """
+    for claim in claims:
+        if claim is None:
+            continue
+        emit(Started(claim.token))
+        try:
+            emit(make(claim))
+        except Exception as error:
+            emit(Failed(claim.token, Failure.of(error)))

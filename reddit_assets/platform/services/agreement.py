@@ -52,7 +52,7 @@ def with_queues(
             retry_seconds=settings.retry_seconds,
         )
     wanted = queue_wanted(workspace.scanner(), workspace.queues, dry_run=dry_run, observe=statuses)
-    for kind, queued in ((Kind.EMBED, wanted.embed), (Kind.CLUSTER, wanted.cluster)):
+    for kind, queued in wanted.jobs.items():
         if queued.queued:
             keys = _keys_wanted(statuses, kind)
             shown = tuple(keys) if len(keys) == queued.queued else ("",) * queued.queued

@@ -70,7 +70,7 @@ class Discover:
             f"{added} partitions added." if added else "",
             f"{changed} changed chain files reported." if changed else "",
             f"New: {', '.join(inputs)}." if inputs else "",
-            job_counts(report.embed),
+            job_counts(report.jobs[Kind.EMBED]),
             f"{settling} skipped: just written, still settling." if settling else "",
             *said,
             _problems(report),

@@ -49,7 +49,7 @@ class Readiness:
             f"{counts[Verdict.ADOPTED]} adopted, "
             f"{counts[Verdict.MISSING] + counts[Verdict.STALE]} ready to be clustered, "
             f"{counts[Verdict.WAITING]} wait for embeddings.",
-            job_counts(report.cluster),
+            job_counts(report.jobs[Kind.CLUSTER]),
             _held(held),
             f"The next tick goes on after {report.resume_after}." if report.resume_after else "",
             *said,

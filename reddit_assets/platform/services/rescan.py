@@ -13,7 +13,6 @@ from dagster import DagsterInstance
 
 from reddit_assets.corpus.oserrors import vanished
 from reddit_assets.corpus.scan import Reason, SubredditStatus, Verdict
-from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.planner import ScanReport, queue_wanted
 from reddit_assets.platform.names import asset_sets
 from reddit_assets.platform.reporting.inputs import report_inputs
@@ -176,7 +175,7 @@ def _corrupt(statuses: list[SubredditStatus]) -> dict[str, str]:
 def _say_report(report: ScanReport, say: Say) -> None:
     say(f"{report.subreddits} subreddits scanned in {report.seconds:.1f} s.")
     say(f"Embedding files: {_counted(report.files)}. Clusters: {_counted(report.clusters)}.")
-    for kind, jobs in ((Kind.EMBED, report.embed), (Kind.CLUSTER, report.cluster)):
+    for kind, jobs in report.jobs.items():
         if sentence := job_counts(jobs):
             say(f"{kind.value}: {sentence}")
     for key, reason in list(report.reasons.items())[:100]:
