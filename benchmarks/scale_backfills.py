@@ -9,24 +9,20 @@ range, with a few scattered partitions. Writes ``results/scale_backfills.csv``.
 from __future__ import annotations
 
 import argparse
-import csv
 import multiprocessing
-import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import redis
 from dagster import DagsterInstance, RunsFilter
 from dagster._core.instance.ref import InstanceRef
+from scale_common import host_facts, write_rows
 from scale_tree import Shape, cluster_keys, keys_of
 
-from reddit_assets.engines.host import cpu_name
 from reddit_assets.ledger.job import Kind, Result
 from reddit_assets.ledger.queue import JobQueue
 from reddit_assets.local.servers import PostgresServer, ValkeyServer
@@ -177,23 +173,13 @@ def main() -> None:
     parser.add_argument("--peers", type=int, default=20)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    host = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "processor": cpu_name(),
-        "python": platform.python_version(),
-        "dagster": version("dagster"),
-    }
+    facts = host_facts("dagster")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for row in measure(Path(folder), options.partitions, options.every, options.peers):
             rows.append(row)
             print("{:40} {:24} {:10.2f} {}".format(*row), flush=True)
-    options.out.parent.mkdir(exist_ok=True)
-    with options.out.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["backfill", "what", "value", "unit", *host])
-        for name, what, value, unit in rows:
-            writer.writerow([name, what, f"{value:.2f}", unit, *host.values()])
+    write_rows(options.out, ("backfill", "what", "value", "unit"), rows, facts)
 
 
 if __name__ == "__main__":

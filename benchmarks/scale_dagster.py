@@ -8,24 +8,20 @@ pruning gives back. The peer is Dagster's own batch writer. Writes ``results/sca
 from __future__ import annotations
 
 import argparse
-import csv
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from dagster import DagsterInstance
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from scale_common import host_facts, write_rows
 from scale_tree import Shape, make_tree
 from sqlalchemy import text
 
-from reddit_assets.engines.host import cpu_name
 from reddit_assets.ledger.job import Kind, Result
 from reddit_assets.local.servers import PostgresServer, ValkeyServer
 from reddit_assets.platform.reporting import bulk, records
@@ -184,12 +180,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    host = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "processor": cpu_name(),
-        "python": platform.python_version(),
-        "dagster": version("dagster"),
-    }
+    facts = host_facts("dagster")
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         for name, part, size in (
@@ -201,11 +192,7 @@ def main() -> None:
             for row in part(Path(folder) / name, size):
                 rows.append(row)
                 print("{:32} {:12.2f} {}".format(*row), flush=True)
-    options.out.parent.mkdir(exist_ok=True)
-    with options.out.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["part", "value", "unit", *host])
-        writer.writerows([name, f"{value:.2f}", unit, *host.values()] for name, value, unit in rows)
+    write_rows(options.out, ("part", "value", "unit"), rows, facts)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,12 @@ the same run. Writes ``results/scale_pages.csv`` and, with ``--screenshots``, pi
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,9 +22,9 @@ import psutil
 from dagster import AssetKey, AssetMaterialization, DagsterInstance
 from dagster._core.instance.ref import InstanceRef
 from playwright.sync_api import Page, sync_playwright
+from scale_common import host_facts, write_rows
 
 from reddit_assets.corpus.buckets import FLAT, Buckets, state_buckets
-from reddit_assets.engines.host import cpu_name
 from reddit_assets.local.servers import PostgresServer, ValkeyServer, free_port
 from reddit_assets.platform.names import AssetSet, asset_sets
 from reddit_assets.platform.reporting import records
@@ -210,17 +207,8 @@ def main() -> None:
     for files in options.files:
         with tempfile.TemporaryDirectory(prefix="scale-pages-") as folder:
             rows += measure(Path(folder), files, options.screenshots)
-    host = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "processor": cpu_name(),
-        "dagster": version("dagster"),
-        "load": f"{psutil.getloadavg()[1]:.1f}",
-    }
-    with options.out.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["what", "value", "unit", *host])
-        for what, value, unit in rows:
-            writer.writerow([what, f"{value:.2f}", unit, *host.values()])
+    facts = host_facts("dagster")
+    write_rows(options.out, ("what", "value", "unit"), rows, facts)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,8 @@ def main(target: Path) -> None:
         client.flushall()
         fill(JobQueue(client, Kind.EMBED), Layout.of(Path("/data")))
         record = {"at": time.time(), "keys": dump(client)}
+    for page in target.glob("clusters/*/*/map.*"):
+        page.unlink()  # for people: nothing reads it again
     times = {
         str(path.relative_to(target)): os.stat(path).st_mtime_ns
         for path in sorted(target.rglob("*"))
