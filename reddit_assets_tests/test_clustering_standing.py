@@ -22,7 +22,7 @@ from reddit_assets.engines.clustering.placing import place
 from reddit_assets.engines.clustering.results import Clustering
 from reddit_assets.engines.clustering.standing import Standing
 from reddit_assets_tests.test_clustering_properties import whole
-from reddit_assets_tests.test_clustering_subreddit import embed, run, table
+from reddit_assets_tests.test_clustering_subreddit import embed, run, table, vectors_of
 
 TOPICS = 8
 DIMENSION = 24
@@ -101,6 +101,26 @@ def test_a_topic_is_born_when_enough_of_it_is_there(nights: int) -> None:
     assert (mine == np.bincount(mine + 1).argmax() - 1).mean() > 0.9
     assert not np.isin(placed.labels[: len(vectors)], mine[mine >= 0]).any()
     assert len(ids) == len(found.centroids)
+
+
+def test_a_topic_that_was_born_stays_as_it_is_while_it_grows() -> None:
+    # Given a topic that goes on arriving for four nights after it was born,
+    vectors = corpus()
+    found, standing = stands(vectors)
+    rows = vectors
+    seen: tuple[np.ndarray, np.ndarray] | None = None
+    for night in range(6):
+        rows = np.concatenate([rows, posts(90, 18, 60 + night, 0.06 if night % 2 else 0.12)])
+        placed = place(rows, standing)
+        born = placed.labels[len(vectors) :]
+        # Then there is one new cluster, and what is in it keeps its place on the map.
+        assert len(placed.centroids) == len(found.centroids) + 1
+        assert len(set(born[born >= 0].tolist())) == 1
+        if seen is not None:
+            assert np.array_equal(placed.x[: len(seen[0])][seen[1] >= 0], seen[0][seen[1] >= 0])
+        seen = placed.x, placed.labels
+        ids = np.arange(len(placed.centroids), dtype=np.int32)
+        standing = Standing.of(rows, placed, ids, before=standing)
 
 
 def test_a_topic_that_grows_is_no_new_one() -> None:
@@ -201,6 +221,47 @@ def test_what_became_of_each_row_is_recorded(layout: Layout) -> None:
     # Where the texts of a file have changed, their rows are new, though their ids are not.
     assert two_nights(layout, seed=9)["placed_rows"] > 0
     assert changes_of(layout)[:400] == ["kept"] * 400
+
+
+@pytest.mark.parametrize("ids", [True, False])
+@pytest.mark.parametrize("change", ["rounding", "backend", "float16"])
+def test_a_vector_that_is_computed_again_is_no_new_row(
+    layout: Layout, change: str, *, ids: bool
+) -> None:
+    # Given a night after which a file was embedded again, or kept in another format
+    source = table(400) if ids else table(400).drop_columns(["id"])
+    vectors = vectors_of(source["kind"].to_numpy(), 3)
+    embed(layout, "co/Cooking/a", source, vectors)
+    run(layout, ["co/Cooking/a"])
+    before = pq.read_table(layout.cluster_path("co/Cooking"), columns=["cluster_id", "x"])
+    noise = np.random.default_rng(5).standard_normal(vectors.shape)
+    if change == "float16":
+        again = vectors.astype(np.float16).astype(np.float32)
+    else:
+        again = (vectors + noise * (3e-8 if change == "rounding" else 5e-4)).astype(np.float32)
+        again /= np.linalg.norm(again, axis=1, keepdims=True)
+    embed(layout, "co/Cooking/a", source, again)
+    # If it is clustered again, Then no row is new (by their ids; without ids, by the rounding).
+    found = run(layout, ["co/Cooking/a"]).metadata
+    after = pq.read_table(layout.cluster_path("co/Cooking"), columns=["cluster_id", "x"])
+    if ids or change == "float16":
+        assert found["placed_rows"] == 0
+        assert after.equals(before)
+        assert set(changes_of(layout)) == {"kept"}
+    elif change == "rounding":
+        assert found["placed_rows"] < 100
+
+
+def test_ids_that_stand_twice_are_no_ids(layout: Layout) -> None:
+    # Given two files in which the same post ids stand for other posts
+    for key, seed in (("co/Cooking/a", 1), ("co/Cooking/b", 2)):
+        source = table(200, seed=seed)
+        embed(layout, key, source, vectors_of(source["kind"].to_numpy(), seed))
+    keys = ["co/Cooking/a", "co/Cooking/b"]
+    run(layout, keys)
+    # If nothing changes, Then nothing has moved.
+    assert run(layout, keys).metadata["rows_moved_share"] == 0
+    assert set(changes_of(layout)) == {"kept"}
 
 
 @pytest.mark.parametrize("reason", ["missing", "damaged", "stranger", "settings", "share", "many"])

@@ -13,15 +13,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from reddit_assets.corpus.provenance import PROVENANCE_KEY
-from reddit_assets.corpus.vectors import find_vectors
-from reddit_assets.engines.clustering.canonical import row_hashes
 from reddit_assets.engines.clustering.identity import Previous
+from reddit_assets.engines.clustering.standing import vector_keys
 from reddit_assets.errors import BadFileError
 from reddit_assets.tasks.columns import numbers, to_text
 from reddit_assets.tasks.inputs import Inputs, read_vectors
 from reddit_assets.tasks.posts import ID_COLUMNS
 
-__all__ = ["read_previous", "shared_ids"]
+__all__ = ["read_previous", "row_places", "shared_ids"]
 
 
 def read_previous(clusters_file: Path, clustered_file: Path) -> Previous | None:
@@ -65,20 +64,16 @@ def _labels(clustered_file: Path) -> NDArray[np.int32]:
     return np.where(sound, found, -1).astype(np.int32)
 
 
-def _hashes(blocks: Iterable[NDArray[np.float32]], *, half: bool) -> NDArray[np.uint64]:
-    # What one of the two nights has rounded is rounded in the other as well.
-    rounded = (b.astype(np.float16).astype(np.float32) if half else b for b in blocks)
-    parts = [row_hashes(block) for block in rounded]
+def _keys(blocks: Iterable[NDArray[np.float32]]) -> NDArray[np.uint64]:
+    parts = [vector_keys(block) for block in blocks]
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
 
 
-def shared_ids(
-    clustered_file: Path, inputs: Inputs, vectors: NDArray[np.float32]
-) -> NDArray[np.int32] | None:
+def shared_ids(clustered_file: Path, place: NDArray[np.int64] | None) -> NDArray[np.int32] | None:
     """For each of tonight's rows its cluster id of last night.
 
-    Rows are recognised by their post id where both nights have such a column, otherwise by their
-    vector.
+    Args:
+        place: of :func:`row_places`.
 
     Returns:
         int32 (rows,): the id, −1 for noise, −2 for a row that was not there; ``None`` if the
@@ -86,28 +81,45 @@ def shared_ids(
     """
     try:
         before = _labels(clustered_file)
-        place = _places(clustered_file, inputs, vectors)
-    except (OSError, KeyError, pa.ArrowException, BadFileError):
+    except (OSError, KeyError, pa.ArrowException):
+        return None
+    if place is None:
         return None
     return np.where(place >= 0, np.append(before, -1)[place], -2).astype(np.int32)
+
+
+def row_places(
+    clustered_file: Path, inputs: Inputs, vectors: NDArray[np.float32]
+) -> NDArray[np.int64] | None:
+    """For each of tonight's rows its row number of last night, −1 if it was not there.
+
+    Rows are recognised by their post id where both nights have such a column in which no id stands
+    twice, otherwise by their vector. ``None`` if the file cannot be used.
+    """
+    try:
+        return _places(clustered_file, inputs, vectors)
+    except (OSError, pa.ArrowException, BadFileError):
+        return None
+
+
+def _is_key(column: pa.Array | pa.ChunkedArray) -> bool:
+    """Whether a column tells rows apart: nulls aside, no value stands twice."""
+    there = len(column) - column.null_count
+    return bool(there) and pc.count_distinct(column).as_py() == there
 
 
 def _places(
     clustered_file: Path, inputs: Inputs, vectors: NDArray[np.float32]
 ) -> NDArray[np.int64]:
-    """For each of tonight's rows its row number of last night, −1 if it was not there."""
-    schema = pq.read_schema(clustered_file)
-    names = schema.names
+    names = pq.read_schema(clustered_file).names
     for name in ID_COLUMNS:
         if name in names and name in inputs.schema.names:
             theirs = to_text(pq.read_table(clustered_file, columns=[name])[name])
             mine = pa.concat_arrays([to_text(batch.column(0)) for batch in inputs.read([name])])
-            if mine.null_count < len(mine) and theirs.null_count < len(theirs):
+            if _is_key(mine) and _is_key(theirs):
                 break
     else:
-        stored = find_vectors(schema)
-        half = inputs.half or (stored is not None and stored.half)
-        theirs = pa.array(_hashes(read_vectors(clustered_file), half=half))
-        mine = pa.array(_hashes([vectors], half=half))
+        theirs = pa.array(_keys(read_vectors(clustered_file)))
+        mine = pa.array(vector_keys(vectors))
     place = pc.index_in(mine, value_set=theirs, skip_nulls=True)
     return place.fill_null(-1).to_numpy().astype(np.int64)

@@ -14,13 +14,16 @@ from reddit_assets.corpus.layout import CLUSTERED_NAME, STANDING_NAME
 from reddit_assets.corpus.output import sync_file, writing
 from reddit_assets.corpus.provenance import PROVENANCE_KEY, ClusterProvenance, read_output
 from reddit_assets.engines.clustering.identity import Changes
-from reddit_assets.engines.clustering.standing import Standing
-from reddit_assets.errors import RedditAssetsError
+from reddit_assets.engines.clustering.standing import Standing, vector_keys
+from reddit_assets.errors import BadFileError, RedditAssetsError
+from reddit_assets.tasks.inputs import read_vectors
 
-__all__ = ["ROW_CHANGES", "read_standing", "row_changes", "write_standing"]
+__all__ = ["ROW_CHANGES", "read_standing", "recognized", "row_changes", "write_standing"]
 
 #: Raised when the columns change: a file of another version is not used, and written again.
 VERSION = 1
+#: Least cosine at which a post's vector counts as computed again: what a backend may deviate.
+SAME_COSINE = 0.9998
 #: What can have become of a row since the clustering before, as ``cluster_change`` says it.
 ROW_CHANGES = ("kept", "placed", "clustered", "moved", "born", "split", "merged", "died")
 _SCHEMA = pa.schema(
@@ -111,6 +114,51 @@ def read_standing(folder: Path, settings_fingerprint: str) -> Standing | None:
         )
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, RedditAssetsError):
         return None
+
+
+def recognized(
+    stood: Standing,
+    clustered_file: Path,
+    place: NDArray[np.int64] | None,
+    vectors: NDArray[np.float32],
+) -> Standing:
+    """What stands, with the rows whose vectors have been computed again.
+
+    Another batch changes the last bits of a vector, and another backend a little more. Such a row
+    is no new one.
+
+    Args:
+        place: int64 (n,), of :func:`~.previous.row_places`.
+        vectors: float32 (n, d), tonight's.
+    """
+    if place is None:
+        return stood
+    tonight = vector_keys(vectors)
+    rows = np.flatnonzero((place >= 0) & ~stood.find(tonight)[1])
+    if not len(rows):
+        return stood
+    rows = rows[np.argsort(place[rows], kind="stable")]
+    before = _rows_of(clustered_file, place[rows], vectors.shape[1])
+    if before is None:
+        return stood
+    same = np.einsum("nd,nd->n", before, vectors[rows]) >= SAME_COSINE
+    return stood.also_known_as(vector_keys(before[same]), tonight[rows[same]], tonight)
+
+
+def _rows_of(path: Path, rows: NDArray[np.int64], dimension: int) -> NDArray[np.float32] | None:
+    """Vectors of some rows of a clustered file, ascending; ``None`` if it does not have them."""
+    found = np.empty((len(rows), dimension), dtype=np.float32)
+    at = 0
+    try:
+        for block in read_vectors(path):
+            if block.shape[1] != dimension:
+                return None
+            low, high = np.searchsorted(rows, (at, at + len(block)))
+            found[low:high] = block[rows[low:high] - at]
+            at += len(block)
+    except (OSError, pa.ArrowException, BadFileError):
+        return None  # it is about to be written again
+    return found if rows[-1] < at else None
 
 
 def row_changes(

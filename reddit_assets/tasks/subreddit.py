@@ -40,8 +40,8 @@ from reddit_assets.errors import ClusteringError
 from reddit_assets.tasks.clustered import write_clustered, write_clusters, write_whole
 from reddit_assets.tasks.inputs import Inputs, open_inputs
 from reddit_assets.tasks.posts import FilePosts, columns_of_texts
-from reddit_assets.tasks.previous import read_previous, shared_ids
-from reddit_assets.tasks.standing import read_standing, row_changes, write_standing
+from reddit_assets.tasks.previous import read_previous, row_places, shared_ids
+from reddit_assets.tasks.standing import read_standing, recognized, row_changes, write_standing
 
 __all__ = ["PICTURE_ROWS", "ClusterResult", "cluster_subreddit"]
 
@@ -208,6 +208,9 @@ def _clustered(
     vectors = inputs.vectors()
     excluded = posts.placeholders(params.placeholders)
     stood = None if full else read_standing(layout.cluster_dir(cluster_key), params.fingerprint)
+    rows = row_places(layout.cluster_path(cluster_key), inputs, vectors)
+    if stood is not None:
+        stood = recognized(stood, layout.cluster_path(cluster_key), rows, vectors)
     if stood is not None and stood.changed_share(vectors, excluded) > params.recluster_share:
         stood = None
     if stood is None:
@@ -215,7 +218,7 @@ def _clustered(
     else:
         clustering = place(vectors, stood, params, say, excluded=excluded)
     say("identities")
-    changes, before = _identities(layout, cluster_key, inputs, vectors, clustering)
+    changes, before = _identities(layout, cluster_key, rows, clustering)
     ids = np.append(changes.ids, np.int32(-1))[clustering.labels].astype(np.int32)
     say("meaning")
     return _Clustered(
@@ -310,8 +313,7 @@ def _write_clusters(path: Path, made: _Clustered, data_version: str) -> None:
 def _identities(
     layout: Layout,
     cluster_key: str,
-    inputs: Inputs,
-    vectors: NDArray[np.float32],
+    rows: NDArray[np.int64] | None,
     clustering: Clustering,
 ) -> tuple[Changes, NDArray[np.int32] | None]:
     """Persistent ids of the clusters, and last night's of each row (see ``shared_ids``)."""
@@ -319,7 +321,7 @@ def _identities(
     previous = read_previous(find_table(clustered.parent), clustered)
     before = None
     if previous is not None:
-        before = shared_ids(clustered, inputs, vectors)
+        before = shared_ids(clustered, rows)
     if previous is None or before is None:
         none = np.zeros(0, dtype=np.int32)
         changes = keep_identities(none, none, previous, clustering.centroids)

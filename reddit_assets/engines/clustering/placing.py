@@ -22,7 +22,7 @@ from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.engines.clustering.reduction import MIN_REDUCED_ROWS, compute_threads
 from reddit_assets.engines.clustering.results import Clustering, Result, Rows, check_vectors
 from reddit_assets.engines.clustering.sample import Assigned, assign
-from reddit_assets.engines.clustering.standing import Standing
+from reddit_assets.engines.clustering.standing import Standing, vector_keys
 from reddit_assets.engines.clustering.themes import centroids, themes_by_size
 
 __all__ = ["place"]
@@ -105,7 +105,8 @@ class _Placing:
         asked: ClusterParams,
     ) -> _Placing:
         """Known vectors as they stand, new ones without anything."""
-        at, known = standing.find(distinct.kept_hashes)
+        chosen = vectors[distinct.kept]
+        at, known = standing.find(vector_keys(chosen))
         ids = standing.ids[at]
         number = np.searchsorted(standing.cluster_ids, ids)
         found = Assigned(
@@ -115,7 +116,7 @@ class _Placing:
             np.where(known[:, None], standing.xy[at], 0).astype(np.float32),
         )
         return cls(
-            vectors=vectors[distinct.kept],
+            vectors=chosen,
             copies=np.bincount(distinct.group, minlength=distinct.distinct),
             new=~known,
             recent=~known | standing.recent[at],
@@ -131,19 +132,49 @@ class _Placing:
         return self.params.min_cluster_size or 5
 
     def open_clusters(self) -> None:
-        """Open a cluster wherever enough recent rows lie among recent rows."""
-        recent = np.flatnonzero(self.recent)
+        """Open a cluster wherever enough recent rows lie among recent rows.
+
+        Rows of a cluster that was born since the full clustering count as settled: it stands.
+        """
+        loose = self.recent & ~self._in_born()
+        recent = np.flatnonzero(loose)
         k = min(self.params.n_neighbors, len(self.vectors) - 1)
         if len(recent) < self.size or k < 1:
             return
         around = self._around(recent, k)
         there = around >= 0
         near = np.where(there, around, 0)
-        fresh = (there & self.recent[near]).sum(axis=1)
-        settled = (there & ~self.recent[near] & (self.found.labels[near] >= 0)).sum(axis=1)
+        fresh = (there & loose[near]).sum(axis=1)
+        settled = (there & ~loose[near] & (self.found.labels[near] >= 0)).sum(axis=1)
         dense = (fresh >= RECENT_SHARE * k) & (settled <= SETTLED_PER_RECENT * fresh)
-        for members in _components(recent, around, dense, self.copies, self.size):
-            self._open(members)
+        found = _components(recent, around, dense, self.copies, self.size)
+        if not found:
+            return
+        middles = centroids(self.vectors, self.found.labels, self.clusters)
+        near_enough = self._likeness(middles)
+        for members in found:
+            # As like a cluster as its own rows are: that cluster grows, and the vote says so.
+            if not (middles @ self.vectors[members].mean(axis=0) >= near_enough).any():
+                self._open(members)
+
+    def _likeness(self, middles: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Mean cosine of each cluster's rows to its centroid, float64 (clusters,)."""
+        inside = np.flatnonzero(self.found.labels >= 0)
+        labels = self.found.labels[inside]
+        sums = np.zeros(self.clusters)
+        for start in range(0, len(inside), 65_536):
+            part, label = inside[start : start + 65_536], labels[start : start + 65_536]
+            cosines = np.einsum("nd,nd->n", self.vectors[part], middles[label])
+            sums += np.bincount(label, cosines, minlength=self.clusters)
+        return sums / np.maximum(np.bincount(labels, minlength=self.clusters), 1)
+
+    def _in_born(self) -> NDArray[np.bool_]:
+        """Which rows are in clusters that hold recent rows alone, bool (m,)."""
+        labels = self.found.labels
+        old = np.zeros(self.clusters + 1, dtype=bool)
+        old[labels[~self.recent]] = True
+        old[-1] = True  # noise is no cluster
+        return ~old[labels]
 
     def _around(self, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
         """The k nearest other rows of some rows, int64 (rows, k), −1 where there is none."""

@@ -4,20 +4,21 @@ A full clustering moves rows at the soft edges of density clusters, whatever it 
 is repeated only when enough has changed; in between, :mod:`.placing` adds the new rows.
 
 Everything a clustering says of a row depends on its vector, so rows are known by the hashes of
-their vectors. A post whose text was edited is a new row.
+their vectors, rounded to float16: to keep vectors in another format changes nothing. A post whose
+text was edited is a new row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reddit_assets.engines.clustering.canonical import canonical_order
+from reddit_assets.engines.clustering.canonical import canonical_order, row_hashes
 from reddit_assets.engines.clustering.results import Clustering, Rows
 
-__all__ = ["Standing"]
+__all__ = ["Standing", "vector_keys"]
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ class Standing:
             excluded: bool (n,), as it was given to the clustering.
             before: what the vectors were placed into; ``None`` after a full clustering.
         """
-        distinct = canonical_order(vectors, 1, Rows.of(vectors, excluded).counted)
-        rows, hashes = distinct.kept, distinct.kept_hashes
+        rows = canonical_order(vectors, 1, Rows.of(vectors, excluded).counted).kept
+        hashes, first = np.unique(vector_keys(vectors[rows]), return_index=True)
+        rows = rows[first]
         recent, gone, clustered = np.zeros(len(rows), dtype=bool), 0, len(rows)
         if before is not None:
             at, known = before.find(hashes)
@@ -108,7 +110,41 @@ class Standing:
         Args:
             vectors, excluded: tonight's.
         """
-        hashes = canonical_order(vectors, 1, Rows.of(vectors, excluded).counted).kept_hashes
+        hashes = np.unique(vector_keys(vectors[Rows.of(vectors, excluded).counted]))
         at, known = self.find(hashes)
         came = int((~known).sum()) + int(self.recent[at[known]].sum())
         return (came + self.gone + self.vanished(hashes)) / max(self.clustered, 1)
+
+    def also_known_as(
+        self, old: NDArray[np.uint64], new: NDArray[np.uint64], tonight: NDArray[np.uint64]
+    ) -> Standing:
+        """The same, with rows whose vectors have been computed again under their new hashes.
+
+        Args:
+            old, new: uint64 (r,), hashes of the same rows, before and now.
+            tonight: hashes of all of tonight's rows; old ones that are not among them go.
+        """
+        at, known = self.find(old)
+        at, names = at[known], new[known]
+        stays = ~np.isin(np.arange(len(self.hashes)), at) | np.isin(self.hashes, tonight)
+        rows = np.concatenate([np.flatnonzero(stays), at])
+        hashes, first = np.unique(np.concatenate([self.hashes[stays], names]), return_index=True)
+        rows = rows[first]
+        return replace(
+            self,
+            hashes=hashes,
+            ids=self.ids[rows],
+            probabilities=self.probabilities[rows],
+            outlier_scores=self.outlier_scores[rows],
+            xy=self.xy[rows],
+            recent=self.recent[rows],
+        )
+
+
+def vector_keys(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """What vectors are known by: hashes of their float16 rounding, uint64 (n,)."""
+    keys = np.empty(len(vectors), dtype=np.uint64)
+    for start in range(0, len(vectors), 65_536):
+        part = vectors[start : start + 65_536]
+        keys[start : start + 65_536] = row_hashes(part.astype(np.float16).astype(np.float32))
+    return keys
