@@ -135,6 +135,8 @@ class Alerter(threading.Thread):
         counts, before = seen.counts, self._noted(topic)
         done = str(counts.totals.get("done", 0))
         moving = before.split()[0] != done if before else True
+        if kind is not Kind.EMBED and seen.computing:
+            moving = True  # one job may take hours, and a stalled one is killed
         if moving or not counts.unfinished or counts.paused:
             if before and before.endswith("said"):
                 yield _Message(f"{kind.value} goes on.", topic, f"{done} {self._clock()} seen")

@@ -201,3 +201,10 @@ class Failure:
     def to_json(self) -> str:
         """The failure as JSON."""
         return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def without_login(url: str) -> str:
+    """An address as people may see it: without user and password."""
+    scheme, separator, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}" if separator else url

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reddit_assets.errors import SettingsError
 
-__all__ = ["Settings", "load_settings"]
+__all__ = ["Settings", "load_settings", "variable_of"]
 
 
 def _env(*names: str) -> AliasChoices:
@@ -307,7 +307,7 @@ class Settings(BaseSettings):
         "that stands still, a failed night, and once a day how it goes.",
     )
     summary_hour: int | None = Field(
-        8, ge=0, le=23, description="Hour (UTC) of the webhook's daily summary."
+        8, ge=0, le=23, description="Hour (UTC) of the webhook's daily summary; `off` for none."
     )
     log_mb: int = Field(
         20, ge=1, description="Size in MB from which `up` begins a new part of a log; 3 are kept."
@@ -367,6 +367,11 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is not auto, cpu, mps, cuda or a list like cuda:0,cuda:1")
         return value
 
+    @field_validator("summary_hour", mode="before")
+    @classmethod
+    def _no_summary(cls, value: object) -> object:
+        return None if value == "off" else value
+
     def require_root(self) -> Path:
         """The root folder.
 
@@ -413,14 +418,16 @@ class Settings(BaseSettings):
             value = getattr(self, name)
             if value is None or value == field.default:
                 continue
-            alias = field.validation_alias
-            variable = (
-                str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"REDDIT_{name}"
-            )
             if isinstance(value, SecretStr):
                 value = value.get_secret_value()
-            variables[variable.upper()] = str(value)
+            variables[variable_of(name)] = str(value)
         return variables
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    alias = Settings.model_fields[name].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"REDDIT_{name.upper()}"
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -438,11 +445,14 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        problems = []
+        problems, flags = [], False
         for problem in error.errors():
-            name = ".".join(str(part) for part in problem["loc"])
-            problems.append(f"{name}: {problem['msg']}")
-        where = "flags" if given and not os.environ.get("REDDIT_ROOT") else "environment or flags"
+            name = str(problem["loc"][0])
+            name = name if name in Settings.model_fields else name.lower()
+            shown = variable_of(name) if name in Settings.model_fields else name.upper()
+            problems.append(f"{shown} ({name}): {problem['msg']}")
+            flags |= name in given
+        where = "flags" if flags else "environment"
         raise SettingsError(
             f"A setting is wrong: {'; '.join(problems)}.", hint=f"Correct it in the {where}."
         ) from None

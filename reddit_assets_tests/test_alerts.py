@@ -120,6 +120,25 @@ def test_a_queue_that_stands_still_is_told_once_and_that_it_goes_on(
     assert len(hook.texts) == 2
 
 
+def test_one_long_job_is_no_standstill(hooked: Workspace, hook: Hook) -> None:
+    # Given a cluster that takes hours, and a worker that computes it
+    now = [MORNING]
+    alerter, queue = Alerter(hooked, clock=lambda: now[0]), hooked.queues[Kind.CLUSTER]
+    queue.enqueue([Job(Kind.CLUSTER, "as/Tea", "1-1")], hooked.layout)
+    claim_jobs(queue, "w", 1, 60)
+    queue.announce("w", {"host": "h", "kind": "cluster", "held": 1, "computing": 1}, 60.0)
+    # If hours pass, Then nothing is told; if the worker is gone, it is.
+    for _ in range(4):
+        now[0] += 3700
+        alerter.look()
+    assert hook.texts == []
+    queue.leave("w")
+    for _ in range(3):
+        now[0] += 3700
+        alerter.look()
+    assert "No cluster job has been done" in hook.texts[0]
+
+
 def test_a_daily_summary(hooked: Workspace, hook: Hook) -> None:
     now = [MORNING]
     alerter, queue = Alerter(hooked, clock=lambda: now[0]), hooked.queues[Kind.EMBED]

@@ -37,24 +37,27 @@ DEPLOY = REPOSITORY / "deploy"
 def protected(own_valkey: Callable[..., ValkeyServer], tmp_path: Path) -> ValkeyServer:
     """A server with the access rules of deploy/redis-acl.conf, the password being ``secret``."""
     rules = tmp_path / "acl.conf"
-    lines = (DEPLOY / "redis-acl.conf").read_text().splitlines()
-    # An ACL file knows no comments.
-    text = "\n".join(line for line in lines if line and not line.startswith("#"))
-    rules.write_text(text.replace("CHANGE-ME", "secret") + "\n")
+    rules.write_text((DEPLOY / "redis-acl.conf").read_text().replace("CHANGE-ME", "secret"))
     return own_valkey(aclfile=f'"{rules}"')
 
 
-def test_the_documented_account_can_do_all_work(protected: ValkeyServer, tmp_path: Path):
+KEYS = {Kind.EMBED: "as/sub/c_{}", Kind.CLUSTER: "as/sub_{}", Kind.INGEST: "RC_2023-0{}.zst"}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_the_documented_account_can_do_all_work(
+    protected: ValkeyServer, tmp_path: Path, kind: Kind
+):
     # Given the documented account
     client = connect(load_settings(redis_url=f"redis://worker:secret@127.0.0.1:{protected.port}/0"))
     layout = Layout.of(tmp_path)
-    queue = JobQueue(client, Kind.EMBED)
+    queue = JobQueue(client, kind)
     # If it does everything that producers, workers, runs, operators and reporters do
-    jobs = [Job(Kind.EMBED, f"as/sub/c_{number}", "1-1") for number in range(4)]
+    jobs = [Job(kind, KEYS[kind].format(number), "1-1") for number in range(4)]
     assert queue.enqueue(jobs[:3], layout).queued == 3
     open_run(queue, "run-1", 60.0)
     queue.enqueue(jobs[3:], layout, run="run-1")
-    queue.enqueue([Job(Kind.EMBED, "as/sub/c_9", "1-1")], layout, lane=Lane.STALE)
+    queue.enqueue([Job(kind, KEYS[kind].format(9), "1-1")], layout, lane=Lane.STALE)
     queue.announce("w1", {"host": "h"}, 60.0)
     assert queue.lead("w1", 10.0)
     claims = claim_jobs(queue, "w1", 5, 60.0)
@@ -87,7 +90,7 @@ def test_the_documented_account_can_do_all_work(protected: ValkeyServer, tmp_pat
     outbox.free_slot()
     queue.leave("w1")
     # Then nothing was refused, and a plain consumer's BLPOP works as well
-    assert client.blpop("phase4_todo_queue", timeout=1) is not None
+    assert client.blpop(queue.public, timeout=1) is not None
 
 
 @pytest.mark.parametrize(

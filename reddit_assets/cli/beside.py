@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reddit_assets.settings import Settings
 
-__all__ = ["load_beside_up", "use_dagster_of_up"]
+__all__ = ["load_beside_up", "page_of_up", "use_dagster_of_up"]
 
 
 def load_beside_up(**flags: Any) -> Settings:
@@ -48,6 +48,11 @@ def use_dagster_of_up(settings: Settings) -> None:
             "folder of Dagster's dagster.yaml.",
         )
     os.environ["DAGSTER_HOME"] = str(home)
+
+
+def page_of_up(settings: Settings) -> str:
+    """The address of Dagster's page that the root's ``up`` serves; empty if none runs."""
+    return str(_facts(settings).get("page", ""))
 
 
 def _facts(settings: Settings) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Annotated
 
@@ -44,11 +45,15 @@ def maps(
     from reddit_assets.settings import load_settings
 
     clusters: Path = Layout.from_settings(load_settings(root=root)).clusters
+    if not clusters.parent.is_dir():
+        raise StartupError(f"There is no folder {clusters.parent}.", hint="Correct --root.")
     try:
         server = MapServer(clusters, (host, port), name or ())
     except OSError as error:
+        other = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host (IPv4)"
         raise StartupError(
-            f"{host}:{port} cannot be listened on: {error.strerror}.", hint="Choose another --port."
+            f"{host}:{port} cannot be listened on: {error.strerror}.",
+            hint=f"Choose another {other}.",
         ) from error
     typer.echo(f"Maps: http://{host}:{port}/ (Ctrl+C ends it)")
     with server:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import AliasChoices
 
-from reddit_assets.settings import Settings
+from reddit_assets.settings import Settings, variable_of
 
 __all__ = [
     "AsJson",
@@ -32,14 +31,7 @@ __all__ = [
     "chosen_kinds",
     "flag",
     "print_json",
-    "variable_of",
 ]
-
-
-def variable_of(name: str) -> str:
-    """The environment variable of a setting."""
-    alias = Settings.model_fields[name].validation_alias
-    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"REDDIT_{name.upper()}"
 
 
 def flag(name: str, *declarations: str) -> Any:

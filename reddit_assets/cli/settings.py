@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from pydantic import SecretStr
 
-from reddit_assets.cli.options import AsJson, Root, print_json, variable_of
+from reddit_assets.cli.options import AsJson, Root, print_json
 
 __all__ = ["register"]
 
@@ -17,9 +17,18 @@ def register(app: typer.Typer) -> None:
     app.command("settings", epilog="Example:  reddit-assets settings --json")(show)
 
 
+def _shown(value: object) -> object:
+    """A value without secrets."""
+    from reddit_assets.errors import without_login
+
+    if isinstance(value, SecretStr):
+        return "(set, hidden)"
+    return without_login(value) if isinstance(value, str) else value
+
+
 def show(root: Root = None, as_json: AsJson = False) -> None:
     """Print all settings with value, environment variable and meaning; secrets are hidden."""
-    from reddit_assets.settings import Settings, load_settings
+    from reddit_assets.settings import Settings, load_settings, variable_of
 
     settings = load_settings(root=root)
     found: list[dict[str, Any]] = []
@@ -29,7 +38,7 @@ def show(root: Root = None, as_json: AsJson = False) -> None:
             {
                 "name": name,
                 "variable": variable_of(name),
-                "value": "(set, hidden)" if isinstance(value, SecretStr) else value,
+                "value": _shown(value),
                 "default": value == field.default,
                 "meaning": field.description or "",
             }

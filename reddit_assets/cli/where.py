@@ -37,10 +37,11 @@ def where(
     as_json: AsJson = False,
 ) -> None:
     """Print the assets, the partition and the pages of a file or a subreddit."""
-    from reddit_assets.cli.beside import load_beside_up
+    from reddit_assets.cli.beside import load_beside_up, page_of_up
     from reddit_assets.corpus.buckets import read_buckets
     from reddit_assets.corpus.keys import cluster_key_of
     from reddit_assets.corpus.layout import Layout
+    from reddit_assets.errors import without_login
     from reddit_assets.platform.reporting.assets import asset_path, page_path
 
     settings = load_beside_up(root=root, dagster_url=dagster_url)
@@ -50,7 +51,7 @@ def where(
     partitions = {"clusters": cluster_key_of(key) if file else key}
     if file:
         partitions = {"chains": key, "embeddings": key, **partitions}
-    host = (settings.dagster_url or "").rstrip("/")
+    host = without_login(settings.dagster_url or page_of_up(settings)).rstrip("/")
     found = [
         {
             "asset": "/".join(asset_path(asset, partition, buckets)),

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import httpx
 
 from reddit_assets.doctor.findings import Finding, Grade
-from reddit_assets.errors import first_line
+from reddit_assets.errors import first_line, without_login
 from reddit_assets.ledger.connection import redis_errors, shown_url
 from reddit_assets.ledger.job import new_token
 from reddit_assets.ledger.queue import JobQueue
@@ -85,20 +85,21 @@ def dagster(settings: Settings) -> Iterator[Finding]:
         yield Finding("dagster", Grade.SKIPPED, said)
         return
     url = settings.dagster_url.rstrip("/")
+    shown = without_login(url)
     try:
         answer = httpx.get(f"{url}/server_info", timeout=10.0, headers=settings.dagster_headers())
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        said = f"{url} does not answer: {first_line(error)}."
+        said = f"{shown} does not answer: {first_line(error)}."
         yield Finding("dagster", Grade.FAULT, said, "Start the webserver, or correct DAGSTER_URL.")
         return
     try:
         theirs = answer.json()["dagster_version"]
     except (ValueError, KeyError, TypeError):
-        said = f"What answers at {url} (status {answer.status_code}) is not Dagster's webserver."
+        said = f"What answers at {shown} (status {answer.status_code}) is not Dagster's webserver."
         advice = "Correct DAGSTER_URL; behind a proxy with a login set DAGSTER_TOKEN."
         yield Finding("dagster", Grade.FAULT, said, advice)
         return
-    yield Finding("dagster", Grade.OK, f"{url} answers; it is Dagster {theirs}.")
+    yield Finding("dagster", Grade.OK, f"{shown} answers; it is Dagster {theirs}.")
     try:
         ours = version("dagster")
     except PackageNotFoundError:

@@ -54,7 +54,7 @@ class MapServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, clusters: Path, address: tuple[str, int], names: Sequence[str] = ()) -> None:
-        self.names = {"localhost", "127.0.0.1", "[::1]", *names}
+        self.names = {"localhost", "127.0.0.1", "[::1]", *(name.lower() for name in names)}
         super().__init__(address, partial(_Handler, clusters.resolve()))
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -73,11 +73,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answers with a map, a picture, or the page that names them."""
-        name = self.headers.get("Host", "").rsplit(":", 1)[0] or "localhost"
+        name = self.headers.get("Host", "").rsplit(":", 1)[0].lower() or "localhost"
         if "*" not in self.server.names and name not in self.server.names:
             self.send_error(HTTPStatus.FORBIDDEN, "This server has another name")
             return
-        path = unquote(urlsplit(self.path).path, errors="surrogateescape")
+        try:
+            path = unquote(urlsplit(self.path).path, errors="surrogateescape")
+        except ValueError:
+            self.send_error(HTTPStatus.BAD_REQUEST, "This is no address")
+            return
         if path == "/":
             self._send_index()
             return
@@ -93,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _open(self, path: str) -> BinaryIO | None:
         """The file that a path names, if it is one of ours inside the tree."""
         parts = path.split("/")[1:]
-        if parts[-1] not in TYPES or not 2 <= len(parts) <= 3:
+        if not 2 <= len(parts) <= 3 or parts[-1] not in TYPES:
             return None
         if any(part in ("", ".", "..") or "\0" in part for part in parts):
             return None

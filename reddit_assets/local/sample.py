@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reddit_assets.corpus.oserrors import writing
 from reddit_assets.errors import StartupError
 from reddit_assets.local.sample_themes import THEMES, Topic
 
@@ -140,10 +141,11 @@ def write_sample(root: Path, progress: Callable[[SampleFile], None] | None = Non
     for file in files:
         target = chains / file.path
         if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(target.name + ".sample.tmp")
-            pq.write_table(file.table, temporary, compression="zstd")
-            temporary.replace(target)
+            with writing(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary = target.with_name(target.name + ".sample.tmp")
+                pq.write_table(file.table, temporary, compression="zstd")
+                temporary.replace(target)
             written += 1
         if progress is not None:
             progress(file)

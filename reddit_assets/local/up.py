@@ -213,6 +213,11 @@ class _Up:
                     f"Port {port} is taken.",
                     hint=f"Choose another, for example {option} {free_port()}.",
                 )
+        if plan.port == plan.maps_port:
+            raise StartupError(
+                f"Page and maps cannot both have port {plan.port}.",
+                hint="Leave --maps-port out, or choose another.",
+            )
         self._maps_port = plan.maps_port or plan.port + 1
         if self._maps_port > 65_535 or not port_is_free(self._maps_port, HOST):
             self._maps_port = free_port()

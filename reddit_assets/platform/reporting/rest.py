@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from reddit_assets.corpus.buckets import FLAT, Buckets
-from reddit_assets.errors import ReportingError
+from reddit_assets.errors import ReportingError, without_login
 from reddit_assets.ledger.job import Result
 from reddit_assets.ledger.outbox import OutboxEntry
 from reddit_assets.platform.reporting.assets import asset_path
@@ -104,10 +104,10 @@ class RestSink:
         headers: Mapping[str, str] | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = without_login(url.rstrip("/"))
         self._buckets, self._asked = FLAT, -_ASK_SECONDS
         self._http = httpx.Client(
-            base_url=self.url,
+            base_url=url.rstrip("/"),
             headers=headers,
             timeout=httpx.Timeout(60.0, connect=5.0),
             limits=httpx.Limits(max_connections=1),
