@@ -58,7 +58,8 @@ def unigram(folder: Path) -> Any:
 def made(kind: str, minilm: ModelSpec, folder: Path) -> Path:
     """A sentence-transformers model with random weights, as its library saves it."""
     import transformers
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules as models
 
     torch.manual_seed(1)
     wordpiece = transformers.PreTrainedTokenizerFast(
@@ -79,7 +80,7 @@ def made(kind: str, minilm: ModelSpec, folder: Path) -> Path:
             sep_token_id=102,
             bos_token_id=101,
             eos_token_id=102,
-            global_attn_every_n_layers=2,
+            global_attn_every_n_layers=2,  # type: ignore[call-arg]
             local_attention=16,
         )
         pooling = "cls"

@@ -131,7 +131,7 @@ def test_a_cluster_worker_clusters_and_then_finds_it_fresh(tmp_path: Path, valke
     assert worker.returncode == 0, log
     again = queue_wanted(Scanner(layout, options), queues, kinds=(Kind.CLUSTER,))
     assert again.clusters[Verdict.FRESH] == 1, log
-    assert again.cluster.queued == 0
+    assert again.jobs[Kind.CLUSTER].queued == 0
     clustered = pq.read_table(layout.cluster_path("as/A"))
     assert clustered.num_rows == 3 * len(SENTENCES)
     assert {"cluster_id", "cluster_probability"} <= set(clustered.column_names)
