@@ -19,13 +19,14 @@ BENCHMARKS = $(filter-out %_common.py benchmarks/chaos.py benchmarks/check.py be
 SCALE = $(filter-out benchmarks/scale_tree.py benchmarks/scale_common.py,$(sort $(wildcard benchmarks/scale_*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install venv demo demo-dumps open shell test test-browser chaos bench bench-check scale lint format types clean
+.PHONY: help install venv demo demo-dumps open shell docs test test-browser chaos bench bench-check scale lint format types clean
 
 help:
 	@echo "make demo          run the sample to the end, without torch; keeps it in $(DEMO)/"
 	@echo "make demo-dumps    the same, from a month of public dumps on"
 	@echo "make open          open the demo's page again (Ctrl+C ends it)"
 	@echo "make shell         a shell in which reddit-assets works on the demo, also beside make open"
+	@echo "make docs          these pages as a site, in site/"
 	@echo "make install       everything, torch and test tools included, into $(VENV)"
 	@echo "make test          style, types, tests"
 	@echo "make test-browser  the Dagster page in a real Chromium"
@@ -83,6 +84,14 @@ shell: $(VENV)/.demo
 	@PATH="$(abspath $(BIN)):$$PATH" VIRTUAL_ENV="$(abspath $(VENV))" REDDIT_ROOT="$(abspath $(DEMO))" \
 		MODEL_DIR="$(abspath models)" $${SHELL:-/bin/sh} -i
 
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --nitpicky --conf-dir docs . site
+	@echo "Open site/index.html: no server is needed."
+
 lint: $(VENV)/.all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -113,5 +122,5 @@ scale: $(VENV)/.all
 	@set -e; for program in $(SCALE); do echo "== $$program"; $(BIN)/python $$program; done
 
 clean:
-	rm -rf $(DEMO) $(DEMO)-dumps models/onnx .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(DEMO) $(DEMO)-dumps site models/onnx .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

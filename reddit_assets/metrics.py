@@ -58,6 +58,9 @@ class WholeCollector(threading.Thread):
 
     Args:
         workspace: its trees are looked at if they can be.
+
+    Attributes:
+        figures: of the latest look.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -69,7 +72,7 @@ class WholeCollector(threading.Thread):
             "embeddings": layout.embeddings,
             "clusters": layout.clusters,
         }
-        self._figures: Figures | None = None
+        self.figures: Figures | None = None
         self._stop_event = threading.Event()
 
     def stop(self) -> None:
@@ -85,13 +88,13 @@ class WholeCollector(threading.Thread):
 
     def look(self) -> None:
         """One look; what cannot be seen is left out of the metrics."""
-        self._figures = self._observer.figures()
-        for problem in self._figures.problems:
+        self.figures = self._observer.figures()
+        for problem in self.figures.problems:
             log.debug("Metrics: %s", problem)
 
     def collect(self) -> Iterator[Metric]:
         """As Prometheus' client asks for it."""
-        figures = self._figures
+        figures = self.figures
         yield _gauge(
             "redis_up",
             "Whether the queue answered at the last look.",
