@@ -237,6 +237,13 @@ class Settings(BaseSettings):
         "clustering for the next one to be full; until then new rows are placed into it. "
         "0 clusters in full each time.",
     )
+    moved_share: float = Field(
+        0.35,
+        ge=0,
+        le=1,
+        description="Share of a subreddit's posts that may change their cluster in a night before "
+        "the check clusters_stable warns; a full clustering moves up to a third.",
+    )
     placeholders: str = Field(
         "[deleted],[removed]",
         description="Comma-separated texts that stand for no text: like empty texts, their rows "

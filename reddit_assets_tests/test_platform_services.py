@@ -8,11 +8,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus, job, materialize, op
 
 from reddit_assets.corpus.chainfile import ChainFile
-from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.layout import TABLE_NAME, Layout
+from reddit_assets.corpus.nights import Night
+from reddit_assets.corpus.provenance import PROVENANCE_KEY, ClusterProvenance
 from reddit_assets.errors import Failure
 from reddit_assets.ledger.job import Job, Kind
 from reddit_assets.ledger.outbox import Outbox
@@ -21,7 +25,7 @@ from reddit_assets.platform import ops
 from reddit_assets.platform.factory import make_assets
 from reddit_assets.platform.names import AssetSet
 from reddit_assets.platform.overview import corpus_metadata
-from reddit_assets.platform.quality import check_embeddings, sample_keys
+from reddit_assets.platform.quality import check_embeddings, check_stable, sample_keys
 from reddit_assets.platform.resources import Platform
 from reddit_assets.platform.run_logic import Lease
 from reddit_assets.settings import Settings
@@ -288,6 +292,59 @@ def test_the_overview_counts_what_is_there(platform: Platform, instance: Dagster
     on_disk = sum(p.stat().st_size for p in workspace.settings.require_root().rglob("*.parquet"))
     assert counts["disk, GB"] == pytest.approx(on_disk / 1e9, abs=1e-3)
     assert str(counts["progress"]).startswith("![files per shard](data:image/svg+xml;base64,")
+
+
+def test_moved_posts_are_warned_of_and_news_are_shown(
+    platform: Platform, instance: DagsterInstance
+) -> None:
+    # Given a subreddit of 300 rows, two fifths of which have another cluster since last night,
+    layout = platform.workspace.layout
+    write_chain(layout, TEA[0])
+    moved = {"changes": {"moved_share": 0.4}, "placed_rows": 0}
+    night = Night(
+        *(time.time(), 300, 60, 0, True, 0.4),
+        counts={3: (0, 60, 60, 0)},
+        fates={3: ("born", ())},
+        examples={3: "a kettle"},
+    )
+    provenance = ClusterProvenance(
+        key="as/Tea",
+        data_version="v",
+        inputs={},
+        inputs_hash="",
+        inputs_stamp="",
+        settings_fingerprint="",
+        summary=moved,
+    )
+    table = {"cluster_id": [3], "name": ["kettles"], "size": [60]}
+    table |= {"keywords": [["kettle"]], "representative_texts": [["tea"]]}
+    said = json.dumps({"kind": "clusters", "rows": 300, "nights": [night.to_json()]})
+    for path, columns, text in (
+        (layout.cluster_path("as/Tea"), {"id": range(300)}, provenance.model_dump_json()),
+        (layout.cluster_dir("as/Tea") / TABLE_NAME, table, said),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns).replace_schema_metadata({PROVENANCE_KEY: text}), path)
+    scanner = platform.workspace.scanner(dead=())
+    # If the check looks, by hand or at a run's partitions, Then it warns, above the setting only,
+    for keys in (None, ["as/Tea"]):
+        assert "40% of its rows" in check_stable(scanner, 0.35, keys).warnings["as/Tea"]
+        assert not check_stable(scanner, 0.4, keys).warnings
+    # and not of what was clustered long ago.
+    age(layout.cluster_path("as/Tea"), 2 * 86_400)
+    assert check_stable(scanner, 0.35).looked_at == 0
+    # The corpus' page shows the news of a day, from a look and from the hourly sensor.
+    platform.glance.tick(instance)
+    event = instance.get_latest_materialization_event(AssetKey("corpus"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    for shown in (
+        corpus_metadata(platform.workspace, instance, platform.rescan.run(instance, print)),
+        event.asset_materialization.metadata,
+    ):
+        assert shown["news of a day"].value == "1 born, in 1 subreddits"
+        (row,) = [dict(record.data) for record in shown["news"].records]  # type: ignore[attr-defined]
+        assert (row["subreddit"], row["what"], row["example"]) == ("as/Tea", "born", "a kettle")
 
 
 def test_an_empty_tree_has_an_overview(platform: Platform, instance: DagsterInstance) -> None:

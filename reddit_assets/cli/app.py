@@ -25,6 +25,7 @@ Examples:
   reddit-assets status --watch                how far everything is
   reddit-assets dead list                     jobs that were given up, and why
   reddit-assets clusters AskHistorians        what a subreddit's clusters are about
+  reddit-assets news                          clusters born, growing, fading since yesterday
   reddit-assets settings                      every setting, its variable and its value
 """
 
@@ -48,6 +49,7 @@ _GROUPS = (
     "worker",
     "cluster",
     "clusters",
+    "news",
     "where",
     "maps",
     "queue",

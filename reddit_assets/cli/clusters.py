@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from reddit_assets.cli.options import AsJson, Root, print_json
-
-if TYPE_CHECKING:
-    from reddit_assets.corpus.layout import Layout
 
 __all__ = ["register"]
 
@@ -40,12 +37,13 @@ def clusters(
     as_json: AsJson = False,
 ) -> None:
     """Print a subreddit's clusters: size, keywords, the most representative posts."""
+    from reddit_assets.cli.names import cluster_key
     from reddit_assets.corpus.layout import Layout
     from reddit_assets.settings import load_settings
     from reddit_assets.tasks.report import clusters_report, render
 
     layout = Layout.from_settings(load_settings(root=root))
-    folder = layout.cluster_dir(_key(layout, subreddit))
+    folder = layout.cluster_dir(cluster_key(layout, subreddit))
     report = clusters_report(folder)
     page = folder / "map.html"
     if as_json:
@@ -60,23 +58,6 @@ def clusters(
             typer.echo(f"Map: {page}")
     if open_map:
         _open(page)
-
-
-def _key(layout: Layout, subreddit: str) -> str:
-    """The cluster key of a subreddit given by name or by key. Raises NotFoundError."""
-    from reddit_assets.cli.names import one_named
-
-    folders = [*layout.clusters.glob("*"), *layout.clusters.glob("*/*")]
-    return one_named(
-        subreddit,
-        [f.relative_to(layout.clusters).as_posix() for f in folders if _has_files(f)],
-        f"There are no clusters of {subreddit} in {layout.clusters}.",
-        f"`reddit-assets cluster --subreddit {subreddit}` makes them.",
-    )
-
-
-def _has_files(folder: Path) -> bool:
-    return folder.is_dir() and any(path.is_file() for path in folder.iterdir())
 
 
 def _open(page: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reddit_assets.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from reddit_assets.corpus.layout import Layout
     from reddit_assets.settings import Settings
 
-__all__ = ["one_named", "require_subreddits"]
+__all__ = ["cluster_key", "clustered_keys", "one_named", "require_subreddits"]
 
 
 def require_subreddits(settings: Settings) -> None:
@@ -34,6 +36,30 @@ def require_subreddits(settings: Settings) -> None:
         if name not in there:
             missing = f"There is no subreddit {name} in {workspace.layout.chains}."
             one_named(name, keys, missing, "--subreddits takes names and patterns.")
+
+
+def clustered_keys(layout: Layout) -> list[str]:
+    """The cluster keys of folders that hold files, ours or the earlier system's."""
+    folders = [*layout.clusters.glob("*"), *layout.clusters.glob("*/*")]
+    return sorted(f.relative_to(layout.clusters).as_posix() for f in folders if _has_files(f))
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(path.is_file() for path in folder.iterdir())
+
+
+def cluster_key(layout: Layout, subreddit: str) -> str:
+    """The cluster key of a subreddit with clusters, given by name or by key.
+
+    Raises:
+        NotFoundError: there are none of it, or several shards have one.
+    """
+    return one_named(
+        subreddit,
+        clustered_keys(layout),
+        f"There are no clusters of {subreddit} in {layout.clusters}.",
+        f"`reddit-assets cluster --subreddit {subreddit}` makes them.",
+    )
 
 
 def one_named(name: str, keys: Iterable[str], missing: str, hint: str = "") -> str:

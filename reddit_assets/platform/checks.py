@@ -33,7 +33,8 @@ __all__ = ["check_specs", "corpus_check", "evaluate", "evaluate_corpus", "evalua
 
 _SAMPLE = 200
 # The checks that look at a sample where no run names partitions.
-SAMPLED = ("embeddings_valid", "embeddings_conformant", "clusters_healthy")
+_OF_CLUSTERS = ("clusters_healthy", "clusters_stable")
+SAMPLED = ("embeddings_valid", "embeddings_conformant", *_OF_CLUSTERS)
 
 # Runs of more partitions record only failures; the sensor clears earlier ones.
 _PASSES = 50
@@ -54,7 +55,12 @@ def check_specs(assets: AssetSet, name: str) -> list[AssetCheckSpec]:
         )
     if not embeddings:
         what = "Rows equal to the inputs', clusters found, not nearly all noise."
-        return [AssetCheckSpec("clusters_healthy", asset=key, description=what), dead]
+        moved = "Few posts changed their cluster in the last night (REDDIT_MOVED_SHARE)."
+        return [
+            AssetCheckSpec("clusters_healthy", asset=key, description=what),
+            AssetCheckSpec("clusters_stable", asset=key, description=moved),
+            dead,
+        ]
     what = "Every file was written by a backend that passed the conformance test."
     return [
         AssetCheckSpec("embeddings_valid", asset=key, description="Schema, rows, norms, no NaN."),
@@ -101,7 +107,7 @@ def evaluate_samples(
     results = {name: _looked(name, workspace, []) for name in SAMPLED}
     for assets in sets:
         for name, result in results.items():
-            asset = assets.clusters if name == "clusters_healthy" else assets.embeddings
+            asset = assets.clusters if name in _OF_CLUSTERS else assets.embeddings
             _keep(instance, AssetCheckKey(asset, name), result)
     return results
 
@@ -113,6 +119,9 @@ def _looked(name: str, workspace: Workspace, keys: list[str]) -> AssetCheckResul
     scanner = workspace.scanner(dead=())
     if name == "clusters_healthy":
         return _result(quality.check_clusters(scanner, keys[:_SAMPLE] or None))
+    if name == "clusters_stable":
+        most = workspace.settings.moved_share
+        return _result(quality.check_stable(scanner, most, keys[:_SAMPLE] or None))
     sample = keys[:_SAMPLE] or quality.sample_keys(scanner, _SAMPLE)
     valid = name == "embeddings_valid"
     look = quality.check_embeddings if valid else quality.check_conformance

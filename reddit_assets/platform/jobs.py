@@ -91,7 +91,7 @@ def make_corpus(sets: Sequence[AssetSet]) -> AssetsDefinition:
         from reddit_assets.figures import Figures
         from reddit_assets.platform.checks import evaluate_corpus, evaluate_samples
         from reddit_assets.platform.overview import corpus_metadata, oldest_unprocessed
-        from reddit_assets.platform.services.glance import glance_metadata
+        from reddit_assets.platform.services.glance import glance_metadata, news_metadata
 
         with run_errors():
             workspace = platform.workspace
@@ -106,6 +106,8 @@ def make_corpus(sets: Sequence[AssetSet]) -> AssetsDefinition:
             else:
                 statuses = list(workspace.scanner().scan())
                 metadata = glance_metadata(workspace, Figures.of(workspace, statuses))
+                keys = [status.cluster_key for status in statuses]
+                metadata |= news_metadata(workspace.layout, keys)
             counts = BucketCounts(workspace)
             deque(counts.watch(statuses), maxlen=0)
             metadata |= by_bucket(context.instance, counts)

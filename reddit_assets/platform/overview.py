@@ -19,7 +19,7 @@ from reddit_assets.figures import Figures
 from reddit_assets.ledger.job import Kind
 from reddit_assets.platform.names import CORPUS
 from reddit_assets.platform.reporting.events import table
-from reddit_assets.platform.services.glance import glance_metadata
+from reddit_assets.platform.services.glance import glance_metadata, news_metadata
 from reddit_assets.platform.services.rescan import Rescanned
 from reddit_assets.workspace import Workspace
 
@@ -27,7 +27,6 @@ __all__ = ["corpus_metadata", "oldest_unprocessed"]
 
 # Hourly materializations between two nightlies, and some.
 _GLANCES = 50
-
 # One row per subreddit; summed, one per shard.
 _SUMS = (
     "subreddits",
@@ -65,6 +64,7 @@ def corpus_metadata(
     metadata: dict[str, MetadataValue] = {
         **glance_metadata(workspace, Figures.of(workspace, found.statuses)),
         "progress": MetadataValue.md(_plot(shards)),
+        **news_metadata(workspace.layout, [status.cluster_key for status in found.statuses]),
         "per shard": table(_shown(shards).head(300).to_dicts()),
         "rows embedded": MetadataValue.int(total["rows"]),
         "corrupt": MetadataValue.int(len(found.corrupt)),

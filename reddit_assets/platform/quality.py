@@ -21,7 +21,14 @@ from reddit_assets.corpus.vectors import find_vectors
 from reddit_assets.engines.vectors import NORM_TOLERANCE
 from reddit_assets.errors import BadFileError
 
-__all__ = ["Findings", "check_clusters", "check_conformance", "check_embeddings", "sample_keys"]
+__all__ = [
+    "Findings",
+    "check_clusters",
+    "check_conformance",
+    "check_embeddings",
+    "check_stable",
+    "sample_keys",
+]
 
 _ROWS_READ = 2_000
 _NOISE_LIMIT = 0.9
@@ -29,6 +36,7 @@ _NOISE_LIMIT = 0.9
 _BROKEN = (Reason.EMPTY, Reason.DAMAGED, Reason.INCOMPLETE)
 # Below this many rows, noise alone says nothing.
 _FEW_ROWS = 200
+_DAY = 86_400
 
 
 @dataclass
@@ -204,9 +212,48 @@ def check_clusters(
     return found
 
 
-def _clusters(scanner: Scanner, keys: Sequence[str] | None) -> Iterator[tuple[str, OutputFile]]:
+def check_stable(
+    scanner: Scanner,
+    most: float,
+    keys: Sequence[str] | None = None,
+    budget_seconds: float = 60.0,
+) -> Findings:
+    """Whether few rows changed their cluster in the last night of a subreddit.
+
+    Args:
+        most: share of the rows that may change theirs.
+        keys: the subreddits to look at; all that were clustered in the last day if not given.
+    """
+    found = Findings()
+    deadline = time.monotonic() + budget_seconds
+    recently = 0.0 if keys is not None else time.time() - _DAY
+    for key, output in _clusters(scanner, keys, recently):
+        if time.monotonic() > deadline:
+            break
+        provenance = output.provenance
+        if not isinstance(provenance, ClusterProvenance):
+            continue
+        found.looked_at += 1
+        found.rows += output.rows
+        moved = (provenance.summary.get("changes") or {}).get("moved_share") or 0.0
+        if output.rows >= _FEW_ROWS and moved > most:
+            how = (
+                "new rows placed" if provenance.summary.get("placed_rows") else "a full clustering"
+            )
+            found.warnings[key] = (
+                f"{moved:.0%} of its rows have another cluster than before ({how}); "
+                f"REDDIT_MOVED_SHARE allows {most:.0%}."
+            )
+    return found
+
+
+def _clusters(
+    scanner: Scanner, keys: Sequence[str] | None, since: float = 0.0
+) -> Iterator[tuple[str, OutputFile]]:
     for key in scanner.subreddits() if keys is None else keys:
+        path = scanner.layout.cluster_path(key)
         try:
-            yield key, read_output(scanner.layout.cluster_path(key))
+            if path.stat().st_mtime >= since:
+                yield key, read_output(path)
         except (FileNotFoundError, BadFileError):
             continue  # none yet, or it is made again

@@ -18,7 +18,7 @@ from reddit_assets.corpus.provenance import PROVENANCE_KEY
 from reddit_assets.engines.clustering.meaning import excerpt
 from reddit_assets.errors import BadFileError, first_line
 
-__all__ = ["clusters_report", "render"]
+__all__ = ["clusters_report", "render", "table_row"]
 
 
 def clusters_report(path: Path) -> dict[str, Any]:
@@ -149,3 +149,25 @@ def render(report: dict[str, Any], limit: int | None = None) -> RenderableType:
     if not report["clusters"]:
         parts.append(Text("No clusters: too few posts, or none alike.", style="dim"))
     return Group(*parts)
+
+
+def table_row(row: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+    """A cluster as a row for Dagster: plain values only.
+
+    Args:
+        row: of ``clusters.table``.
+        names: of the themes.
+    """
+    texts = row["representative_texts"]
+    return {
+        "cluster_id": row["cluster_id"],
+        "name": row["name"],
+        "size": row["size"],
+        "theme": names.get(row["theme_id"], ""),
+        "keywords": ", ".join(row["keywords"][:8]),
+        "representative": excerpt(texts[0], 140) if texts else "",
+        "median_score": row["score_median"],
+        "first": row["first_date"].date().isoformat() if row["first_date"] else "",
+        "last": row["last_date"].date().isoformat() if row["last_date"] else "",
+        "fate": row["fate"],
+    }

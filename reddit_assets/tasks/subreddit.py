@@ -25,13 +25,14 @@ from reddit_assets.corpus.layout import (
     TABLE_NAME,
     Layout,
 )
+from reddit_assets.corpus.nights import Night, kept_nights, read_before
 from reddit_assets.corpus.output import temporary_path
 from reddit_assets.corpus.provenance import ClusterProvenance, OutputFile, cluster_inputs
 from reddit_assets.corpus.vectors import VectorFormat
 from reddit_assets.engines.clustering.clusterer import cluster
 from reddit_assets.engines.clustering.identity import Changes, keep_identities
 from reddit_assets.engines.clustering.map import MapPosts, map_page, map_png, map_rows
-from reddit_assets.engines.clustering.meaning import cluster_rows, excerpt, theme_names
+from reddit_assets.engines.clustering.meaning import cluster_rows, theme_names
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.engines.clustering.placing import place
 from reddit_assets.engines.clustering.results import Clustering
@@ -39,8 +40,10 @@ from reddit_assets.engines.clustering.standing import Standing
 from reddit_assets.errors import ClusteringError
 from reddit_assets.tasks.clustered import write_clustered, write_clusters, write_whole
 from reddit_assets.tasks.inputs import Inputs, open_inputs
+from reddit_assets.tasks.news import news_table, tonight
 from reddit_assets.tasks.posts import FilePosts, columns_of_texts
 from reddit_assets.tasks.previous import read_previous, row_places, shared_ids
+from reddit_assets.tasks.report import table_row
 from reddit_assets.tasks.standing import read_standing, recognized, row_changes, write_standing
 
 __all__ = ["PICTURE_ROWS", "ClusterResult", "cluster_subreddit"]
@@ -101,6 +104,8 @@ class _Clustered:
     """For the next night."""
     clusters: list[dict[str, Any]]
     """Rows of ``clusters.table``."""
+    nights: tuple[Night, ...]
+    """What was new, tonight last."""
 
     @property
     def themes(self) -> dict[int, str]:
@@ -189,7 +194,7 @@ def cluster_subreddit(
         rows=made.inputs.total,
         seconds=seconds,
         metadata=_metadata(made, size, seconds, excluded),
-        table=[_table_row(row, made.themes) for row in made.clusters[:TABLE_ROWS]],
+        table=[table_row(row, made.themes) for row in made.clusters[:TABLE_ROWS]],
         png=png,
     )
 
@@ -221,6 +226,10 @@ def _clustered(
     changes, before = _identities(layout, cluster_key, rows, clustering)
     ids = np.append(changes.ids, np.int32(-1))[clustering.labels].astype(np.int32)
     say("meaning")
+    table = read_before(layout.cluster_dir(cluster_key))
+    clusters = cluster_rows(posts, vectors, clustering, changes)
+    how = (table, before, ids, changes, clusters, posts, vectors, clustering)
+    night = tonight(*how, full=stood is None)
     return _Clustered(
         cluster_key,
         inputs,
@@ -231,7 +240,8 @@ def _clustered(
         ids,
         row_changes(before, ids, changes, full=stood is None),
         Standing.of(vectors, clustering, changes.ids, excluded=excluded, before=stood),
-        cluster_rows(posts, vectors, clustering, changes),
+        clusters,
+        (*table.nights, night),
     )
 
 
@@ -304,6 +314,7 @@ def _write_clusters(path: Path, made: _Clustered, data_version: str) -> None:
         "rows": made.inputs.total,
         "themes": {str(number): name for number, name in made.themes.items()},
         "summary": made.summary,
+        "nights": kept_nights(made.nights),
     }
     middles = made.clustering.centroids
     rows = [{**row, "centroid": middles[at].tolist()} for at, row in enumerate(made.clusters)]
@@ -376,26 +387,10 @@ def _metadata(
         "placed_rows": info["placed_rows"],
         **{f"clusters_{name}": count for name, count in changes.counts.items()},
         "rows_moved_share": None if moved is None else round(moved, 4),
+        "news": news_table(made.nights, made.clusters),
         "united_columns": [f"{name}: {why}" for name, why in made.inputs.remarks.items()],
         "unreadable_columns": [f"{name}: {why}" for name, why in made.posts.unreadable.items()],
         "bytes": size,
         "seconds": round(seconds, 3),
         "rows_per_second": round(rows / seconds, 1) if seconds > 0 else 0.0,
-    }
-
-
-def _table_row(row: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
-    """A cluster as people read it: plain values only."""
-    texts = row["representative_texts"]
-    return {
-        "cluster_id": row["cluster_id"],
-        "name": row["name"],
-        "size": row["size"],
-        "theme": names.get(row["theme_id"], ""),
-        "keywords": ", ".join(row["keywords"][:8]),
-        "representative": excerpt(texts[0], 140) if texts else "",
-        "median_score": row["score_median"],
-        "first": row["first_date"].date().isoformat() if row["first_date"] else "",
-        "last": row["last_date"].date().isoformat() if row["last_date"] else "",
-        "fate": row["fate"],
     }

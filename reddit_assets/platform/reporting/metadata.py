@@ -13,6 +13,7 @@ from typing import Any
 from reddit_assets.ledger.job import Result
 
 __all__ = [
+    "NEWS",
     "PICTURE",
     "TABLE",
     "as_text",
@@ -28,10 +29,12 @@ PICTURE = "picture"
 """Base64 text of a PNG, or its address. Over REST the former would be a page of letters."""
 
 TABLE = "largest clusters"
+NEWS = "news"
+"""What is new of clusters since the time before."""
 
 # What people look for comes first; the rest follows in the worker's order.
 _FIRST = (
-    *("map", PICTURE, "rows", "clusters", "noise, %", TABLE, "tokens", "rows/s", "seconds"),
+    *("map", PICTURE, "rows", "clusters", "noise, %", NEWS, TABLE, "tokens", "rows/s", "seconds"),
     *("size, MB", "files", "model", "backend", "device", "precision", "host"),
 )
 _LAST = ("path", "job_id", "outcome")

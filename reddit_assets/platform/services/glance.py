@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from dagster import AssetMaterialization, DagsterInstance, MetadataValue
 
+from reddit_assets.corpus.layout import Layout
+from reddit_assets.corpus.news import corpus_news
+from reddit_assets.corpus.scan import SubredditStatus
 from reddit_assets.figures import Figures, duration
 from reddit_assets.ledger.job import Kind
 from reddit_assets.platform.bucket_overview import BucketCounts, by_bucket
 from reddit_assets.platform.names import CORPUS
 from reddit_assets.platform.reporting import records
-from reddit_assets.platform.reporting.metadata import three_digits
+from reddit_assets.platform.reporting.events import table
+from reddit_assets.platform.reporting.metadata import NEWS, three_digits
 from reddit_assets.platform.services.tick import Tick
 from reddit_assets.workspace import Workspace
 
-__all__ = ["Glance", "glance_metadata"]
+__all__ = ["Glance", "glance_metadata", "news_metadata"]
 
 HOUR = 3_600.0
 UNFINISHED = "unfinished outputs"
+# Pieces of news of each kind on the page, and how long tables are opened for them.
+_NEWS_EACH, _NEWS_SECONDS = 10, 15.0
 
 
 class Glance:
@@ -43,10 +50,16 @@ class Glance:
             if not ended:
                 return Tick([f"Looked at {duration(age)} ago; the next look is hourly."])
         counts = BucketCounts(self._workspace)
-        figures = Figures.of(self._workspace, counts.watch(self._workspace.scanner().scan()))
+        keys: list[str] = []
+        statuses = _noting(self._workspace.scanner().scan(), keys)
+        figures = Figures.of(self._workspace, counts.watch(statuses))
         if known is not None and age < HOUR and not figures.done:
             return Tick(["The last of the work is still to be queued."])
-        metadata = glance_metadata(self._workspace, figures) | by_bucket(instance, counts)
+        metadata = {
+            **glance_metadata(self._workspace, figures),
+            **news_metadata(self._workspace.layout, keys),
+            **by_bucket(instance, counts),
+        }
         records.report(instance, [AssetMaterialization(CORPUS, metadata=metadata)])
         return Tick([f"{figures.line()}."])
 
@@ -83,6 +96,31 @@ def glance_metadata(workspace: Workspace, figures: Figures) -> dict[str, Metadat
         for name, value in numbers.items()
         if value is not None
     }
+
+
+def _noting(statuses: Iterable[SubredditStatus], keys: list[str]) -> Iterator[SubredditStatus]:
+    """The statuses as they come, their keys noted: a corpus' statuses are not held."""
+    for status in statuses:
+        keys.append(status.cluster_key)
+        yield status
+
+
+def news_metadata(layout: Layout, keys: Iterable[str]) -> dict[str, MetadataValue]:
+    """What is new in the clusters of the last day, the largest of each kind; or nothing.
+
+    Args:
+        keys: cluster keys.
+    """
+    news = corpus_news(layout, keys, time.time() - 24 * HOUR, seconds=_NEWS_SECONDS)
+    counts = news.counts()
+    if not counts:
+        return {}
+    said = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    said = f"{said}, in {len(news.found):,} subreddits"
+    if news.unread:
+        said += f"; {news.unread:,} more were clustered: `reddit-assets news` reads them"
+    rows = [{"subreddit": key, **event.row()} for key, event in news.largest(_NEWS_EACH)]
+    return {f"{NEWS} of a day": MetadataValue.text(said), NEWS: table(rows)}
 
 
 def _rows_per_second(figures: Figures) -> float | None:
