@@ -25,6 +25,8 @@ __all__ = ["Figures", "Observer", "QueueFigures", "Tally", "Trees", "WorkerFigur
 
 # A look at a large tree takes long: it may take at most this share of the time.
 _LOOKING_SHARE = 0.1
+# Where another process looks, figures are what it knew before, rather than late.
+_PATIENCE_SECONDS = 2.0
 
 
 def duration(seconds: float) -> str:
@@ -146,7 +148,9 @@ class Trees:
         """
         began = time.monotonic()
         trees = cls()
-        scanner = workspace.scanner(dead=dead.get(Kind.EMBED, ()))
+        scanner = workspace.scanner(
+            dead=dead.get(Kind.EMBED, ()), patience_seconds=_PATIENCE_SECONDS
+        )
         trees.add_finished(scanner.finished())
         for status in scanner.unfinished():
             trees.add(status, dead)

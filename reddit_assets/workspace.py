@@ -13,7 +13,7 @@ from reddit_assets.corpus.buckets import Buckets, read_buckets
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.look import LookPlan
 from reddit_assets.corpus.scan import Scanner, ScanOptions
-from reddit_assets.corpus.snapshot import Snapshot, default_folder
+from reddit_assets.corpus.snapshot import Snapshot
 from reddit_assets.corpus.subreddits import SubredditFilter
 from reddit_assets.corpus.texts import text_rule
 from reddit_assets.engines.clustering.params import ClusterParams
@@ -64,7 +64,7 @@ class Workspace:
     @cached_property
     def snapshot(self) -> Snapshot:
         """What looks at the trees have seen; opened when it is first asked for."""
-        return Snapshot.of(self.layout, self.settings.snapshot_dir or default_folder())
+        return Snapshot.of(self.layout, self.settings.snapshot_dir)
 
     @property
     def buckets(self) -> Buckets:
@@ -88,6 +88,7 @@ class Workspace:
         settle_seconds: float | None = None,
         whole: bool | None = None,
         budget_seconds: float | None = None,
+        patience_seconds: float | None = None,
         max_age: float = 0.0,
     ) -> Scanner:
         """A scanner of the trees as the settings want them.
@@ -96,8 +97,8 @@ class Workspace:
             deep: read rows and columns of every output as well.
             dead: keys of dead letters; read from the queue if not given.
             settle_seconds: the least age of a chain file; the setting if not given.
-            whole, budget_seconds, max_age: how much its look at the trees looks at
-                (:class:`~reddit_assets.corpus.look.LookPlan`).
+            whole, budget_seconds, patience_seconds, max_age: how much its look at the trees looks
+                at (:class:`~reddit_assets.corpus.look.LookPlan`).
 
         Raises:
             SettingsError: there is no folder of chain files.
@@ -120,6 +121,7 @@ class Workspace:
             settings.whole_look_files,
             settings.relist_seconds,
             budget_seconds,
+            patience_seconds,
             max_age,
         )
         return Scanner(self.layout, options, dead=dead, snapshot=lambda: self.snapshot, plan=plan)

@@ -22,7 +22,7 @@ from scale_tree import Shape, add_chains, make_tree
 
 from reddit_assets.corpus import listing as listings
 from reddit_assets.corpus import look as looks
-from reddit_assets.corpus import snapshot as snapshots
+from reddit_assets.corpus import snapshot_file
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.listing import Listing, read_listing
 from reddit_assets.corpus.look import LookPlan
@@ -31,6 +31,7 @@ from reddit_assets.corpus.scan import Reason, Scanner, ScanOptions, SubredditSta
 from reddit_assets.corpus.snapshot import Snapshot
 from reddit_assets.corpus.subreddits import SubredditFilter
 from reddit_assets.corpus.wanted import set_wanted_model
+from reddit_assets.errors import UnreadableFileError, WriteError
 from reddit_assets.ledger.planner import queue_wanted
 
 SUBREDDITS = ["as/A", "as/B", "th/C", "Flat"]
@@ -295,7 +296,7 @@ def _look_and_die(root: str, path: str, after: int) -> None:
     def write(*arguments: object) -> int:
         calls[0] += 1
         if calls[0] > after:
-            kept._begin()
+            kept._connection.execute("BEGIN IMMEDIATE")
             kept._connection.execute("UPDATE subreddits SET trusted = 1, files = 99")
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*arguments)  # type: ignore[arg-type]
@@ -384,7 +385,7 @@ def test_where_nothing_can_be_kept_it_is_said_and_scans_go_on(
         kept = Snapshot(tmp_path / "no" / "kept.sqlite")
     assert "Read-only file system" in kept.notice
     assert "REDDIT_SNAPSHOT_DIR" in kept.notice
-    monkeypatch.setattr(snapshots, "_file_system", lambda _: "nfs4")
+    monkeypatch.setattr(snapshot_file, "_file_system", lambda _: "nfs4")
     shared = Snapshot(tmp_path / "kept.sqlite")
     assert "network file system (nfs4)" in shared.notice
     assert not (tmp_path / "kept.sqlite").exists()
@@ -468,3 +469,220 @@ def test_the_night_reads_a_share_and_what_changed_and_remembers_what_is_wrong(
         scanner(layout, kept, whole).read_in_full(1 / 10)
     rows = kept._connection.execute("SELECT count(*) FROM subreddits WHERE deep_at <= 0")
     assert rows.fetchone() == (0,)
+
+
+def test_a_file_that_comes_during_a_listing_and_a_refused_one_are_no_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, kept = World(tmp_path, 1), Snapshot(tmp_path / "kept.sqlite")
+    clock = [time.time() + 60]
+    monkeypatch.setattr(looks.time, "time", lambda: clock[0])
+    plan = LookPlan(whole=True, processes=1)
+    scanner(world.layout, kept, plan).look()
+    real = listings.read_listing
+
+    def comes_late(layout: Layout, key: str, *args: object, **more: object) -> Listing:
+        write_chain(layout, "as/A/c_late")
+        return real(layout, key, *args, **more)  # type: ignore[arg-type]
+
+    def refused(layout: Layout, key: str, *args: object, **more: object) -> Listing:
+        found = Listing(key)
+        found.unreadable = UnreadableFileError("Input/output error")
+        found.problems.append(found.unreadable)
+        return found
+
+    for read in (refused, comes_late):
+        with monkeypatch.context() as patch:
+            patch.setattr(looks, "read_listing", read)
+            scanner(world.layout, kept, plan).look()
+        clock[0] += 10
+        scanner(world.layout, kept, plan).look()
+        clock[0] += 10
+        assert not kept.times_lie
+    # and a lie is forgiven after a day without another one
+    kept.put(lied_at=clock[0])
+    assert kept.times_lie
+    clock[0] += 86_401
+    assert not kept.times_lie
+
+
+@pytest.mark.parametrize("refused", ["full", "unlink"])
+def test_a_snapshot_that_can_no_longer_be_kept_is_not_thrown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    # Given a snapshot on a disk that gets full, or in a folder that refuses
+    world, path = World(tmp_path, 1), tmp_path / "kept.sqlite"
+    kept = Snapshot(path)
+    scanner(world.layout, kept).look()
+    for number in range(300):
+        write_chain(world.layout, f"as/many{number}/c_0")
+    if refused == "full":
+        (pages,) = kept._connection.execute("PRAGMA page_count").fetchone()
+        kept._connection.execute(f"PRAGMA max_page_count = {pages}")
+    else:
+        kept._connection.execute("UPDATE listings SET packed = x'00'")
+
+        def refuse(*_: object, **__: object) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        monkeypatch.setattr(Path, "unlink", refuse)
+    # Then this process goes on for itself and says so, and what others share stays
+    found = told(list(scanner(world.layout, kept, LookPlan(whole=True)).scan()))
+    assert found == told(list(scanner(world.layout, None).scan()))
+    assert {"full": "full", "unlink": "Permission denied"}[refused] in kept.notice
+    assert "REDDIT_SNAPSHOT_DIR" in kept.notice
+    assert "as/A" in Snapshot(path).known()
+    # and where not even that is possible, a sentence says what to do
+    kept._connection.execute("PRAGMA max_page_count = 1")
+    for number in range(300):
+        write_chain(world.layout, f"as/more{number}/c_0")
+    with pytest.raises(WriteError, match="cannot be kept") as told_:
+        scanner(world.layout, kept, LookPlan(whole=True)).look()
+    assert "TMPDIR" in told_.value.hint
+
+
+def test_nobody_waits_for_a_look_longer_than_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given another process that looks
+    world, path = World(tmp_path, 1), tmp_path / "kept.sqlite"
+    other, mine = Snapshot(path), Snapshot(path)
+    scanner(world.layout, other).look()
+    with other.writing():
+        assert mine.busy
+        for plan in (
+            LookPlan(budget_seconds=0.1),
+            LookPlan(patience_seconds=0.1),
+            LookPlan(max_age=60),
+        ):
+            # Then a tick goes by what is known
+            one = scanner(world.layout, mine, plan)
+            assert len(list(one.scan())) == 1
+            assert one.looked is not None
+            assert (one.looked.reused, one.looked.busy) == (True, not plan.max_age)
+    assert not mine.busy
+    # While a night reads outputs, others look
+    write_embedding(world.layout, "as/A/c_0")
+    real, free = looks._examine, []
+
+    def examine(*args: object) -> object:
+        free.append(not mine.busy)
+        return real(*args)  # type: ignore[arg-type]
+
+    scanner(world.layout, other).look()
+    monkeypatch.setattr(looks, "_examine", examine)
+    one = scanner(world.layout, other, LookPlan(whole=False, processes=1, max_age=60))
+    assert one.read_in_full(1) == 1
+    assert free == [True]
+
+
+@pytest.mark.parametrize("damage", ["listing", "pages"])
+def test_damage_met_while_reading_is_mended(tmp_path: Path, damage: str) -> None:
+    world, path = World(tmp_path, 1), tmp_path / "kept.sqlite"
+    for number in range(500):
+        write_chain(world.layout, f"as/many{number:03}/c_0")
+    expected = told(list(scanner(world.layout, None).scan()))
+    for read in ("scan", "unfinished", "changed", "finished"):
+        kept = Snapshot(path)
+        one = scanner(world.layout, kept)
+        one.look()
+        if damage == "listing":
+            kept._connection.execute("UPDATE listings SET packed = x'00' WHERE name > 'many450'")
+        else:
+            kept._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with open(path, "r+b") as file:
+                file.seek(4096)
+                file.write(b"\xff" * (path.stat().st_size - 4096))
+            kept._connection.execute("PRAGMA cache_size = 0")
+            kept._connection.execute("PRAGMA shrink_memory")
+        if read == "finished":
+            assert one.finished().subreddits == 0
+        else:
+            found = getattr(one, read)(*([0] if read == "changed" else []))
+            assert told(list(found)) == expected
+        assert "finished listing" in f"{read} {damage}" or "is made again" in kept.notice
+
+
+def test_a_narrowed_filter_has_its_share_of_nights_and_a_widened_one_its_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a tree of which the wanted part was read in full later than the rest
+    layout, kept = Layout.of(tmp_path / "tree"), Snapshot(tmp_path / "kept.sqlite")
+    for number in range(20):
+        write_chain(layout, f"as/{'ab'[number > 16]}{number}/c_0")
+    later = time.time() + 60
+    monkeypatch.setattr(looks.time, "time", lambda: later)
+    scanner(layout, kept).look()
+    kept._connection.execute("UPDATE subreddits SET deep_at = name LIKE 'b%'")
+    only = {"filter": SubredditFilter.parse("b*")}
+    night = LookPlan(whole=True, processes=1)
+    assert scanner(layout, kept, night, **only).read_in_full(1 / 2) == 2
+    # Then it is read all the same, and is listed again within the interval,
+    later += 500
+    rows = {key: row._replace(listed_at=later - 900) for key, row in kept.known().items()}
+    rows |= {key: rows[key]._replace(listed_at=later - 1) for key in rows if "/b" in key}
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "known", lambda: rows)
+        one = scanner(layout, kept, LookPlan(whole=False, relist_seconds=1000), **only)
+        one.look()
+    assert one.looked is not None
+    assert one.looked.listed == 2
+    # and who wants more does not go by a look at less
+    more = scanner(layout, kept, LookPlan(max_age=60))
+    assert len(list(more.scan())) == 20
+    assert more.looked is not None
+    assert not more.looked.reused
+
+
+def test_what_a_night_finds_wrong_with_a_cluster_stays(tmp_path: Path) -> None:
+    layout = make_tree(tmp_path / "tree", Shape(20, per_subreddit=2), processes=1)
+    kept = Snapshot(tmp_path / "kept.sqlite")
+    whole = LookPlan(whole=True, processes=1)
+    done = [s for s in scanner(layout, kept, whole).scan() if s.cluster and s.cluster.verdict.done]
+    key = done[0].cluster_key
+    # Given a clustered file that is damaged where only pyarrow looks
+    path = layout.cluster_path(key)
+    content = bytearray(path.read_bytes())
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    content[start : start + 8] = b"\xff" * 8
+    path.unlink()
+    path.write_bytes(content)
+
+    def reason() -> Reason | None:
+        found = next(s for s in scanner(layout, kept, whole).scan() if s.cluster_key == key)
+        assert found.cluster is not None
+        return found.cluster.reason
+
+    assert reason() is None
+    scanner(layout, kept, whole).read_in_full(1)
+    # Then looks by day know it, until it changes
+    assert reason() is Reason.DAMAGED
+    assert reason() is Reason.DAMAGED
+    path.unlink()
+    assert reason() is None
+
+
+def test_without_a_home_and_without_processes_looks_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, 1)
+    world.add()
+    monkeypatch.setattr(looks, "_MANY", 1)
+    monkeypatch.setattr(looks, "_CHUNK", 1)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    with monkeypatch.context() as patch:
+        patch.delenv("XDG_CACHE_HOME", raising=False)
+        patch.setattr(Path, "home", homeless)
+        kept = Snapshot.of(world.layout, None)
+    assert "no home folder" in kept.notice
+    for broken in ("submit", "__init__"):
+        with monkeypatch.context() as patch:
+            patch.setattr(looks.ProcessPoolExecutor, broken, refuse)
+            found = list(scanner(world.layout, kept, LookPlan(whole=True)).scan())
+        assert told(found) == told(list(scanner(world.layout, None).scan()))

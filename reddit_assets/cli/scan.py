@@ -171,6 +171,8 @@ def _look(scanner: Scanner) -> None:
                 bar.step("", listed - done)
             done = listed
 
+        if scanner.snapshot.busy:
+            note("Another process looks at the trees: waiting until it has finished.")
         snapshot = scanner.look(say)
     if snapshot.notice:
         note(snapshot.notice)

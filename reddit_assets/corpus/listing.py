@@ -26,6 +26,7 @@ from reddit_assets.corpus.layout import CLUSTERED_NAME, SUFFIX, Layout
 from reddit_assets.corpus.oserrors import unreadable
 from reddit_assets.corpus.output import is_temporary
 from reddit_assets.corpus.provenance import read_output
+from reddit_assets.corpus.snapshot_file import SnapshotLostError
 from reddit_assets.corpus.verdicts import Reason, Verdict
 from reddit_assets.corpus.walk import Ignored, Passed, entries_of, files_of
 from reddit_assets.errors import BadFileError, RedditAssetsError, UnreadableFileError
@@ -44,6 +45,7 @@ class Listing:
         chains, made: stamps of chain files and embedding files by key.
         outputs: what was read of each embedding file.
         cluster: what was read of the clustered file; ``None`` if there is none.
+        cluster_stamp: of that file; ``None`` also where it cannot be told.
         closed: keys whose chain file cannot be read, each with the sentence.
         made_closed: likewise of embedding files.
         unreadable, made_unreadable: why a folder cannot be listed.
@@ -56,6 +58,7 @@ class Listing:
     made: dict[str, Stamp] = field(default_factory=dict)
     outputs: dict[str, Read] = field(default_factory=dict)
     cluster: Read | None = None
+    cluster_stamp: Stamp | None = None
     closed: dict[str, str] = field(default_factory=dict)
     made_closed: dict[str, str] = field(default_factory=dict)
     unreadable: RedditAssetsError | None = None
@@ -89,9 +92,12 @@ class Listing:
         """From :meth:`pack`.
 
         Raises:
-            ValueError, LookupError, TypeError, zlib.error: these are no such bytes.
+            SnapshotLostError: these are no such bytes.
         """
-        return _unpacked(cluster_key, json.loads(zlib.decompress(packed)))
+        try:
+            return _unpacked(cluster_key, json.loads(zlib.decompress(packed)))
+        except (ValueError, LookupError, TypeError, AttributeError, zlib.error) as error:
+            raise SnapshotLostError(f"the listing of {cluster_key} cannot be read") from error
 
 
 # --- from the disk -----------------------------------------------------------------------
@@ -140,22 +146,23 @@ def read_listing(
             if not isinstance(read, Judgement):
                 found.made[key] = read.stamp  # it may have been replaced since it was listed
     if clustered:
-        path = f"{folder}/{CLUSTERED_NAME}"
-        known_cluster = before.cluster if before is not None else None
-        found.cluster = _read_cluster(path, cluster_key, known_cluster, deep=deep)
+        _read_cluster(f"{folder}/{CLUSTERED_NAME}", found, before, deep=deep)
     return found
 
 
-def _read_cluster(path: str, cluster_key: str, known: Read | None, *, deep: bool) -> Read | None:
+def _read_cluster(path: str, found: Listing, before: Listing | None, *, deep: bool) -> None:
     try:
-        stamp = Stamp.of(os.stat(path))
+        stamp = found.cluster_stamp = Stamp.of(os.stat(path))
     except FileNotFoundError:
-        return None
+        return
     except OSError as error:
-        return Judgement(Verdict.WAITING, Reason.UNREADABLE, unreadable(path, error).message)
-    if not isinstance(known, Judgement) and known is not None and known.stamp != stamp:
-        known = None
-    return read_one(path, cluster_key, None if isinstance(known, Judgement) else known, deep=deep)
+        why = unreadable(path, error).message
+        found.cluster = Judgement(Verdict.WAITING, Reason.UNREADABLE, why)
+        return
+    known = before.cluster if before is not None and before.cluster_stamp == stamp else None
+    read = found.cluster = read_one(path, found.cluster_key, known, deep=deep)
+    if not isinstance(read, Judgement):
+        found.cluster_stamp = read.stamp  # it may have been replaced since
 
 
 def read_one(path: str, key: str, known: Read | None = None, *, deep: bool = False) -> Read:
@@ -190,8 +197,7 @@ def _packed(found: Listing) -> list[Any]:
         files.append([key[start:], chain, made, _packed_read(found.outputs.get(key))])
     cluster = None
     if found.cluster is not None:
-        stamp = None if isinstance(found.cluster, Judgement) else found.cluster.stamp
-        cluster = [stamp, _packed_read(found.cluster)]
+        cluster = [found.cluster_stamp, _packed_read(found.cluster)]
     rest: list[Any] = []
     if found.troubled or found.temporary or found.passed.counts or found.passed.litter:
         rest = [
@@ -248,7 +254,9 @@ def _unpacked(cluster_key: str, packed: list[Any]) -> Listing:
             if read is not None:
                 found.outputs[key] = _unpacked_read(stamp, read)
     if cluster is not None:
-        found.cluster = _unpacked_read(Stamp(*(cluster[0] or (0, 0))), cluster[1])
+        if cluster[0] is not None:
+            found.cluster_stamp = Stamp(*cluster[0])
+        found.cluster = _unpacked_read(found.cluster_stamp or Stamp(0, 0), cluster[1])
     if rest:
         closed, made_closed, unreadable_, made_unreadable, temporary, problems, passed, litter = (
             rest

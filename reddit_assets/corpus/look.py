@@ -13,6 +13,7 @@ import math
 import os
 import struct
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.listing import Listing, read_listing
-from reddit_assets.corpus.snapshot import DAMAGED, Snapshot
+from reddit_assets.corpus.snapshot import Snapshot, SnapshotLostError
 from reddit_assets.corpus.snapshot_rows import Known, Row
 from reddit_assets.corpus.texts import MOSTLY
 from reddit_assets.corpus.verdicts import SubredditStatus, Verdict
@@ -50,6 +51,8 @@ class LookPlan:
         whole: list every folder; ``None``: in trees of at most ``whole_files`` chain files.
         relist_seconds: within which every folder is listed.
         budget_seconds: stop after this time; the next look goes on. ``None``: to the end.
+        patience_seconds: how long to wait for another process that looks, if there is an earlier
+            look to go by; never longer than ``budget_seconds``. ``None``: until it has ended.
         max_age: do not look again if the last look began so many seconds ago or later.
         processes: that list folders, where there are many to list.
     """
@@ -58,6 +61,7 @@ class LookPlan:
     whole_files: int = 50_000
     relist_seconds: float = 3600.0
     budget_seconds: float | None = None
+    patience_seconds: float | None = None
     max_age: float = 0.0
     processes: int = 2
 
@@ -72,7 +76,8 @@ class Looked:
         changed: those of them that differ from before.
         left: those for which the time did not suffice.
         whole: whether all were to be listed.
-        reused: whether an earlier look was recent enough.
+        reused: whether an earlier look was recent enough,
+        busy: or had to do, since another process looks just now.
     """
 
     subreddits: int = 0
@@ -81,11 +86,12 @@ class Looked:
     left: int = 0
     whole: bool = True
     reused: bool = False
+    busy: bool = False
     seconds: float = 0.0
 
 
 def look(scanner: Scanner, snapshot: Snapshot, plan: LookPlan, say: Say | None = None) -> Looked:
-    """Bring ``snapshot`` up to date. A damaged one is made again.
+    """Bring ``snapshot`` up to date. One that is damaged or cannot be kept is made again.
 
     Safe to interrupt at any moment: what was seen until then is kept.
 
@@ -94,29 +100,52 @@ def look(scanner: Scanner, snapshot: Snapshot, plan: LookPlan, say: Say | None =
 
     Raises:
         UnreadableFileError: a root cannot be listed.
+        WriteError: what is seen can be kept nowhere.
     """
-    with snapshot.writing():
+    while True:
         try:
-            return _look(scanner, snapshot, plan, say)
-        except DAMAGED:
-            snapshot.start_again()
-            return _look(scanner, snapshot, plan, say)
+            return _look_alone(scanner, snapshot, plan, say)
+        except SnapshotLostError as lost:
+            snapshot.recover(lost)
 
 
-def _look(scanner: Scanner, snapshot: Snapshot, plan: LookPlan, say: Say | None) -> Looked:
-    began, wall = time.monotonic(), time.time()
+def _look_alone(scanner: Scanner, snapshot: Snapshot, plan: LookPlan, say: Say | None) -> Looked:
     judge = scanner.canonical()
-    same = snapshot.judged_by == judge.judged_by
-    if same and 0 <= wall - snapshot.looked_at < plan.max_age:
+    if _recent(judge, snapshot, plan):
         return Looked(whole=False, reused=True)
+    patience = plan.budget_seconds
+    if plan.patience_seconds is not None and snapshot.looked_at:
+        patience = min(plan.patience_seconds, math.inf if patience is None else patience)
+    with snapshot.writing(patience) as alone:
+        if not alone:
+            return Looked(whole=False, reused=True, busy=True)
+        if _recent(judge, snapshot, plan):
+            return Looked(whole=False, reused=True)
+        return _look(scanner, judge, snapshot, plan, say)
+
+
+def _recent(judge: Scanner, snapshot: Snapshot, plan: LookPlan) -> bool:
+    """Whether the last look will do."""
+    return (
+        0 <= time.time() - snapshot.looked_at < plan.max_age
+        and snapshot.judged_by == judge.judged_by
+        and snapshot.looked_for in ("", judge.filter_id)
+    )
+
+
+def _look(
+    scanner: Scanner, judge: Scanner, snapshot: Snapshot, plan: LookPlan, say: Say | None
+) -> Looked:
+    began, wall = time.monotonic(), time.time()
     keys = scanner.subreddits()
     known = snapshot.known()
-    there = set(keys)
-    gone = [key for key in known if key not in there and scanner.options.filter(key)]
+    if (wanted := scanner.wanted) is not None:
+        known = {key: row for key, row in known.items() if wanted(key)}
+    gone = known.keys() - set(keys)
     if gone:
         snapshot.forget(gone)
     generation = snapshot.next_generation()
-    if not same:
+    if snapshot.judged_by != judge.judged_by:
         _judge_again(judge, snapshot, generation)
     whole = plan.whole
     if whole is None:
@@ -131,8 +160,8 @@ def _look(scanner: Scanner, snapshot: Snapshot, plan: LookPlan, say: Say | None)
         for rows, lies in found:
             changed += snapshot.write(rows, generation, judge.judged_by)
             listed += len(rows)
-            if lies and not snapshot.times_lie:
-                snapshot.put(times_lie=1)
+            if lies:
+                snapshot.put(lied_at=wall)
             if say is not None:
                 say(listed, len(todo))
             spent = time.monotonic() - began
@@ -141,13 +170,14 @@ def _look(scanner: Scanner, snapshot: Snapshot, plan: LookPlan, say: Say | None)
     seconds = time.monotonic() - began
     left = len(todo) - listed
     if not left:
-        snapshot.put(looked_at=wall, look_seconds=seconds)
+        snapshot.put(looked_at=wall, look_seconds=seconds, looked_for=judge.filter_id)
     snapshot.put(generation=generation)
     return Looked(len(keys), listed, changed, left, whole, seconds=seconds)
 
 
 def _judge_again(judge: Scanner, snapshot: Snapshot, generation: int) -> None:
     """New verdicts from what is known, without opening an output."""
+    snapshot.put(judged_by="")  # until all are judged again, they are by neither
     rows: list[Row] = []
     nothing = Known(b"", trusted=False, listed_at=0.0)
     for key, listing in snapshot.listings():
@@ -189,21 +219,27 @@ def _times(layout: Layout, cluster_key: str) -> bytes:
 def read_in_full(scanner: Scanner, snapshot: Snapshot, share: float, processes: int) -> int:
     """Read rows and columns of outputs: of those that have changed since, and of a share of all.
 
-    What is wrong with them stays in the snapshot, until they change.
+    What is wrong with them stays in the snapshot, until they change. Clustered files record no
+    number of rows: of them only what pyarrow needs to open them is read.
 
     Returns:
         The number of subreddits whose outputs were read.
     """
     judge = scanner.canonical()
     judge.options = replace(judge.options, deep=True)
-    with snapshot.writing():
-        todo = snapshot.to_read_in_full(share)
-        todo = [key for key in todo if scanner.options.filter(key)]
-        generation = snapshot.next_generation()
+    try:
+        todo = snapshot.to_read_in_full(share, scanner.wanted)
         with closing(_rows(judge, snapshot, snapshot.known(), todo, processes)) as found:
             for rows, _ in found:
-                snapshot.write(rows, generation, judge.judged_by)
-        snapshot.put(generation=generation)
+                # Others look in between: a row that was read before theirs has other times than
+                # the folder then, and is listed again.
+                with snapshot.writing():
+                    generation = snapshot.next_generation()
+                    snapshot.write(rows, generation, judge.judged_by)
+                    snapshot.put(generation=generation)
+    except SnapshotLostError as lost:
+        snapshot.recover(lost)
+        return 0
     return len(todo)
 
 
@@ -230,31 +266,43 @@ def _rows(
         for chunk in chunks():
             yield _examine(judge, chunk)
         return
-    # Not fork: a code server has threads.
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    try:
+        # Not fork: a code server has threads.
+        pool = ProcessPoolExecutor(processes, get_context("spawn"))
+    except OSError:  # no semaphores
+        yield from (_examine(judge, chunk) for chunk in chunks())
+        return
+    with pool:
         yield from _in_order(pool, judge, chunks(), 2 * processes + 1)
 
 
 def _in_order(
     pool: ProcessPoolExecutor, judge: Scanner, chunks: Iterable[list[_Task]], ahead: int
 ) -> Generator[tuple[list[Row], bool], None, None]:
-    waiting: list[tuple[list[_Task], Future[tuple[list[Row], bool]]]] = []
+    """Chunks examined by the pool; here, where no process can be started or one died."""
+    waiting: deque[tuple[list[_Task], Future[tuple[list[Row], bool]]]] = deque()
+    broken = False
 
     def first() -> tuple[list[Row], bool]:
-        chunk, future = waiting.pop(0)
+        nonlocal broken
+        chunk, future = waiting.popleft()
         try:
             return future.result()
         except BrokenProcessPool:
-            return _examine(judge, chunk)  # such as where no process can be started
+            broken = True
+            return _examine(judge, chunk)
 
     try:
         for chunk in chunks:
-            try:
-                waiting.append((chunk, pool.submit(_examine, judge, chunk)))
-            except BrokenProcessPool:
-                yield _examine(judge, chunk)
-            if len(waiting) >= ahead:
+            if not broken:
+                try:
+                    waiting.append((chunk, pool.submit(_examine, judge, chunk)))
+                except (BrokenProcessPool, OSError):
+                    broken = True
+            while waiting and (broken or len(waiting) >= ahead):
                 yield first()
+            if broken:
+                yield _examine(judge, chunk)
         while waiting:
             yield first()
     finally:
@@ -287,11 +335,15 @@ def _examine_one(
         # A change that was just seen is looked at once more: clocks of hosts differ.
         confirmed = same_times and now - known.listed_at >= _COARSE_NS / 1e9
         trusted = trusted and (confirmed or (same_times and known.trusted))
+    # Where nothing interfered: a file may come between our look at the times and the listing, and
+    # what cannot be listed looks empty.
     lied = (
         known is not None
         and known.trusted
         and same_times
         and former is not None
+        and not (listing.troubled or former.troubled)
+        and _times(judge.layout, key) == times
         and (former.chains.keys(), former.made.keys())
         != (listing.chains.keys(), listing.made.keys())
     )

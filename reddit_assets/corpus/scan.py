@@ -30,7 +30,7 @@ from reddit_assets.corpus.provenance import (
     EmbeddingProvenance,
     read_output,
 )
-from reddit_assets.corpus.snapshot import Snapshot
+from reddit_assets.corpus.snapshot import Snapshot, SnapshotLostError
 from reddit_assets.corpus.snapshot_rows import Closed
 from reddit_assets.corpus.verdicts import (
     ClusterStatus,
@@ -109,6 +109,13 @@ class Scanner:
         if str(error) not in {str(known) for known in self.problems}:
             self.problems.append(error)
 
+    @property
+    def snapshot(self) -> Snapshot:
+        """What looks have seen. Raises SettingsError where the scanner was made without one."""
+        if self._snapshot is None:
+            raise SettingsError("This scanner keeps no snapshot.", hint="Let a Workspace make it.")
+        return self._snapshot()
+
     def look(self, say: Say | None = None) -> Snapshot:
         """Bring the snapshot up to date, once in this scanner's life.
 
@@ -118,9 +125,7 @@ class Scanner:
         Raises:
             SettingsError: the scanner was made without a snapshot.
         """
-        if self._snapshot is None:
-            raise SettingsError("This scanner keeps no snapshot.", hint="Let a Workspace make it.")
-        snapshot = self._snapshot()
+        snapshot = self.snapshot
         if self.looked is None:
             self.looked = look(self, snapshot, self._plan, say)
         return snapshot
@@ -163,9 +168,13 @@ class Scanner:
         if self._snapshot is None or self.options.deep:
             return Closed()
         snapshot = self.look()
-        if snapshot.judged_by != self.judged_by:
-            return Closed()
-        return snapshot.closed(self._wanted)
+        try:
+            if snapshot.judged_by != self.judged_by:
+                return Closed()
+            return snapshot.closed(self.wanted)
+        except SnapshotLostError as lost:
+            self._look_again(lost)
+            return self.finished()
 
     def changed(self, generation: int, after: str | None = None) -> Iterator[SubredditStatus]:
         """Those of :meth:`scan` that differ from what they were at an earlier generation."""
@@ -179,9 +188,15 @@ class Scanner:
         return made
 
     @property
-    def _wanted(self) -> Callable[[str], bool] | None:
+    def wanted(self) -> Callable[[str], bool] | None:
+        """The filter; ``None`` where it lets everything pass."""
+        return self.options.filter if self.filter_id else None
+
+    @property
+    def filter_id(self) -> str:
+        """The same for the same filter only; empty where it lets everything pass."""
         wanted = self.options.filter
-        return wanted if wanted.include or wanted.exclude else None
+        return repr((wanted.include, wanted.exclude)) if wanted.include or wanted.exclude else ""
 
     @property
     def judged_by(self) -> str:
@@ -201,11 +216,22 @@ class Scanner:
         self, after: str | None, *, closed: bool = True, since: int | None = None
     ) -> Iterator[SubredditStatus]:
         snapshot = self.look()
-        # Another process may have judged by other settings meanwhile: then all are judged here.
-        closed = closed or snapshot.judged_by != self.judged_by
-        for cluster_key, listing in snapshot.listings(after, closed=closed, since=since):
-            if self.options.filter(cluster_key):
-                yield self.judge(listing)
+        try:
+            # Another process may have judged by other settings meanwhile: then all are judged here.
+            every = closed or snapshot.judged_by != self.judged_by
+            for cluster_key, listing in snapshot.listings(after, closed=every, since=since):
+                if self.options.filter(cluster_key):
+                    yield self.judge(listing)
+                after = cluster_key
+        except SnapshotLostError as lost:
+            self._look_again(lost)
+            # The new one has generations of its own: all are told.
+            yield from self._kept(after, closed=closed, since=None if since is None else 0)
+
+    def _look_again(self, lost: SnapshotLostError) -> None:
+        snapshot = self.look()
+        snapshot.recover(lost)
+        self.looked = look(self, snapshot, replace(self._plan, budget_seconds=None))
 
     def subreddit(self, cluster_key: str) -> SubredditStatus:
         """One subreddit as it is now, whether or not the filter wants it. Raises BadKeyError."""

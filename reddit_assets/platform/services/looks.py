@@ -80,6 +80,8 @@ def look_sentences(scanner: Scanner, workspace: Workspace) -> list[str]:
             f"{looked.listed:,} subreddits were looked at, {looked.left:,} more are left to the "
             "next ticks."
         )
+    elif looked is not None and looked.busy:
+        said.append("Another process looks at the trees just now: this is what was known before.")
     elif looked is not None and looked.reused:
         said.append("As of the look of another sensor a moment ago.")
     elif looked is not None and not looked.whole:
