@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import os
@@ -117,3 +118,15 @@ def quiet(limit: float = 1.5, patience: float = 300.0) -> float:
     while os.getloadavg()[0] > limit and time.monotonic() < until:
         time.sleep(5)
     return os.getloadavg()[0]
+
+
+def prefer(priority: int, pid: int = 0) -> None:
+    """Raise a process before others: its own priority, and its session's where Linux groups.
+
+    Args:
+        priority: as ``nice`` counts, below 0 as root only.
+        pid: of the process; 0 is this one, whose later threads and children inherit the priority.
+    """
+    os.setpriority(os.PRIO_PROCESS, pid, priority)
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid or 'self'}/autogroup").write_text(str(priority))

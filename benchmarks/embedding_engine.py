@@ -14,9 +14,7 @@ Writes ``results/embedding_engine.csv``.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -26,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from embedding_common import MODEL, data_name, host_facts, posts, quiet, show, write_csv
+from embedding_common import MODEL, data_name, host_facts, posts, prefer, quiet, show, write_csv
 
 from reddit_assets.engines.host import available_cores, cpu_has_bf16
 
@@ -139,13 +137,6 @@ def serve(name: str, count: int, size: int, data: Path | None, target: Path) -> 
         seconds = time.perf_counter() - began
         print(json.dumps(seconds), flush=True)
     np.save(target, np.concatenate([vectors[i] for i in range(len(parts))]).astype(np.float32))
-
-
-def prefer(priority: int) -> None:
-    """Raise this process before others: its own priority, and its session's where Linux groups."""
-    os.setpriority(os.PRIO_PROCESS, 0, priority)  # Later threads inherit it.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(priority))
 
 
 class Server:

@@ -1,6 +1,7 @@
 """The whole worker (read, embed, write, acknowledge, report to the outbox) on a real queue.
 
     python benchmarks/embedding_worker.py files|small|long|split [--rounds 2] [--data FOLDER]
+                                          [--before CHECKOUT] [--priority N]
 
 ``files``  the data's files against the engine alone on the same texts
 ``small``  2,000 files of 5 posts, with columns and with lists of vectors, against one file of the
@@ -11,38 +12,37 @@
 Beside the time on the clock, processor seconds of the worker (parent and child) are counted from
 the first job's start on: they tell what the work costs even where other programs take their share.
 Each run has an empty Valkey and a fresh copy of the tree. The time goes from the first job's
-start to the last acknowledgement. Writes ``results/embedding_worker_<what>.csv``.
+start to the last acknowledgement. ``--before`` names a checkout of an earlier commit: its worker
+takes turns with this one. Writes ``results/embedding_worker_<what>.csv``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-import pyarrow as pa
 import pyarrow.parquet as pq
 from embedding_common import (
     MODEL,
-    chain_files,
+    REPOSITORY,
     data_name,
     host_facts,
     posts,
+    prefer,
     quiet,
     show,
     write_csv,
 )
+from embedding_trees import copy_tree, middling_posts, short_posts, split_tree, table_of
 
 from reddit_assets.engines.host import available_cores
 
@@ -51,7 +51,7 @@ LONG_ROWS, LONG_REFERENCE = 300_000, 10_000
 
 
 # --- one worker ------------------------------------------------------------------------------
-def work(root: str, url: str, threads: int, target: str, layout: str) -> None:
+def work(root: str, threads: int, target: str, layout: str, priority: int) -> None:
     """In a process of its own: a worker until the queue is empty; its times as JSON."""
     from reddit_assets.corpus.layout import Layout
     from reddit_assets.ledger.connection import connect
@@ -74,19 +74,23 @@ def work(root: str, url: str, threads: int, target: str, layout: str) -> None:
             if "first" not in seen:
                 # Looking for children reads every process's state: once, not for each file.
                 family.extend(psutil.Process().children(recursive=True))
+                if priority:  # The child has a session of its own.
+                    prefer(priority, family[-1].pid)
                 seen["first"], seen["cpu_first"] = time.time(), processor_seconds(family)
             super().started(kind, key)
 
-        def finished(self, kind: Kind, key: str, event: Any) -> None:
+        def finished(self, kind: Kind, key: str, event: Any, *more: Any) -> None:
             seen["last"], seen["cpu_last"] = time.time(), processor_seconds(family)
             seen["rows"] += event.rows
             seen["tokens"] += event.tokens
             seen["files"] += 1
-            super().finished(kind, key, event)
+            super().finished(kind, key, event, *more)
 
-    settings = load_settings(
-        root=Path(root), redis_url=url, threads=threads, report="none", vector_layout=layout
-    )
+    if priority:
+        prefer(priority)
+    # What earlier commits do not know is left out.
+    more: dict[str, Any] = {} if layout == "columns" else {"vector_layout": layout}
+    settings = load_settings(root=Path(root), threads=threads, report="none", **more)
     queues = [JobQueue(connect(settings), Kind.EMBED)]
     trees = Layout.from_settings(settings)
     with Recorder() as display:
@@ -107,9 +111,19 @@ def processor_seconds(family: list[psutil.Process]) -> float:
 
 
 def run_workers(
-    make_tree: Callable[[Path], None], workers: int = 1, layout: str = "columns"
+    make_tree: Callable[[Path], None],
+    workers: int = 1,
+    layout: str = "columns",
+    *,
+    code: Path = REPOSITORY,
+    priority: int = 0,
 ) -> dict[str, Any]:
-    """Queue a fresh tree and let ``workers`` workers, which share the cores, embed it."""
+    """Queue a fresh tree and let ``workers`` workers, which share the cores, embed it.
+
+    Args:
+        code: the checkout whose programs run.
+        priority: of the workers.
+    """
     from reddit_assets.ledger.connection import connect
     from reddit_assets.ledger.job import Kind
     from reddit_assets.ledger.queue import JobQueue
@@ -119,7 +133,12 @@ def run_workers(
     with tempfile.TemporaryDirectory() as folder, ValkeyServer(Path(folder) / "valkey") as server:
         root = Path(folder) / "root"
         make_tree(root)
-        environment = {**os.environ, "REDIS_URL": server.url, "REDDIT_SETTLE_SECONDS": "0"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(code),
+            "REDIS_URL": server.url,
+            "REDDIT_SETTLE_SECONDS": "0",
+        }
         queue = JobQueue(connect(load_settings(redis_url=server.url)), Kind.EMBED)
         queue.pause()
         subprocess.run(
@@ -129,44 +148,46 @@ def run_workers(
             stdout=subprocess.DEVNULL,
         )
         threads = max(1, available_cores() // workers)
-        targets = [str(Path(folder) / f"worker-{index}.json") for index in range(workers)]
-        context = multiprocessing.get_context("spawn")
+        targets = [Path(folder) / f"worker-{index}.json" for index in range(workers)]
+        command = [sys.executable, __file__, "work", "--priority", str(priority), "--work"]
         processes = [
-            context.Process(target=work, args=(str(root), server.url, threads, target, layout))
+            subprocess.Popen(
+                [*command, str(root), str(threads), str(target), layout], env=environment
+            )
             for target in targets
         ]
-        for process in processes:
-            process.start()
-        while not all(Path(target + ".ready").exists() for target in targets):
-            if not all(process.is_alive() for process in processes):
+        while not all(Path(f"{target}.ready").exists() for target in targets):
+            if any(process.poll() is not None for process in processes):
                 raise SystemExit("A worker ended before it was ready.")
             time.sleep(0.1)
         queue.resume()
         peak = 0.0
-        while any(process.is_alive() for process in processes):
+        while any(process.poll() is None for process in processes):
             peak = max(peak, *(resident_mb(process.pid) for process in processes))
-            time.sleep(0.1)
-        seen = [json.loads(Path(target).read_text()) for target in targets]
+            time.sleep(0.5)
+        seen = [json.loads(target.read_text()) for target in targets]
         outputs = list((root / "embeddings").rglob("*.parquet"))
-        rows = sum(pq.read_metadata(path).num_rows for path in outputs)
-        if rows != sum(one["rows"] for one in seen):
-            raise SystemExit(f"{rows} rows on disk, but {seen} were acknowledged.")
-        seconds = max(s["last"] for s in seen if "last" in s) - min(
-            s["first"] for s in seen if "first" in s
-        )
-        return {
-            "seconds": seconds,
-            "cpu_seconds": sum(s["cpu_last"] - s["cpu_first"] for s in seen if "last" in s),
-            "rows": rows,
-            "tokens": sum(one["tokens"] for one in seen),
-            "files": len(outputs),
-            "bytes": sum(path.stat().st_size for path in outputs),
-            "engine": seen[0]["engine"],
-            "resident_mb": peak,
-        }
+        return {**together(seen, outputs), "resident_mb": peak}
 
 
-def resident_mb(pid: int | None) -> float:
+def together(seen: Sequence[dict[str, Any]], outputs: Sequence[Path]) -> dict[str, Any]:
+    """What the workers saw, checked against what lies on the disk."""
+    rows = sum(pq.read_metadata(path).num_rows for path in outputs)
+    if rows != sum(one["rows"] for one in seen):
+        raise SystemExit(f"{rows} rows on disk, but {seen} were acknowledged.")
+    busy = [one for one in seen if "last" in one]
+    return {
+        "seconds": max(one["last"] for one in busy) - min(one["first"] for one in busy),
+        "cpu_seconds": sum(one["cpu_last"] - one["cpu_first"] for one in busy),
+        "rows": rows,
+        "tokens": sum(one["tokens"] for one in seen),
+        "files": len(outputs),
+        "bytes": sum(path.stat().st_size for path in outputs),
+        "engine": seen[0]["engine"],
+    }
+
+
+def resident_mb(pid: int) -> float:
     """Resident memory of a worker's computing child."""
     try:
         children = psutil.Process(pid).children(recursive=True)
@@ -176,10 +197,11 @@ def resident_mb(pid: int | None) -> float:
 
 
 # --- the engine alone ------------------------------------------------------------------------
-def engine_alone(data: Path | None) -> dict[str, Any]:
+def engine_alone(data: Path | None, priority: int) -> dict[str, Any]:
     """All texts of the data, read before, in a process of its own."""
+    command = [sys.executable, __file__, "engine", "--priority", str(priority)]
     done = subprocess.run(
-        [sys.executable, __file__, "engine", *(["--data", str(data)] if data else [])],
+        [*command, *(["--data", str(data)] if data else [])],
         check=True,
         capture_output=True,
         text=True,
@@ -191,7 +213,7 @@ def serve_engine(data: Path | None) -> None:
     from reddit_assets.engines.embedding.model import find_model
     from reddit_assets.engines.embedding.select import open_embedder
 
-    embedder = open_embedder(find_model(MODEL, Path("models")))
+    embedder = open_embedder(find_model(MODEL, REPOSITORY / "models"))
     texts = posts(data)
     family = [psutil.Process()]
     began, before = time.perf_counter(), processor_seconds(family)
@@ -211,119 +233,77 @@ def serve_engine(data: Path | None) -> None:
     )
 
 
-# --- trees -----------------------------------------------------------------------------------
-def copy_tree(data: Path | None) -> Callable[[Path], None]:
-    def make(root: Path) -> None:
-        for file in chain_files(data):
-            target = root / "chains" / Path(*file.parts[-3:])
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
-
-    return make
-
-
-def table_of(texts: pa.Array) -> pa.Table:
-    """Texts with the columns of a chain file, as the data's files have them."""
-    whole = pa.concat_tables([pq.read_table(file) for file in chain_files()])
-    repeated = np.resize(np.arange(len(whole)), len(texts))
-    table = whole.take(pa.array(repeated))
-    return table.set_column(table.schema.get_field_index("body"), "body", texts)
-
-
-def split_tree(table: pa.Table, rows_per_file: int) -> Callable[[Path], None]:
-    """A tree of ten subreddits, ``rows_per_file`` rows in every file."""
-
-    def make(root: Path) -> None:
-        for index, start in enumerate(range(0, len(table), rows_per_file)):
-            folder = root / "chains" / "be" / f"bench{index % 10}"
-            folder.mkdir(parents=True, exist_ok=True)
-            part = table.slice(start, rows_per_file)
-            pq.write_table(part, folder / f"chunk_{index}.parquet", row_group_size=10_000)
-
-    return make
-
-
-def middling_posts(count: int, data: Path | None) -> pa.Array:
-    """Posts of about 116 tokens on average: the longest of the shortest are left out."""
-    from reddit_assets.engines.embedding.model import find_model
-    from reddit_assets.engines.embedding.tokenizer import Tokenizer
-
-    texts = posts(data)
-    lengths = Tokenizer(find_model(MODEL, Path("models")))(texts).lengths
-    order = np.argsort(-lengths, kind="stable")
-    chosen = order[:count]
-    for keep in range(count, len(order)):
-        if lengths[chosen].mean() <= 116:
-            break
-        chosen = order[keep - count : keep]
-    if lengths[chosen].mean() > 116 or len(order) < count:
-        chosen = np.random.default_rng(0).choice(len(order), count, replace=len(order) < count)
-    return texts.take(pa.array(np.random.default_rng(0).permutation(chosen)))
-
-
-def short_posts(count: int) -> pa.Array:
-    """Different texts of at most 8 tokens."""
-    words = np.array(["cat", "dog", "tree", "river", "stone", "house", "war", "love", "king"])
-    random = np.random.default_rng(0)
-    chosen = words[random.integers(0, len(words), (count, 4))]
-    sizes = random.integers(1, 5, count)
-    texts = [" ".join(row[:size]) for row, size in zip(chosen, sizes, strict=True)]
-    return pa.array([f"{t} {i % 997}" for i, t in enumerate(texts)], pa.large_string())
-
-
 # --- what is compared ------------------------------------------------------------------------
-def compare(what: str, options: argparse.Namespace) -> None:
-    quiet(patience=options.patience)
-    facts = {**host_facts(), "data": data_name(options.data)}
-    cases: dict[str, Callable[[], dict[str, Any]]]
+Cases = dict[str, Callable[[], dict[str, Any]]]
+
+
+def cases_of(what: str, options: argparse.Namespace) -> Cases:
+    """What takes turns; the first is what the others are compared with."""
+
+    def worker(tree: Callable[[Path], None], **more: Any) -> Callable[[], dict[str, Any]]:
+        return lambda: run_workers(tree, priority=options.priority, **more)
+
+    def both(name: str, tree: Callable[[Path], None], **more: Any) -> Cases:
+        """With the earlier commit's worker, where one is given."""
+        cases = {name: worker(tree, **more)}
+        if options.before:
+            cases[f"{name}, before"] = worker(tree, code=options.before, **more)
+        return cases
+
     if what == "files":
-        tree = copy_tree(options.data)
-        cases = {
-            "engine alone, texts in memory": lambda: engine_alone(options.data),
-            "whole worker": lambda: run_workers(tree),
+        alone = {
+            "engine alone, texts in memory": lambda: engine_alone(options.data, options.priority)
         }
-    elif what == "split":
-        tree = copy_tree(options.data)
-        cores = available_cores()
-        cases = {
-            f"one worker of {cores} threads": lambda: run_workers(tree),
-            f"{cores} workers of one thread": lambda: run_workers(tree, cores),
-        }
-    elif what == "small":
+        return {**alone, **both("whole worker", copy_tree(options.data))}
+    if what == "split":
+        tree, cores = copy_tree(options.data), available_cores()
+        one = both(f"one worker of {cores} threads", tree)
+        return {**one, **both(f"{cores} workers of one thread", tree, workers=cores)}
+    if what == "small":
         table = table_of(middling_posts(options.files * SMALL_ROWS, options.data))
-        cases = {
-            "one file": lambda: run_workers(split_tree(table, len(table))),
-            f"{options.files:,} files of {SMALL_ROWS} rows": lambda: run_workers(
-                split_tree(table, SMALL_ROWS)
-            ),
-            "the same, one file, lists": lambda: run_workers(
-                split_tree(table, len(table)), layout="list"
-            ),
-            f"{options.files:,} files of {SMALL_ROWS} rows, lists": lambda: run_workers(
-                split_tree(table, SMALL_ROWS), layout="list"
-            ),
+        whole, split = split_tree(table, len(table)), split_tree(table, SMALL_ROWS)
+        files = f"{options.files:,} files of {SMALL_ROWS} rows"
+        return {
+            **both("one file", whole),
+            **both(files, split),
+            "the same, one file, lists": worker(whole, layout="list"),
+            f"{files}, lists": worker(split, layout="list"),
         }
-    else:
-        table = table_of(short_posts(LONG_ROWS))
-        facts["data"] = "generated texts of at most 8 tokens"
-        cases = {
-            f"one file of {LONG_REFERENCE:,} rows": lambda: run_workers(
-                split_tree(table.slice(0, LONG_REFERENCE), LONG_REFERENCE)
-            ),
-            f"one file of {LONG_ROWS:,} rows": lambda: run_workers(split_tree(table, LONG_ROWS)),
-        }
+    table = table_of(short_posts(LONG_ROWS))
+    part = split_tree(table.slice(0, LONG_REFERENCE), LONG_REFERENCE)
+    return {
+        **both(f"one file of {LONG_REFERENCE:,} rows", part),
+        **both(f"one file of {LONG_ROWS:,} rows", split_tree(table, LONG_ROWS)),
+    }
+
+
+def compare(what: str, options: argparse.Namespace) -> None:
+    load = f"{quiet(patience=options.patience):.2f}"
+    if options.priority:
+        load += f", measured with priority {options.priority}"
+    data = "generated texts of at most 8 tokens" if what == "long" else data_name(options.data)
+    facts = {**host_facts(), "load_before": load, "data": data}
+    cases = cases_of(what, options)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in cases}
     for round_ in range(options.rounds):
         for name, run in cases.items():
             found[name].append(run())
             print(f"round {round_ + 1}: {name}: {found[name][-1]}", flush=True)
+    rows = report(found)
+    show(rows, __doc__.splitlines()[0] if __doc__ else what)
+    print(write_csv(f"embedding_worker_{what}", rows, facts))
+
+
+def report(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row per case; of the rounds the best counts."""
     rows = []
     first = first_per_cpu = None
     for name, runs in found.items():
         best = min(runs, key=lambda run: run["seconds"])
-        rate = best["rows"] / best["seconds"]
-        per_cpu = best["rows"] / min(run["cpu_seconds"] for run in runs)
+        cpu_seconds = min(run["cpu_seconds"] for run in runs)
+        rate, per_cpu = best["rows"] / best["seconds"], best["rows"] / cpu_seconds
         first, first_per_cpu = first or rate, first_per_cpu or per_cpu
+        resident = [run["resident_mb"] for run in runs if "resident_mb" in run]
         rows.append(
             {
                 "case": name,
@@ -333,32 +313,38 @@ def compare(what: str, options: argparse.Namespace) -> None:
                 "tokens": best["tokens"],
                 "seconds": f"{best['seconds']:.2f}",
                 "rounds": " ".join(f"{run['seconds']:.2f}" for run in runs),
-                "cpu_seconds": f"{min(run['cpu_seconds'] for run in runs):.2f}",
+                "cpu_seconds": f"{cpu_seconds:.2f}",
                 "rows_per_s": f"{rate:.1f}",
                 "tokens_per_s": f"{best['tokens'] / best['seconds']:.0f}",
                 "rate_to_first_case": f"{rate / first:.3f}",
+                "rows_per_cpu_s": f"{per_cpu:.1f}",
                 "rows_per_cpu_s_to_first_case": f"{per_cpu / first_per_cpu:.3f}",
-                "resident_mb": f"{max(r['resident_mb'] for r in runs):.0f}"
-                if "resident_mb" in best
-                else "",
+                "resident_mb": f"{max(resident):.0f}" if resident else "",
                 "output_bytes": best.get("bytes", ""),
             }
         )
-    show(rows, __doc__.splitlines()[0] if __doc__ else what)
-    print(write_csv(f"embedding_worker_{what}", rows, facts))
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["files", "small", "long", "split", "engine"])
+    parser.add_argument("what", choices=["files", "small", "long", "split", "engine", "work"])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--files", type=int, default=2_000, help="Small files.")
+    parser.add_argument("--before", type=Path, help="A checkout of an earlier commit.")
+    parser.add_argument("--priority", type=int, default=0, help="Of the measured processes.")
     parser.add_argument(
         "--patience", type=float, default=300, help="Seconds to wait for an idle host."
     )
+    parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.what == "engine":
+    if options.what == "work":
+        root, threads, target, layout = options.work
+        work(root, int(threads), target, layout, options.priority)
+    elif options.what == "engine":
+        if options.priority:
+            prefer(options.priority)
         serve_engine(options.data)
     else:
         compare(options.what, options)
