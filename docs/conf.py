@@ -51,7 +51,21 @@ pygments_dark_style = "github-dark"
 
 # The menu. Each page of the site stands here once; a page that does not fails the build.
 CONTENTS = {
-    "How to": ["docs/ingest", "deploy/README"],
+    "Start": ["docs/getting-started", "docs/concepts"],
+    "How to": [
+        "docs/howto/workers",
+        "docs/howto/gpu",
+        "docs/howto/failed-files",
+        "docs/howto/nightly",
+        "docs/howto/monitoring",
+        "docs/ingest",
+        "docs/howto/models",
+        "docs/howto/vectors",
+        "docs/howto/million-files",
+        "deploy/README",
+        "docs/howto/migrate",
+        "docs/howto/troubleshooting",
+    ],
     "Reference": [
         "docs/reference/commands",
         "docs/reference/settings",
@@ -64,9 +78,10 @@ CONTENTS = {
         "docs/clustering",
         "docs/dagster",
         "docs/reliability",
+        "docs/performance",
         "docs/scale",
         "docs/security",
-        "docs/architecture",
+        "Architecture and decisions <docs/architecture>",
         "CHANGELOG",
     ],
 }

@@ -142,15 +142,19 @@ def commands() -> tuple[tuple[Words, Any], ...]:
 
 
 def all_commands() -> str:
-    """Every command with its flags and examples."""
-    return "\n".join(_command(path, command) for path, command in commands())
+    """What there is, and every command with its flags and examples."""
+    lines = ["| command | |", "|---|---|"]
+    for path, command in commands():
+        told = _words(command.help).partition("\n\n")[0]
+        lines.append(f"| [`{' '.join(path)}`](#command-{anchor(' '.join(path))}) | {told} |")
+    return "\n".join([*lines, "", *(_command(path, command) for path, command in commands())])
 
 
 def _command(path: Words, command: Any) -> str:
     name = " ".join(path)
     level = "#" * (1 + len(path))
     arguments = [_argument(one) for one in command.params if isinstance(one, TyperArgument)]
-    usage = " ".join([PROGRAM, name, *arguments])
+    usage = " ".join([PROGRAM, name, *arguments, "[OPTIONS]"])
     parts = [f"(command-{anchor(name)})=\n{level} {name}\n", f"```sh\n{usage}\n```\n"]
     parts += [_words(command.help), ""]
     parts += [_parameter(one) for one in command.params]
