@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 
 from reddit_assets.corpus.provenance import read_output
 from reddit_assets.engines.embedding.backends.base import Batch
-from reddit_assets.engines.embedding.engine import Embedder
+from reddit_assets.engines.embedding.engine import Embedder, Window
 from reddit_assets.engines.embedding.model import ModelSpec
 from reddit_assets.errors import BadFileError, SourceChangedError
 from reddit_assets.tasks import filework
@@ -248,6 +248,39 @@ def test_what_was_gathered_is_computed_when_no_job_waits(
     # Then the first did not wait for the second
     assert list(told.results) == ["first", "second"]
     assert told.begun == ["first", "second"]
+
+
+def test_the_next_window_is_read_while_one_is_tokenized(
+    embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given windows of two files, whose first waits in the tokenizer until a third file is read,
+    # and whose second cannot be tokenized
+    told, tokenize = Collected(), embedder.window
+    read_on = []
+
+    def slow(texts: pa.ChunkedArray) -> Window:
+        read_on.append(wait_until(lambda: len(told.begun) > 2))
+        if len(read_on) == 2:
+            raise RuntimeError("no such text")
+        return tokenize(texts)
+
+    monkeypatch.setattr(embedder, "window", slow)
+    jobs = [job_for(tmp_path, f"r{i}", chain(20, i)) for i in range(6)]
+    # If they go through the pipeline
+    FilePipeline(embedder, told, window_rows=40).run(iter(jobs))
+    # Then the reader did not wait for the tokenizer, and only the second window's files failed.
+    assert read_on == [True, True, True]
+    assert set(told.errors) == {"r2", "r3"}
+    assert set(told.results) == {"r0", "r1", "r4", "r5"}
+
+
+def wait_until(said: Callable[[], bool]) -> bool:
+    """Whether it came true within some seconds."""
+    for _ in range(1_000):
+        if said():
+            return True
+        threading.Event().wait(0.005)
+    return False
 
 
 def test_a_crash_of_the_callbacks_ends_the_run(embedder: Embedder, tmp_path: Path) -> None:

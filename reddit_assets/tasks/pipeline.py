@@ -1,10 +1,10 @@
-"""Many files at once: reading and tokenizing, computing, and writing overlap.
+"""Many files at once: reading, tokenizing, computing, and writing overlap.
 
-A reader thread opens files and gathers their rows into windows, across files, and tokenizes each
-window; the backend's streams compute windows one after the other without a pause between them;
-write threads append vectors to each file and finish it as soon as its last row is there. At any
-time one window is computed, one is ready and one is gathered, so memory does not grow with the
-size of a file, and small files share batches.
+A reader thread opens files and gathers their rows into windows, across files; another thread
+tokenizes each window; the backend's streams compute windows one after the other without a pause
+between them; write threads append vectors to each file and finish it as soon as its last row is
+there. At any time one window is computed, one is tokenized or ready, and one is gathered, so memory
+does not grow with the size of a file, and small files share batches.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from reddit_assets.tasks.filework import FileCallbacks, FileInWork, FileJob, Pie
 __all__ = ["FilePipeline", "identity_of"]
 
 WINDOWS_COMPUTING = 2
-"""One in computation and one ready: the streams find work when they finish a window."""
+"""One in computation and one ready, or on its way there through the tokenizer: the streams find
+work when they finish a window."""
 WINDOWS_UNWRITTEN = 4
 """Windows whose rows are still in memory; bounds memory when the disk is slower."""
 WINDOW_BYTES = 64_000_000
@@ -136,7 +137,10 @@ class FilePipeline:
         """
         self._crash = None
         self._submitted: queue.SimpleQueue[_Submitted | None] = queue.SimpleQueue()
-        with ThreadPoolExecutor(self._write_threads, "write") as self._writers:
+        with (
+            ThreadPoolExecutor(self._write_threads, "write") as self._writers,
+            ThreadPoolExecutor(1, "tokenize") as self._tokenizers,
+        ):
             reader = threading.Thread(target=self._guarded, args=(self._read, jobs), name="read")
             reader.start()
             try:
@@ -168,7 +172,7 @@ class FilePipeline:
                 continue
             gathered = self._read_file(job, gathered)
         self._submit(gathered)
-        self._submitted.put(None)
+        self._tokenizers.submit(self._submitted.put, None)
 
     def _read_file(self, job: FileJob, gathered: _Gathered) -> _Gathered:
         """Gather a file's rows, submitting full windows on the way; the unfinished window."""
@@ -215,17 +219,9 @@ class FilePipeline:
             return self._computing < WINDOWS_COMPUTING
 
     def _submit(self, gathered: _Gathered) -> _Gathered:
-        """Tokenize the gathered rows and queue them for the streams; an empty window."""
+        """Hand the gathered rows on when there is room behind; an empty window."""
         if not gathered.pieces:
             return gathered
-        try:
-            window = self._embedder.window(pa.chunked_array([p.texts for p in gathered.pieces]))
-        except Exception as error:
-            for piece in gathered.pieces:
-                piece.file.fail(error)
-                piece.file.put(piece, np.empty((0, 0), np.float32))
-                self._drain_later(piece.file)
-            return _Gathered()
         with self._state:
             self._state.wait_for(
                 lambda: (
@@ -235,12 +231,22 @@ class FilePipeline:
             )
             self._computing += 1
             self._unwritten += 1
+        self._tokenizers.submit(self._guarded, self._tokenize, gathered.pieces)
+        return _Gathered()
+
+    def _tokenize(self, pieces: list[Piece]) -> None:
+        """Tokenize a window's rows and queue them for the streams."""
+        try:
+            window = self._embedder.window(pa.chunked_array([piece.texts for piece in pieces]))
+        except Exception as error:
+            self._off_the_streams()
+            self._fail(pieces, error)
+            return
         pending = self._embedder.submit(window.tokens)
         # A window may take long on a slow host: each batch says that it gets on.
-        job = gathered.pieces[0].file.job
+        job = pieces[0].file.job
         pending.at_each_batch(lambda: self._callbacks.progress(job, 0))
-        self._submitted.put(_Submitted(gathered.pieces, window, pending, time.monotonic()))
-        return _Gathered()
+        self._submitted.put(_Submitted(pieces, window, pending, time.monotonic()))
 
     # --- after computing -------------------------------------------------------------------
     def _distribute(self) -> None:
@@ -248,33 +254,48 @@ class FilePipeline:
         before = 0.0
         while (one := self._submitted.get()) is not None:
             error: Exception | None = None
-            vectors = np.empty((0, 0), np.float32)
             try:
                 vectors = one.pending.result()
             except Exception as problem:
                 error = problem
             now = time.monotonic()
             seconds, before = now - max(one.submitted, before), now
-            tokens = one.window.row_tokens
-            with self._state:
-                self._computing -= 1
-                self._rate = max(float(one.window.tokens.cu_seqlens[-1]), 1.0) / max(seconds, 1e-3)
-                self._state.notify_all()
-            written = self._countdown(len(one.pieces))
-            start, total = 0, max(int(tokens.sum()), 1)
-            for piece in one.pieces:
-                stop = start + piece.batch.num_rows
-                own = int(tokens[start:stop].sum())
-                piece.file.tokens += own
-                piece.file.seconds += seconds * own / total
-                piece.written = written
-                if error is not None:
-                    piece.file.fail(error)
-                    piece.file.put(piece, vectors)
-                else:
-                    piece.file.put(piece, vectors[one.window.rows[start:stop]])
-                self._drain_later(piece.file)
-                start = stop
+            self._rate = max(float(one.window.tokens.cu_seqlens[-1]), 1.0) / max(seconds, 1e-3)
+            self._off_the_streams()
+            if error is not None:
+                self._fail(one.pieces, error)
+            else:
+                self._hand_out(one, vectors, seconds)
+
+    def _off_the_streams(self) -> None:
+        """A window is computed, or never will be: there is room for another one."""
+        with self._state:
+            self._computing -= 1
+            self._state.notify_all()
+
+    def _hand_out(self, one: _Submitted, vectors: np.ndarray, seconds: float) -> None:
+        """Give a window's vectors to its files, with their shares of its computing time."""
+        tokens = one.window.row_tokens
+        written = self._countdown(len(one.pieces))
+        start, total = 0, max(int(tokens.sum()), 1)
+        for piece in one.pieces:
+            stop = start + piece.batch.num_rows
+            own = int(tokens[start:stop].sum())
+            piece.file.tokens += own
+            piece.file.seconds += seconds * own / total
+            piece.written = written
+            piece.file.put(piece, vectors[one.window.rows[start:stop]])
+            self._drain_later(piece.file)
+            start = stop
+
+    def _fail(self, pieces: list[Piece], error: Exception) -> None:
+        """Fail the files of a window that cannot be tokenized or computed."""
+        written = self._countdown(len(pieces))
+        for piece in pieces:
+            piece.written = written
+            piece.file.fail(error)
+            piece.file.put(piece, np.empty((0, 0), np.float32))
+            self._drain_later(piece.file)
 
     def _countdown(self, count: int) -> Callable[[], None]:
         """A callback that, called ``count`` times, releases a window's memory."""
