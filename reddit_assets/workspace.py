@@ -17,6 +17,7 @@ from reddit_assets.corpus.snapshot import Snapshot
 from reddit_assets.corpus.subreddits import SubredditFilter
 from reddit_assets.corpus.texts import text_rule
 from reddit_assets.engines.clustering.params import ClusterParams
+from reddit_assets.errors import SettingsError
 from reddit_assets.ledger.connection import connect
 from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.queue import JobQueue
@@ -74,6 +75,28 @@ class Workspace:
             BadFileError: the statement cannot be read.
         """
         return read_buckets(self.layout) if self.defined is None else self.defined
+
+    def require_defined(self) -> None:
+        """Whether this process's definitions of Dagster's are still those of the tree.
+
+        Raises:
+            SettingsError: they were made for other buckets, such as before a share was mounted.
+            BadFileError: the statement of the buckets cannot be read.
+        """
+        if self.defined is None:
+            return
+        stated = read_buckets(self.layout)
+        if stated != self.defined and not self.layout.embeddings.is_dir():
+            raise SettingsError(
+                f"{self.layout.embeddings} is gone, which states the buckets of Dagster's assets.",
+                hint="Mount its storage.",
+            )
+        if stated != self.defined or (self.settings.layout == "sharded" and not stated.names):
+            raise SettingsError(
+                "Dagster's code server was started when the tree stated other buckets, or was not "
+                "there: its assets are not those of the tree.",
+                hint="Start the code server again.",
+            )
 
     @property
     def cluster_fingerprint(self) -> str:

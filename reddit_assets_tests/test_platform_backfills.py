@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 
+import pytest
+from dagster import AssetKey, DagsterInstance, DynamicPartitionsDefinition
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    BACKFILL_ID_TAG,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reddit_assets.platform.backfills import merge_ranges
+from reddit_assets.errors import ReportingError
+from reddit_assets.platform import backfills
+from reddit_assets.platform.backfills import merge_ranges, partitions_of
 
 
 def ranges(places: set[int], longest: int) -> list[tuple[int, int]]:
@@ -47,3 +57,29 @@ def test_a_scattered_selection_is_one_run() -> None:
     places = list(range(0, 100_000, 50))
     found = list(merge_ranges([(p, p) for p in places], places, 10_000))
     assert found == [(0, 99_950, 2_000)]
+
+
+def test_a_run_whose_range_lost_an_end_does_not_pass_for_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = DynamicPartitionsDefinition(name="chain_files")
+    monkeypatch.setattr(backfills, "_target", lambda *_: {"b", "d"})
+
+    def made(first: str, last: str, **tags: str) -> list[str]:
+        ends = {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
+        graph = SimpleNamespace(asset_graph=None)
+        run = SimpleNamespace(tags={**ends, **tags})
+        context = SimpleNamespace(instance=instance, run=run, repository_def=graph)
+        return partitions_of(context, AssetKey("embeddings"), files)  # type: ignore[arg-type]
+
+    with DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("chain_files", ["a", "b", "c", "d"])
+        backfill = {BACKFILL_ID_TAG: "x"}
+        assert made("b", "c") == made("b", "c", **backfill) == ["b", "c"]
+        # Of a backfill, what it targets on the side of the end that is there
+        assert made("gone", "c", **backfill) == ["b"]
+        assert made("c", "gone", **backfill) == ["d"]
+        # and else a failed run
+        for first, last, tags in (("gone", "c", {}), ("a", "gone", {}), ("gone", "too", backfill)):
+            with pytest.raises(ReportingError, match="gone"):
+                made(first, last, **tags)

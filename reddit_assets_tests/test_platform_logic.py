@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +25,14 @@ from dagster import (
     build_sensor_context,
 )
 
-from reddit_assets.corpus.buckets import FLAT
+from reddit_assets.corpus.buckets import FLAT, Buckets, state_buckets
+from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.provenance import PROVENANCE_KEY
+from reddit_assets.errors import SettingsError
 from reddit_assets.ledger.job import Job, Kind, Result
 from reddit_assets.ledger.outbox import Outbox
 from reddit_assets.ledger.waiters import expired_runs
-from reddit_assets.platform import quality, run_logic
+from reddit_assets.platform import choice, quality, run_logic
 from reddit_assets.platform.dagster_errors import TickError
 from reddit_assets.platform.jobs import make_steering_jobs
 from reddit_assets.platform.names import asset_sets
@@ -36,6 +40,7 @@ from reddit_assets.platform.reporting import records
 from reddit_assets.platform.resources import Platform
 from reddit_assets.platform.run_logic import Lease, failed_partitions, wait_for_jobs
 from reddit_assets.platform.sensors import make_sensors
+from reddit_assets.platform.services import discover as discover_module
 from reddit_assets.platform.services.tick import Cursor
 from reddit_assets.platform.services.watchdog import Watchdog
 from reddit_assets.workspace import Workspace
@@ -304,8 +309,65 @@ def test_reconciliation_reports_what_dagster_lacks_once(
     # and by another process not at all.
     assert "0 outputs reported" in reconcile.tick(instance).sentences[0]
     assert "0 outputs reported" in Platform(workspace).reconcile.tick(instance).sentences[0]
+    assert not reconcile._known
     assert all(len(events(instance, EMBEDDINGS, key)) == 1 for key in TEA)
     assert all(len(events(instance, CHAINS, key)) == 1 for key in TEA)
+
+
+def test_a_widened_filter_is_told_what_was_seen_before_page_by_page(
+    workspace: Workspace, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given subreddits that another process has seen, and a filter without them
+    monkeypatch.setattr(discover_module, "_GATHERED", 1)
+    for name in ("as/Jam", "as/Tea", "bo/books"):
+        write_chain(workspace.layout, f"{name}/c_0")
+    workspace.scanner().look()
+    narrow = Workspace.load(workspace.settings.model_copy(update={"subreddits": "Tea"}))
+    tick = Platform(narrow).discover.tick(instance)
+    assert instance.get_dynamic_partitions("chain_files") == ["as/Tea/c_0"]
+    tick = Platform(narrow).discover.tick(instance, tick.cursor)
+    # If it is widened, then all of them become partitions, in ticks of their time;
+    hasty = Workspace.load(workspace.settings.model_copy(update={"tick_seconds": 1e-9}))
+    for _ in range(3):
+        tick = Platform(hasty).discover.tick(instance, tick.cursor)
+        assert "The next tick adds those after" in str(tick.sentences)
+    assert len(instance.get_dynamic_partitions("chain_files")) == 3
+    # and reconciliation compares them as well.
+    tick = Platform(narrow).reconcile.tick(instance)
+    assert "1 subreddits compared" in tick.sentences[0]
+    assert (
+        "3 subreddits compared"
+        in Platform(workspace).reconcile.tick(instance, tick.cursor).sentences[0]
+    )
+
+
+def test_a_code_server_of_another_layout_says_that_it_must_be_started_again(
+    workspace: Workspace, instance: DagsterInstance, tmp_path: Path
+) -> None:
+    # Given definitions that were loaded before the share with the tree was mounted
+    away = Layout.of(tmp_path / "away")
+    unmounted = workspace.settings.model_copy(update={"layout": "sharded"})
+    assert choice._decide(unmounted, away) == FLAT
+    assert not away.embeddings.exists()
+    early = Platform(Workspace(workspace.settings, away, workspace.queues, defined=FLAT))
+    sensor = make_sensors(30, asset_sets(FLAT))[0]
+
+    def tick() -> None:
+        sensor(build_sensor_context(instance=instance), platform=early)
+
+    write_chain(away, "as/Tea/c_0")
+    tick()
+    # if it is, then ticks fail with a sentence, and the night does nothing either;
+    state_buckets(away, Buckets.for_files(1))
+    with pytest.raises(TickError, match="Start the code server again"):
+        tick()
+    with pytest.raises(SettingsError, match="other buckets"):
+        early.rescan.run(instance, print)
+    # and where it is away again, that is said.
+    shutil.rmtree(away.embeddings)
+    sharded = replace(early.workspace, defined=Buckets.for_files(1))
+    with pytest.raises(SettingsError, match="is gone"):
+        sharded.require_defined()
 
 
 def test_pause_and_resume_are_jobs(workspace: Workspace, instance: DagsterInstance) -> None:

@@ -67,7 +67,7 @@ def partitions_of(
     """The partitions of an asset that a run is to make, in order; none if it has none.
 
     Raises:
-        ReportingError: the backfill that says which they are is gone.
+        ReportingError: which they are can no longer be told.
     """
     instance, tags = context.instance, context.run.tags
     if PARTITION_NAME_TAG in tags:
@@ -76,10 +76,17 @@ def partitions_of(
     if first is None or last is None:
         return []
     keys = list(partitions.get_partition_keys(dynamic_partitions_store=instance))
-    if first not in keys or last not in keys:
-        return []
-    keys = keys[keys.index(first) : keys.index(last) + 1]
-    if SIZE_TAG not in tags:
+    gone = [end for end in (first, last) if end not in keys]
+    of_backfill = SIZE_TAG in tags or BACKFILL_ID_TAG in tags
+    if len(gone) == 2 or (gone and not of_backfill):
+        raise ReportingError(
+            f"{gone[0]} is gone, at which this run's range of partitions begins or ends: what lies "
+            "in between cannot be told.",
+            hint="Launch a new backfill with the partitions that are missing.",
+        )
+    begin = None if first in gone else keys.index(first)
+    keys = keys[begin : None if last in gone else keys.index(last) + 1]
+    if SIZE_TAG not in tags and not gone:
         return keys
     target = _target(instance, context.run, asset, context.repository_def.asset_graph)
     return [key for key in keys if key in target]

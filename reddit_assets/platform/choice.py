@@ -80,6 +80,15 @@ def outgrowing(files: int, buckets: Buckets) -> str:
 
 def _decide(settings: Settings, layout: Layout) -> Buckets:
     stated = read_buckets(layout)
+    # Beside chain files it may be missing at first; without these, a share is not mounted yet.
+    beside = layout.embeddings.parent == layout.chains.parent and layout.chains.is_dir()
+    if not (beside or layout.embeddings.is_dir()):
+        log.warning(
+            "The layout is not decided: %s is not there. Mount it, or make it, and start Dagster's "
+            "code server again.",
+            layout.embeddings,
+        )
+        return stated
     wanted = FLAT if settings.layout == "flat" else _wanted(settings, layout, stated)
     if wanted == stated:
         return stated

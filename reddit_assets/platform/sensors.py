@@ -108,6 +108,7 @@ def _sensor(
     )
     def look(context: SensorEvaluationContext, platform: ResourceParam[Platform]) -> SkipReason:
         with tick_errors():
+            platform.workspace.require_defined()
             tick = service_of(platform).tick(context.instance, state_of(context.cursor))
         # A list of ticks shows the beginnings of their cursors, and hides what they say behind a
         # click. What was queued comes first.

@@ -5,7 +5,7 @@ become jobs, changed chain files are reported.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from dagster import AssetMaterialization, DagsterInstance
@@ -30,6 +30,8 @@ __all__ = ["Discover", "add_partitions", "ignored"]
 
 # Keys per call: old SQLite builds refuse more than about 30,000 variables.
 _KEYS = 5_000
+# Keys that are gathered before they are added: with many buckets, each gets a few of them.
+_GATHERED = 20_000
 
 
 class Discover:
@@ -55,19 +57,18 @@ class Discover:
             stale.extend(file for file in status.files if file.verdict is Verdict.STALE)
 
         scanner, report, said, following = look(workspace, Kind.EMBED, begin, each=note_stale)
-        snapshot = workspace.snapshot
-        # Other buckets are other partitions: all are compared again.
-        seen_by = f"{snapshot.id}{workspace.buckets.id}"
-        known, generation = begin.snapshot == seen_by, snapshot.generation
-        new = scanner.changed(begin.generation if known else 0)
-        added = add_partitions(instance, new, workspace.buckets)
-        following = replace(following, snapshot=seen_by, generation=generation)
+        place = begin.told.begun(workspace, scanner)
+        new = scanner.changed(place.since, place.after)
+        budget = workspace.settings.tick_seconds / 4
+        added, after = add_partitions(instance, new, workspace.buckets, budget)
+        following = replace(following, told=place.moved(after))
         changed = self.report_changed(instance, stale)
         settling = report.files[Verdict.SETTLING]
         sentences = [
             _found(report, begin),
             outgrowing(sum(report.files.values()), workspace.buckets),
             f"{added} partitions added." if added else "",
+            f"The next tick adds those after {after}." if after is not None else "",
             f"{changed} changed chain files reported." if changed else "",
             f"New: {', '.join(inputs)}." if inputs else "",
             job_counts(report.jobs[Kind.EMBED]),
@@ -127,34 +128,53 @@ class Discover:
 
 
 def add_partitions(
-    instance: DagsterInstance, seen: Iterable[SubredditStatus], buckets: Buckets
-) -> int:
-    """Add the keys of new files and subreddits, in path order; the number of new file keys.
+    instance: DagsterInstance,
+    seen: Iterable[SubredditStatus],
+    buckets: Buckets,
+    budget: float | None = None,
+) -> tuple[int, str | None]:
+    """Add the keys of new files and subreddits, in path order.
 
     Runs take contiguous ranges in the order of insertion, so keys are added in path order, and no
     key is deleted and added again while its file is there.
+
+    Args:
+        budget: seconds to stop after.
+
+    Returns:
+        The number of new file keys, and the subreddit after which to go on; ``None`` at the end.
     """
-    files: dict[AssetSet, list[str]] = {}
-    subreddits: dict[AssetSet, list[str]] = {}
+    started, added, gathered = time.monotonic(), 0, 0
+    files: dict[str, list[str]] = {}
+    subreddits: dict[str, list[str]] = {}
     for status in seen:
         if not status.files:
             continue
         assets = set_of("clusters", status.cluster_key, buckets)
-        subreddits.setdefault(assets, []).append(status.cluster_key)
-        files.setdefault(assets, []).extend(file.key for file in status.files)
-    for assets, keys in subreddits.items():
-        _add(instance, assets.subreddits.name or "", keys)
-    return sum(_add(instance, assets.files.name or "", keys) for assets, keys in files.items())
+        subreddits.setdefault(assets.subreddits.name or "", []).append(status.cluster_key)
+        files.setdefault(assets.files.name or "", []).extend(file.key for file in status.files)
+        gathered += len(status.files)
+        if gathered >= _GATHERED:
+            _add(instance, subreddits)
+            added += _add(instance, files)
+            gathered = 0
+            if budget is not None and time.monotonic() - started > budget:
+                return added, status.cluster_key
+    _add(instance, subreddits)
+    return added + _add(instance, files), None
 
 
-def _add(instance: DagsterInstance, name: str, keys: Sequence[str]) -> int:
+def _add(instance: DagsterInstance, waiting: dict[str, list[str]]) -> int:
+    """Add the keys that wait, by the name of their partitions; how many of them are new."""
     added = 0
-    for start in range(0, len(keys), _KEYS):
-        chunk = keys[start : start + _KEYS]
-        known = records.partitions_among(instance, name, chunk)
-        new = [key for key in chunk if key not in known]
-        instance.add_dynamic_partitions(name, new)
-        added += len(new)
+    for name, keys in waiting.items():
+        for start in range(0, len(keys), _KEYS):
+            chunk = keys[start : start + _KEYS]
+            known = records.partitions_among(instance, name, chunk)
+            new = [key for key in chunk if key not in known]
+            instance.add_dynamic_partitions(name, new)
+            added += len(new)
+    waiting.clear()
     return added
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from dagster import DagsterInstance
@@ -22,7 +22,7 @@ from reddit_assets.ledger.waiters import unreported
 from reddit_assets.platform.names import AssetSet, set_of
 from reddit_assets.platform.reporting import records
 from reddit_assets.platform.reporting.instance import InstanceSink
-from reddit_assets.platform.services.tick import Tick
+from reddit_assets.platform.services.tick import Place, Tick
 from reddit_assets.workspace import Workspace
 
 __all__ = ["Reconcile", "result_of"]
@@ -126,35 +126,6 @@ class _Comparison:
         return [sentence for sentence in said if sentence]
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the comparison of changes goes on.
-
-    Attributes:
-        snapshot: what has seen the changes.
-        since: Dagster has everything up to this generation of it.
-        until: the generation that the pass in progress began at.
-        after: the subreddit after which that pass goes on; ``None``: none is in progress.
-        open_ends: it has met what has to be compared again.
-    """
-
-    snapshot: str
-    since: int = 0
-    until: int = 0
-    after: str | None = None
-    open_ends: bool = False
-
-    @classmethod
-    def parse(cls, cursor: str | None, snapshot: str) -> _Place:
-        """From a sensor's cursor; one of another snapshot, or that cannot be read, is none."""
-        try:
-            record = json.loads(cursor or "{}")
-            found = cls(**record) if isinstance(record, dict) and record else cls("")
-        except (ValueError, TypeError):
-            found = cls("")
-        return found if found.snapshot == snapshot else cls(snapshot)
-
-
 class Reconcile:
     """Compares the disk with Dagster."""
 
@@ -171,21 +142,13 @@ class Reconcile:
             cursor: what the last tick returned.
         """
         budget = self._workspace.settings.tick_seconds / 2
-        scanner = self._workspace.scanner()
-        snapshot = scanner.look()
-        # Other buckets are other assets: everything is compared with them once.
-        seen_by = f"{snapshot.id}{self._workspace.buckets.id}"
-        place = _Place.parse(cursor, seen_by)
-        if place.after is None:
-            place = replace(place, until=snapshot.generation)
+        scanner = self._workspace.scanner(budget_seconds=budget)
+        place = Place.parse(cursor).begun(self._workspace, scanner)
         statuses = scanner.changed(place.since, place.after)
         look, after = self._compare(instance, statuses, quick=True, budget=budget)
-        open_ends = place.open_ends or look.open_ends
-        if after is not None:
-            place = replace(place, after=after, open_ends=open_ends)
-        else:
-            since = place.since if open_ends else place.until
-            place = _Place(seen_by, since)
+        if after is None and not (place.open_ends or look.open_ends):
+            self._known.clear()  # nothing of it is compared again
+        place = place.moved(after, open_ends=look.open_ends)
         return Tick(look.sentences(after), json.dumps(asdict(place)))
 
     def compare(self, instance: DagsterInstance, statuses: Iterable[SubredditStatus]) -> list[str]:

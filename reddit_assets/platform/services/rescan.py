@@ -77,6 +77,7 @@ class Rescan:
             QueueUnavailableError: Redis cannot be reached.
         """
         workspace = self._workspace
+        workspace.require_defined()
         report_inputs(instance, workspace.settings, workspace.layout)
         scanner = workspace.scanner(whole=True)
         began = time.monotonic()
@@ -120,7 +121,7 @@ class Rescan:
             found.removed += remove(layout, old, say)
 
     def _partitions(self, instance: DagsterInstance, found: Rescanned, say: Say) -> None:
-        added = add_partitions(instance, found.statuses, self._workspace.buckets)
+        added, _ = add_partitions(instance, found.statuses, self._workspace.buckets)
         files = [file for status in found.statuses for file in status.files]
         changed = self._discover.report_changed(instance, files, by_time=False)
         say(f"{added} partitions added, {changed} changed chain files reported.")
