@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["NOT_RUN", "PAGES", "TOP", "Line", "lines_of", "reason_not_to_run"]
+__all__ = ["NOT_RUN", "PAGES", "TOP", "Line", "is_slow", "lines_of", "reason_not_to_run"]
 
 TOP = Path(__file__).parent.parent
 PAGES = sorted(
@@ -25,20 +25,20 @@ PLACEHOLDERS = {
     "COMMAND": "scan",
 }
 
+# Commands that take seconds: they are run on the first page that names them, and parsed on others.
+SLOW = ("model set", "nightly", "reconcile", "report --sink instance")
+
 # Commands that are only parsed, and why. The words must begin the command, or be among its flags.
 NOT_RUN = {
     "up": "runs until it is stopped, or for minutes: test_local_up.py",
     "worker": "runs until it is stopped: test_worker_life.py",
-    "report": "runs until it is stopped: test_platform_rest.py",
+    "report": "runs until it is stopped; `report --sink instance` is run until all is reported",
     "maps": "serves until it is stopped: test_local_maps.py",
     "bench": "measures for minutes: test_embedding_bench.py",
     "verify": "loads the model for seconds: test_cli_verify.py",
     "export-onnx": "loads the model for seconds: test_embedding_model.py",
-    "model set": "takes the fingerprint of the model for seconds: test_cli_commands.py",
     "ingest": "needs dumps, and seconds: test_ingest.py",
-    "nightly": "needs a Dagster instance: test_platform_services.py",
     "prune": "needs Dagster on Postgres: test_platform_postgres.py",
-    "reconcile": "needs a Dagster instance: test_cli_reconcile.py",
     "doctor": "loads the model for seconds, and fails on a host that lacks something: "
     "test_cli_doctor.py",
     "queue clear": "asks first: test_cli_commands.py",
@@ -109,10 +109,18 @@ def _parts(words: list[str]) -> Iterator[list[str]]:
 
 def reason_not_to_run(words: tuple[str, ...]) -> str | None:
     """Why a command is only parsed; ``None`` if it is run."""
+    if is_slow(words):
+        return None
     for prefix, reason in NOT_RUN.items():
-        if prefix.startswith("--"):
-            if prefix in words:
-                return reason
-        elif words[: len(prefix.split())] == tuple(prefix.split()):
+        if prefix in words if prefix.startswith("--") else _begins(words, prefix):
             return reason
     return None
+
+
+def is_slow(words: tuple[str, ...]) -> bool:
+    """Whether a command is run on one page alone."""
+    return any(_begins(words, prefix) for prefix in SLOW)
+
+
+def _begins(words: tuple[str, ...], prefix: str) -> bool:
+    return words[: len(prefix.split())] == tuple(prefix.split())
