@@ -1,8 +1,8 @@
 """How Sphinx makes the site: `make docs`.
 
 Its sources are the repository's own pages where they lie, so every link is the same on the site
-and in the repository. Reference pages hold a comment ``<!-- generated: … -->``, which
-:mod:`generated` fills from the code at build time.
+and in the repository. Between the comments ``<!-- generated: … -->`` and ``<!-- end -->`` reference
+pages say how to get what :mod:`generated` puts there from the code at build time.
 """
 
 from __future__ import annotations
@@ -98,10 +98,10 @@ def _contents() -> str:
 def _read(app: Sphinx, page: str, source: list[str]) -> None:
     """Fills what is generated into a page's text."""
     source[0] = re.sub(
-        r"^<!-- generated: (\w+) -->$",
+        r"^<!-- generated: (\w+) -->$.*?^<!-- end -->$",
         lambda found: generated.PARTS[found[1]](),
         source[0],
-        flags=re.MULTILINE,
+        flags=re.MULTILINE | re.DOTALL,
     )
     if page == root_doc:
         source[0] += _contents()
