@@ -237,6 +237,11 @@ class Settings(BaseSettings):
         "clustering for the next one to be full; until then new rows are placed into it. "
         "0 clusters in full each time.",
     )
+    names: Literal["auto", "words"] = Field(
+        "auto",
+        description="How clusters are named: auto also compares phrases by the model's vectors, "
+        "where a worker's host has it; words by counts alone.",
+    )
     moved_share: float = Field(
         0.35,
         ge=0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from reddit_assets.engines.clustering.keywords import class_keywords, cluster_name, tokens
+from reddit_assets.engines.clustering.keywords import class_keywords, tokens
 from reddit_assets.engines.clustering.representatives import representatives
 
 
@@ -42,7 +42,6 @@ def test_keywords_tell_the_clusters_apart() -> None:
     assert best[1][0] == "steak"
     assert not {"how", "to", "my", "and"} & {term for cluster in best for term in cluster}
     assert not {"starter", "starters"} <= set(best[0])
-    assert cluster_name(found[1], "").startswith("steak")
 
 
 def test_one_long_text_does_not_name_a_cluster() -> None:
@@ -56,9 +55,8 @@ def test_one_long_text_does_not_name_a_cluster() -> None:
 def test_no_words_at_all() -> None:
     # Given clusters without text
     found = class_keywords([(0, ""), (0, "12 34"), (1, "the of and")], 3)
-    # Then there are no keywords, and the name says which cluster it is
+    # Then there are no keywords
     assert found == [[], [], []]
-    assert cluster_name(found[0], "cluster 0") == "cluster 0"
 
 
 def test_representatives_are_the_middle_and_distinct() -> None:

@@ -20,7 +20,7 @@ from reddit_assets.corpus.layout import Layout
 from reddit_assets.engines.clustering.clusterer import cluster
 from reddit_assets.engines.clustering.identity import keep_identities
 from reddit_assets.engines.clustering.map import MapPosts, map_page, map_rows
-from reddit_assets.engines.clustering.meaning import cluster_rows, theme_names
+from reddit_assets.engines.clustering.meaning import meaning_of
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.engines.clustering.results import Clustering
 from reddit_assets.engines.embedding.reference import golden
@@ -63,14 +63,15 @@ def whole(found: Clustering, vectors: np.ndarray) -> None:
         == (labels < 0).sum()
     )
     changes = keep_identities(labels[:0], labels[:0], None, found.centroids)
-    rows = cluster_rows(NoPosts(), vectors, found, changes)
+    meaning = meaning_of(NoPosts(), vectors, found, changes)
+    rows = meaning.rows
     assert [row["size"] for row in rows] == sizes.tolist()
     chosen = map_rows(n, labels, 1)
     ids = np.append(changes.ids, -1)[labels][chosen].astype(np.int32)
     x, y = found.x[chosen], found.y[chosen]
     none: list[Any] = [None] * len(chosen)
     posts = MapPosts([""] * len(chosen), none, none, [""] * len(chosen))
-    assert map_page("r", x, y, ids, posts, rows, theme_names(rows), n)
+    assert map_page("r", x, y, ids, posts, rows, meaning.themes, n)
     json.dumps(found.info)
 
 

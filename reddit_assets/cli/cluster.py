@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from reddit_assets.corpus.scan import SubredditStatus
     from reddit_assets.corpus.vectors import VectorFormat
     from reddit_assets.engines.clustering.params import ClusterParams
+    from reddit_assets.tasks.phrase_model import HostModel
 
 __all__ = ["register"]
 
@@ -68,6 +69,7 @@ def cluster(
     from reddit_assets.engines.clustering.params import ClusterParams
     from reddit_assets.errors import RedditAssetsError, first_line
     from reddit_assets.settings import load_settings
+    from reddit_assets.tasks.phrase_model import HostModel
     from reddit_assets.workspace import Workspace
 
     settings = load_settings(
@@ -82,6 +84,7 @@ def cluster(
     layout = Layout.from_settings(settings)
     params = ClusterParams.from_settings(settings)
     form = VectorFormat.from_settings(settings)
+    model = HostModel(settings)
     if subreddit:
         settings = settings.model_copy(update={"subreddits": ""})
     scanner = Workspace.of_trees(settings, layout).scanner(settle_seconds=0)
@@ -105,7 +108,7 @@ def cluster(
                     fresh += found.verdict is Verdict.FRESH
                     adopted += found.verdict is Verdict.ADOPTED
                 else:
-                    said = _one(layout, status, params, form, bar, full=force)
+                    said = _one(layout, status, params, form, model, bar, full=force)
                     note(f"{key}: {said}")
                     made += 1
             except Exception as error:  # Only this subreddit failed: the others go on.
@@ -139,6 +142,7 @@ def _one(
     status: SubredditStatus,
     params: ClusterParams,
     form: VectorFormat,
+    model: HostModel,
     bar: Bar,
     *,
     full: bool,
@@ -157,6 +161,7 @@ def _one(
         params,
         token=new_token(),
         vectors=form,
+        model=model,
         full=full,
         writer={"host": socket.gethostname(), "by": "reddit-assets cluster"},
         progress=lambda stage: bar.step(f"{status.cluster_key}: {stage}", 0),

@@ -138,11 +138,13 @@ class Before:
         rows: posts, those of no cluster included.
         nights: the oldest first; none in a table of an earlier version.
         clusters: by id.
+        named: how and for what the clusters were named, as the table has it.
     """
 
     rows: int = 0
     nights: tuple[Night, ...] = ()
     clusters: Mapping[int, ClusterBefore] = field(default_factory=dict)
+    named: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_before(folder: Path) -> Before:
@@ -164,4 +166,4 @@ def read_before(folder: Path) -> Before:
         }
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return Before()
-    return Before(rows, nights, clusters)
+    return Before(rows, nights, clusters, said.get("named") or {})

@@ -18,6 +18,7 @@ from reddit_assets.errors import ClusteringError, SettingsError
 from reddit_assets.ledger.job import Claim, Result
 from reddit_assets.settings import Settings
 from reddit_assets.tasks.messages import Event, Finished, Progress, one_by_one
+from reddit_assets.tasks.phrase_model import HostModel
 from reddit_assets.tasks.subreddit import cluster_subreddit
 from reddit_assets.workspace import Workspace
 
@@ -42,6 +43,7 @@ class ClusterTask:
         self.params = ClusterParams.from_settings(settings)
         self._vectors = VectorFormat.from_settings(settings)
         self._versions = {name: version(name) for name in ("hdbscan", "numpy", "scikit-learn")}
+        self._model = HostModel(settings)
         warm_up(self.params)
 
     def facts(self) -> dict[str, object]:
@@ -104,6 +106,7 @@ class ClusterTask:
             excluded=missing,
             job_id=claim.id,
             vectors=self._vectors,
+            model=self._model,
             writer={"host": socket.gethostname(), **self._versions},
             progress=lambda stage: emit(Progress(claim.token, 0)),
         )

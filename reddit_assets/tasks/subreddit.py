@@ -32,7 +32,8 @@ from reddit_assets.corpus.vectors import VectorFormat
 from reddit_assets.engines.clustering.clusterer import cluster
 from reddit_assets.engines.clustering.identity import Changes, keep_identities
 from reddit_assets.engines.clustering.map import MapPosts, map_page, map_png, map_rows
-from reddit_assets.engines.clustering.meaning import cluster_rows, theme_names
+from reddit_assets.engines.clustering.meaning import Meaning, meaning_of
+from reddit_assets.engines.clustering.names import Named
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.engines.clustering.placing import place
 from reddit_assets.engines.clustering.results import Clustering
@@ -41,6 +42,7 @@ from reddit_assets.errors import ClusteringError
 from reddit_assets.tasks.clustered import write_clustered, write_clusters, write_whole
 from reddit_assets.tasks.inputs import Inputs, open_inputs
 from reddit_assets.tasks.news import news_table, tonight
+from reddit_assets.tasks.phrase_model import HostModel
 from reddit_assets.tasks.posts import FilePosts, columns_of_texts
 from reddit_assets.tasks.previous import read_previous, row_places, shared_ids
 from reddit_assets.tasks.report import table_row
@@ -53,14 +55,7 @@ PICTURE_ROWS = 200
 #: Clusters in the table for people.
 TABLE_ROWS = 50
 #: Of how it was clustered, what people are shown.
-SHOWN_FACTS = (
-    "clusters",
-    "themes",
-    "reduction",
-    "min_cluster_size",
-    "min_samples",
-    "selection",
-)
+SHOWN_FACTS = ("clusters", "themes", "reduction", "min_cluster_size", "min_samples", "selection")
 
 
 @dataclass(frozen=True)
@@ -102,15 +97,11 @@ class _Clustered:
     """What became of each row."""
     standing: Standing
     """For the next night."""
-    clusters: list[dict[str, Any]]
-    """Rows of ``clusters.table``."""
+    meaning: Meaning
+    """What the clusters are about."""
+    named_by: str
     nights: tuple[Night, ...]
     """What was new, tonight last."""
-
-    @property
-    def themes(self) -> dict[int, str]:
-        """Names of the themes."""
-        return theme_names(self.clusters)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -135,6 +126,7 @@ def cluster_subreddit(
     excluded: Sequence[str] = (),
     job_id: str = "",
     vectors: VectorFormat | None = None,
+    model: HostModel | None = None,
     writer: dict[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ClusterResult:
@@ -155,6 +147,7 @@ def cluster_subreddit(
         full: cluster all rows, whatever stands.
         excluded: files left out (dead letters), recorded in the provenance.
         vectors: how the clustered file keeps them.
+        model: names the clusters as well, if it made the vectors.
         writer: recorded in the provenance: host, versions, ….
         progress: called with each stage's name as it begins.
 
@@ -174,7 +167,8 @@ def cluster_subreddit(
     files = cluster_inputs(layout, keys)
     inputs = open_inputs(files, sorted(keys))
     posts = FilePosts(inputs, columns_of_texts(files))
-    made = _clustered(layout, cluster_key, inputs, posts, params, say, full=full)
+    phrases = model.made(files) if model is not None else None
+    made = _clustered(layout, cluster_key, inputs, posts, params, say, phrases, full=full)
     provenance = _provenance(
         made,
         files,
@@ -194,7 +188,7 @@ def cluster_subreddit(
         rows=made.inputs.total,
         seconds=seconds,
         metadata=_metadata(made, size, seconds, excluded),
-        table=[table_row(row, made.themes) for row in made.clusters[:TABLE_ROWS]],
+        table=[table_row(row, made.meaning.themes) for row in made.meaning.rows[:TABLE_ROWS]],
         png=png,
     )
 
@@ -206,6 +200,7 @@ def _clustered(
     posts: FilePosts,
     params: ClusterParams,
     say: Callable[[str], None],
+    model: HostModel | None,
     *,
     full: bool,
 ) -> _Clustered:
@@ -227,8 +222,9 @@ def _clustered(
     ids = np.append(changes.ids, np.int32(-1))[clustering.labels].astype(np.int32)
     say("meaning")
     table = read_before(layout.cluster_dir(cluster_key))
-    clusters = cluster_rows(posts, vectors, clustering, changes)
-    how = (table, before, ids, changes, clusters, posts, vectors, clustering)
+    named = Named.from_json(table.named)
+    meaning = meaning_of(posts, vectors, clustering, changes, named, model)
+    how = (table, before, ids, changes, meaning.rows, posts, vectors, clustering)
     night = tonight(*how, full=stood is None)
     return _Clustered(
         cluster_key,
@@ -240,7 +236,8 @@ def _clustered(
         ids,
         row_changes(before, ids, changes, full=stood is None),
         Standing.of(vectors, clustering, changes.ids, excluded=excluded, before=stood),
-        clusters,
+        meaning,
+        "words and model" if meaning.named.by_model else f"words: {model.why if model else ''}",
         (*table.nights, night),
     )
 
@@ -312,12 +309,13 @@ def _write_clusters(path: Path, made: _Clustered, data_version: str) -> None:
         "next_id": made.changes.next_id,
         "dimension": made.inputs.dimension,
         "rows": made.inputs.total,
-        "themes": {str(number): name for number, name in made.themes.items()},
+        "themes": {str(number): name for number, name in made.meaning.themes.items()},
         "summary": made.summary,
         "nights": kept_nights(made.nights),
+        "named": made.meaning.named.to_json(),
     }
     middles = made.clustering.centroids
-    rows = [{**row, "centroid": middles[at].tolist()} for at, row in enumerate(made.clusters)]
+    rows = [{**row, "centroid": middles[at].tolist()} for at, row in enumerate(made.meaning.rows)]
     write_clusters(path, rows, facts)
 
 
@@ -357,10 +355,11 @@ def _map(made: _Clustered, seed: int) -> tuple[str, bytes | None]:
     )
     name = subreddit_of(made.key)
     x, y = clustering.x[chosen], clustering.y[chosen]
-    page = map_page(name, x, y, made.ids[chosen], posts, made.clusters, made.themes, rows)
+    clusters, themes = made.meaning.rows, made.meaning.themes
+    page = map_page(name, x, y, made.ids[chosen], posts, clusters, themes, rows)
     if rows < PICTURE_ROWS:
         return page, None
-    return page, map_png(name, x, y, clustering.themes[chosen], made.clusters)
+    return page, map_png(name, x, y, clustering.themes[chosen], clusters)
 
 
 def _known(values: NDArray[np.float64] | None, rows: NDArray[np.int64]) -> list[float | None]:
@@ -387,7 +386,8 @@ def _metadata(
         "placed_rows": info["placed_rows"],
         **{f"clusters_{name}": count for name, count in changes.counts.items()},
         "rows_moved_share": None if moved is None else round(moved, 4),
-        "news": news_table(made.nights, made.clusters),
+        "named_by": made.named_by,
+        "news": news_table(made.nights, made.meaning.rows),
         "united_columns": [f"{name}: {why}" for name, why in made.inputs.remarks.items()],
         "unreadable_columns": [f"{name}: {why}" for name, why in made.posts.unreadable.items()],
         "bytes": size,

@@ -15,12 +15,20 @@ import html
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 
 from reddit_assets.engines.clustering.words import STOP_WORDS
 
-__all__ = ["Keyword", "class_keywords", "cluster_name", "tokens"]
+__all__ = [
+    "Keyword",
+    "class_keywords",
+    "cleaned",
+    "says_something",
+    "stem",
+    "tokens",
+    "word_of",
+]
 
 _URL = re.compile(r"(?:https?://|www\.)\S+|\b\S+\.(?:com|org|net|io|gg|co)\b\S*", re.IGNORECASE)
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
@@ -41,34 +49,41 @@ def tokens(text: str) -> list[str]:
 
     Stop words are kept here, so that neighbours in the text stay neighbours.
     """
+    words = (word_of(match.group()) for match in _WORD.finditer(cleaned(text)))
+    return [word for word in words if word]
+
+
+def cleaned(text: str) -> str:
+    """The beginning of a text without URLs, mentions and markup of links."""
     text = html.unescape(html.unescape(text[:MAX_CHARACTERS]))
-    text = _MENTION.sub(" ", _URL.sub(" ", _LINK.sub(r"\1", text)))
-    found = []
-    for match in _WORD.finditer(text.lower().replace("’", "'")):
-        word = match.group()
-        if word.endswith("'s"):
-            word = word[:-2]
-        if 1 < len(word) <= 30 and any(character.isalpha() for character in word):
-            found.append(word)
-    return found
+    return _MENTION.sub(" ", _URL.sub(" ", _LINK.sub(r"\1", text)))
 
 
-def _informative(word: str) -> bool:
+def word_of(written: str) -> str:
+    """A word in lower case, without a possessive; empty for what is no word."""
+    word = written.lower().replace("’", "'").removesuffix("'s")
+    if 1 < len(word) <= 30 and any(character.isalpha() for character in word):
+        return word
+    return ""
+
+
+def says_something(word: str) -> bool:
+    """Whether a word in lower case is no stop word and not just two letters."""
     return word not in STOP_WORDS and not (len(word) == 2 and word.isascii() and word.isalpha())
 
 
-def _terms(text: str) -> set[str]:
+def _terms(text: str, function_words: Collection[str]) -> set[str]:
     words = tokens(text)
-    single = {word for word in words if _informative(word)}
+    single = {word for word in words if says_something(word) and word not in function_words}
     pairs = {
         f"{left} {right}"
         for left, right in pairwise(words)
-        if left != right and _informative(left) and _informative(right)
+        if left != right and left in single and right in single
     }
     return single | pairs
 
 
-def _stem(word: str) -> str:
+def stem(word: str) -> str:
     """A rough stem that puts plural and singular together."""
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
@@ -82,7 +97,7 @@ def _choose(weighted: list[tuple[float, int, str]], limit: int) -> list[Keyword]
     chosen: list[Keyword] = []
     stems: set[str] = set()
     for weight, _, term in sorted(weighted, key=lambda entry: (-entry[0], entry[2])):
-        parts = [_stem(part) for part in term.split()]
+        parts = [stem(part) for part in term.split()]
         if any(part in stems for part in parts):
             continue
         stems.update(parts)
@@ -93,7 +108,11 @@ def _choose(weighted: list[tuple[float, int, str]], limit: int) -> list[Keyword]
 
 
 def class_keywords(
-    texts: Iterable[tuple[int, str]], clusters: int, limit: int = 10
+    texts: Iterable[tuple[int, str]],
+    clusters: int,
+    limit: int = 10,
+    *,
+    function_words: Sequence[Collection[str]] | None = None,
 ) -> list[list[Keyword]]:
     """The keywords of each cluster, best first.
 
@@ -101,12 +120,14 @@ def class_keywords(
         texts: cluster number (0 … clusters − 1) and text, one after the other; not held.
         clusters: how many clusters there are.
         limit: keywords per cluster at most.
+        function_words: of each cluster's language, beside the stop words.
     """
+    left_out = function_words or [()] * clusters
     counts: list[Counter[str]] = [Counter() for _ in range(clusters)]
     sizes = [0] * clusters
     for number, text in texts:
         sizes[number] += 1
-        counts[number].update(_terms(text))
+        counts[number].update(_terms(text, left_out[number]))
     everywhere: Counter[str] = Counter()
     for counter in counts:
         everywhere.update(counter)
@@ -125,8 +146,3 @@ def class_keywords(
             weighted.append((weight * (1.1 if " " in term else 1.0), count, term))
         result.append(_choose(weighted, limit))
     return result
-
-
-def cluster_name(keywords: Sequence[Keyword], fallback: str) -> str:
-    """A short name: the three best keywords."""
-    return ", ".join(term for term, _ in keywords[:3]) or fallback

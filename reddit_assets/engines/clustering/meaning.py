@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import html
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reddit_assets.engines.clustering.function_words import function_words
 from reddit_assets.engines.clustering.grouping import rows_by_label
 from reddit_assets.engines.clustering.identity import Changes
-from reddit_assets.engines.clustering.keywords import Keyword, class_keywords, cluster_name
+from reddit_assets.engines.clustering.keywords import class_keywords
+from reddit_assets.engines.clustering.names import Named, PhraseModel, Sampled, choose_names
 from reddit_assets.engines.clustering.representatives import representatives
 from reddit_assets.engines.clustering.results import Clustering
 
-__all__ = ["Posts", "cluster_rows", "excerpt", "theme_names"]
+__all__ = ["Meaning", "Posts", "excerpt", "meaning_of"]
 
 #: Texts per cluster and in all that keywords are counted on: the most probable members.
 KEYWORD_TEXTS, KEYWORD_TOTAL = 500, 100_000
@@ -48,23 +51,62 @@ def excerpt(text: str, limit: int = EXCERPT) -> str:
     return (cut if len(cut) > limit // 2 else line[:limit]) + "…"
 
 
-def cluster_rows(
-    posts: Posts, vectors: NDArray[np.float32], clustering: Clustering, changes: Changes
-) -> list[dict[str, Any]]:
-    """One dict per cluster, largest first.
+@dataclass(frozen=True)
+class Meaning:
+    """What clusters are about.
+
+    Attributes:
+        rows: one dict per cluster, largest first.
+        named: the names of clusters and themes, for the next night.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    named: Named = field(default_factory=Named)
+
+    @property
+    def themes(self) -> dict[int, str]:
+        """Names by theme id."""
+        return {row["theme_id"]: row["theme"] for row in self.rows}
+
+
+def meaning_of(
+    posts: Posts,
+    vectors: NDArray[np.float32],
+    clustering: Clustering,
+    changes: Changes,
+    before: Named | None = None,
+    model: PhraseModel | None = None,
+) -> Meaning:
+    """What each cluster is about.
 
     Args:
         posts: of the rows.
         vectors: float32 (rows, d).
         clustering: of these rows, its labels being cluster numbers from 0.
         changes: the persistent ids of those numbers.
+        before: the names of the night before, of which most stay.
+        model: what made the vectors, where this host has it.
     """
     clusters = len(clustering.centroids)
     if clusters == 0:
-        return []
-    keywords = _keywords(posts, clustering)
+        return Meaning()
+    sampled = _sampled(posts, vectors, clustering)
+    keywords = class_keywords(
+        zip(sampled.labels.tolist(), sampled.texts, strict=True),
+        clusters,
+        function_words=sampled.function_words,
+    )
     chosen = representatives(vectors, clustering.labels, clustering.centroids)
     shown = _shown(posts, np.unique(np.concatenate(chosen)))
+    named = choose_names(
+        sampled,
+        clustering,
+        changes.ids,
+        [[term for term, _ in some] for some in keywords],
+        [_quoted([shown[int(row)] for row in some]) for some in chosen],
+        before or Named(),
+        model,
+    )
     scores, dates = posts.scores(), posts.dates()
     result = []
     for number, members in enumerate(rows_by_label(clustering.labels, clusters)):
@@ -73,7 +115,8 @@ def cluster_rows(
             {
                 "cluster_id": int(changes.ids[number]),
                 "theme_id": int(clustering.cluster_themes[number]),
-                "name": cluster_name(keywords[number], _quoted(standing)),
+                "theme": named.themes[int(clustering.cluster_themes[number])].name,
+                "name": named.clusters[int(changes.ids[number])].name,
                 "size": len(members),
                 "share": len(members) / len(clustering.labels),
                 "keywords": [term for term, _ in keywords[number]],
@@ -89,7 +132,7 @@ def cluster_rows(
                 "parents": list(changes.parents[number]),
             }
         )
-    return result
+    return Meaning(result, named)
 
 
 def _quoted(standing: list[tuple[str, str]]) -> str:
@@ -98,16 +141,23 @@ def _quoted(standing: list[tuple[str, str]]) -> str:
     return f'"{excerpt(text, 60)}"'
 
 
-def _keywords(posts: Posts, clustering: Clustering) -> list[list[Keyword]]:
-    """The keywords of each cluster, from the texts of its most probable members."""
+def _sampled(posts: Posts, vectors: NDArray[np.float32], clustering: Clustering) -> Sampled:
+    """Texts of the most probable members of each cluster."""
     clusters = len(clustering.centroids)
     each = max(20, min(KEYWORD_TEXTS, KEYWORD_TOTAL // clusters))
     order = np.lexsort((-clustering.probabilities, clustering.labels))
     labels = clustering.labels[order]
     rank = np.arange(len(order)) - np.searchsorted(labels, np.arange(clusters))[labels]
-    rows = np.sort(order[(labels >= 0) & (rank < each)])
-    texts = ("\n".join(said) for said in posts.texts(rows))
-    return class_keywords(zip(clustering.labels[rows].tolist(), texts, strict=True), clusters)
+    taken = (labels >= 0) & (rank < each)
+    rows, rank = order[taken], rank[taken]
+    ascending = np.argsort(rows, kind="stable")
+    rows, rank = rows[ascending], rank[ascending]
+    texts = ["\n".join(said) for said in posts.texts(rows)]
+    numbers = clustering.labels[rows].astype(np.int64)
+    by_cluster: list[list[str]] = [[] for _ in range(clusters)]
+    for number, text in zip(numbers.tolist(), texts, strict=True):
+        by_cluster[number].append(text)
+    return Sampled(texts, numbers, rank.astype(np.int64), vectors[rows], function_words(by_cluster))
 
 
 def _shown(posts: Posts, rows: NDArray[np.int64]) -> dict[int, tuple[str, str]]:
@@ -140,14 +190,3 @@ def _dates(mine: NDArray[np.float64] | None) -> dict[str, datetime | None]:
         "first_date": None if mine is None else datetime.fromtimestamp(int(mine.min()), UTC),
         "last_date": None if mine is None else datetime.fromtimestamp(int(mine.max()), UTC),
     }
-
-
-def theme_names(rows: list[dict[str, Any]]) -> dict[int, str]:
-    """A name for each theme: the best keyword of each of its largest clusters."""
-    names: dict[int, list[str]] = {}
-    for row in rows:
-        mine = names.setdefault(row["theme_id"], [])
-        word = next((term for term in row["keywords"] if term not in mine), None)
-        if word is not None and len(mine) < 3:
-            mine.append(word)
-    return {theme: ", ".join(words) or f"theme {theme}" for theme, words in sorted(names.items())}

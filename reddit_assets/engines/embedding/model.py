@@ -89,7 +89,7 @@ class ModelSpec:
         }
 
 
-def find_model(name_or_path: str | Path, model_dir: Path) -> ModelSpec:
+def find_model(name_or_path: str | Path, model_dir: Path, *, download: bool = True) -> ModelSpec:
     """Find a model: a path, ``<model_dir>``, an installed weights package, the hub, in that order.
 
     The first place decides what the model is. Where it holds only an ONNX export or only the
@@ -99,6 +99,7 @@ def find_model(name_or_path: str | Path, model_dir: Path) -> ModelSpec:
     Args:
         name_or_path: ``all-MiniLM-L6-v2``, ``organisation/name``, or a folder.
         model_dir: folder of models; the earlier system's export is ``<model_dir>/onnx/minilm``.
+        download: ask the hub for what is not on this host.
 
     Raises:
         ModelNotFoundError: it is nowhere, a folder is incomplete or was changed after export, or
@@ -120,6 +121,10 @@ def find_model(name_or_path: str | Path, model_dir: Path) -> ModelSpec:
             spec = replace(read_model_folder(folder), name=name)
         elif spec.weights_dir is None or spec.onnx_file is None:
             spec = _completed(spec, folder)
+    if spec is None and not download:
+        raise ModelNotFoundError(
+            f"The model {text} is not on this host.", hint=hub.HOW_TO_GET_A_MODEL
+        )
     if spec is None:
         folder = hub.download(text)
         hub.check_origin(name, folder)
