@@ -126,7 +126,8 @@ def render(report: dict[str, Any], limit: int | None = None) -> RenderableType:
         )
         table.add_column("id", justify="right", style="dim", no_wrap=True)
         table.add_column("posts", justify="right", no_wrap=True)
-        table.add_column("keywords", ratio=2)
+        table.add_column("name", ratio=2, style="bold")
+        table.add_column("keywords", ratio=2, style="dim")
         table.add_column("most typical post", ratio=3, style="italic")
         table.add_column("score", justify="right", no_wrap=True)
         table.add_column("from, to", no_wrap=True, style="dim")
@@ -137,7 +138,8 @@ def render(report: dict[str, Any], limit: int | None = None) -> RenderableType:
             table.add_row(
                 str(row["cluster_id"]),
                 f"{row['size']:,}",
-                Text(", ".join(row["keywords"][:6]) or row["name"]),
+                Text(row["name"]),
+                Text(", ".join(row["keywords"][:6])),
                 Text(excerpt(texts[0], 110) if texts else ""),
                 "" if score is None else f"{score:,.0f}",
                 dates,
