@@ -119,3 +119,13 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def zst_block(rows: list[bytes]) -> bytes:
+    """A block of ``.zst_blocks``, not yet compressed."""
+    places, at = [], 0
+    for row in rows:
+        places += [at, len(row)]
+        at += len(row)
+    numbers_ = b"".join(number.to_bytes(4, "little") for number in [len(rows), *places])
+    return numbers_ + b"".join(rows)

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.errors import BadFileError, StartupError, WriteError
-from reddit_assets.ingest import chains as chains_module
+from reddit_assets.ingest import groups
 from reddit_assets.ingest.clean import clean
 from reddit_assets.ingest.filters import Filters
 from reddit_assets.ingest.ids import numbers
@@ -34,7 +34,14 @@ from reddit_assets.ingest.store import find_dumps, section_of
 from reddit_assets.ingest.threads import Messages, build
 from reddit_assets.local.sample_dumps import compressed, write_sample_dumps
 from reddit_assets.settings import Settings
-from reddit_assets_tests.dump_files import chain_rows, contents, in_memory, months, write
+from reddit_assets_tests.dump_files import (
+    chain_rows,
+    contents,
+    in_memory,
+    months,
+    write,
+    zst_block,
+)
 
 
 def ingest(root: Path, **options: object) -> Summary:
@@ -100,7 +107,7 @@ def test_blocks_of_any_size_are_the_same_lines(tmp_path):
 def test_every_kind_of_file_gives_the_same_chain_files(tmp_path):
     rows = months(300)["RC_2023-04.jsonl"]
     text = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    packed = [zstandard.compress(_zst_block(text.splitlines(True)[at::2])) for at in (0, 1)]
+    packed = [zstandard.compress(zst_block(text.splitlines(True)[at::2])) for at in (0, 1)]
     import gzip
 
     kinds = {
@@ -126,15 +133,6 @@ def test_every_kind_of_file_gives_the_same_chain_files(tmp_path):
     assert all(other == first for other in made.values())
 
 
-def _zst_block(rows: list[bytes]) -> bytes:
-    places, at = [], 0
-    for row in rows:
-        places += [at, len(row)]
-        at += len(row)
-    numbers_ = b"".join(number.to_bytes(4, "little") for number in [len(rows), *places])
-    return numbers_ + b"".join(rows)
-
-
 def test_ids_are_numbers_in_base_36():
     texts = pa.array(
         ["0", "z", "10", "abc123", "ABC", "01", "", None, "é", "a" * 13, "zzzzzzzzzzzz"]
@@ -156,7 +154,7 @@ def test_threads_are_those_of_a_program_in_memory(tmp_path, monkeypatch):
     assert summary.built.orphans > 10
     assert summary.built.doubles > 10
     # A subreddit that does not fit into memory gives the same bytes.
-    monkeypatch.setattr(chains_module, "GROUP_ROWS", 150)
+    monkeypatch.setattr(groups, "GROUP_ROWS", 150)
     other = tmp_path / "pieces"
     write(other / "dumps", dumps)
     ingest(other, chunk_rows=300)
@@ -325,6 +323,8 @@ def test_standard_input_and_names(tmp_path):
             "reddit_assets.cli",
             "ingest",
             "-",
+            "--name",
+            "RS_2023-04.jsonl",
             "--root",
             str(tmp_path),
             "--json",

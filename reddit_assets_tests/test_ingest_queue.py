@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from dagster import DagsterInstance
 
+from reddit_assets.ingest.run import Ingest
+from reddit_assets.ingest.store import Record, dump_stamp
 from reddit_assets.ledger.job import Job, Kind
 from reddit_assets.local.sample_dumps import compressed, write_sample_dumps
 from reddit_assets.platform.names import DUMP_FILES, DUMPS
@@ -66,3 +68,19 @@ def test_a_job_without_a_dump_says_so(settings: Settings, tmp_path: Path) -> Non
     run_worker(settings, (Kind.INGEST,), until_empty=True)
     (letter,) = queue.dead_letters()
     assert "cannot be read" in letter.error
+
+
+def test_a_job_done_again_reads_the_dump_again(settings: Settings, tmp_path: Path) -> None:
+    write_sample_dumps(tmp_path)
+    workspace = Workspace.load(settings)
+    work = Ingest(settings, workspace.layout)
+    name = "RC_2023-11.zst"
+    stamp = dump_stamp(work.store.dumps / name, work.filters, skip_corrupt=False)
+    work.store.publish(Record(name, "2023-11", stamp, error="The disk had a bad day."))
+    queue = workspace.queues[Kind.INGEST]
+    queue.enqueue([Job(Kind.INGEST, name, stamp)], workspace.layout)
+    assert run_worker(settings, (Kind.INGEST,), until_empty=True) == 0
+    assert not queue.dead_letters()
+    record = work.store.record(name)
+    assert record is not None
+    assert (record.error, record.rows > 0) == ("", True)

@@ -22,7 +22,7 @@ Examples:
 \b
   reddit-assets ingest RC_2023-05.zst RS_2023-05.zst --root data
   reddit-assets ingest /dumps --root data --subreddits 'Ask*,!AskReddit'
-  zstd -dc --long=31 RC_2023-05.zst | reddit-assets ingest - --root data
+  curl -s URL | reddit-assets ingest - --name RC_2023-05.zst --root data
 """
 
 
@@ -38,6 +38,12 @@ def ingest(
             help="Dumps (.zst, .zst_blocks, .gz, .jsonl, .parquet), folders of them, or - for "
             "standard input; ROOT/dumps if none is given.",
             show_default=False,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", help="Of the dump on standard input; its month is that of the messages."
         ),
     ] = None,
     root: Root = None,
@@ -72,7 +78,7 @@ def ingest(
     from reddit_assets.cli.progress import note
     from reddit_assets.corpus.layout import Layout
     from reddit_assets.ingest.run import Ingest
-    from reddit_assets.ingest.store import find_dumps
+    from reddit_assets.ingest.store import STDIN, find_dumps
     from reddit_assets.settings import load_settings
 
     settings = load_settings(
@@ -93,15 +99,17 @@ def ingest(
     for key in forget or []:
         note(f"{key}: {'forgotten' if work.store.forget(key) else 'was not ingested'}.")
     dumps = (
-        {} if forget and not paths else find_dumps(paths or [work.store.dumps], work.store.dumps)
+        {}
+        if forget and not paths
+        else find_dumps(paths or [work.store.dumps], work.store.dumps, name=name or "")
     )
-    waiting = [path for key, path in dumps.items() if work.fresh(key, path) is None]
+    waiting = work.waiting(dumps)
     need = work.need(waiting)
     if waiting:
         note(f"{len(waiting):,} of {len(dumps):,} dumps to ingest: {need}.")
         if not no_space_check:
             need.check()
-    said = _Said(sum(path.stat().st_size for path in waiting if path != Path("-")))
+    said = _Said(sum(path.stat().st_size for path in waiting if path != STDIN))
     summary = work.all(dumps, said.seen, said.rows)
     if as_json:
         print_json(summary.to_json())

@@ -204,6 +204,18 @@ def _integers(texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         return pc.fill_null(whole, 0).to_numpy(zero_copy_only=False), valid
     except pa.ArrowInvalid:
         pass
+    values = _floats(texts)
+    valid &= np.isfinite(values) & (np.abs(values) < _LARGEST)
+    return np.where(valid, values, 0).astype(np.int64), valid
+
+
+def _floats(texts: pa.Array) -> NDArray[np.float64]:
+    """Numbers written as text; nan where there is none."""
+    try:
+        floats = texts.cast(pa.float64())
+        return pc.fill_null(floats, np.nan).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid:
+        pass
     values = np.zeros(len(texts))
     for row, text in enumerate(texts.to_pylist()):
         try:
@@ -211,8 +223,7 @@ def _integers(texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         except ValueError:
             value = np.nan
         values[row] = value
-    valid &= np.isfinite(values) & (np.abs(values) < _LARGEST)
-    return np.where(valid, values, 0).astype(np.int64), valid
+    return values
 
 
 def _retrieved(column: dict[str, pa.Array]) -> NDArray[np.int64]:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import queue
+import secrets
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reddit_assets.corpus.oserrors import writing
-from reddit_assets.corpus.output import publish, sync_file
-from reddit_assets.errors import BadFileError, WriteError, first_line
+from reddit_assets.corpus.oserrors import reading, unreadable, writing
+from reddit_assets.corpus.output import sync_file
+from reddit_assets.errors import BadFileError, UnreadableFileError, WriteError, first_line
 from reddit_assets.ingest.clean import MESSAGES, clean
+from reddit_assets.ingest.engine import connect, duckdb, quoted
 from reddit_assets.ingest.filters import Filters
 from reddit_assets.ingest.parse import COLUMNS, Parsed, Parser
 from reddit_assets.ingest.source import Block, blocks
@@ -62,7 +62,9 @@ def ingest_dump(
     """Read a dump and publish its messages, all or none.
 
     Raises:
-        BadFileError: it is damaged; the place is named. A record of that is published as well.
+        BadFileError: it is damaged; the place is named. The dump's record says so from then on; the
+            messages of the dump before it, if any, stay.
+        UnreadableFileError: the operating system does not let us read it; nothing is changed.
         WriteError: the disk is full.
     """
     started = time.monotonic()
@@ -70,11 +72,12 @@ def ingest_dump(
     work = _Dump(store, path, key, filters, threads, skip_corrupt, progress)
     try:
         record = work.run(stamp, started)
-    except BadFileError as error:
-        if not error.host_fault:
-            store.publish(Record(key, section_of(key), stamp, error=str(error)))
+    except UnreadableFileError:
         raise
-    store.publish(record)
+    except BadFileError as error:
+        before = store.record(key) or Record(key, section_of(key), stamp)
+        store.publish(replace(before, stamp=stamp, error=str(error)))
+        raise
     return record
 
 
@@ -97,19 +100,19 @@ class _Dump:
         self.subreddits: set[str] = set()
 
     def run(self, stamp: str, started: float) -> Record:
-        name = hashlib.blake2b(stamp.encode(), digest_size=8).hexdigest() if stamp else "stdin"
         with self.store.scratch() as scratch:
-            messages, rejected = scratch / "messages.parquet", scratch / "rejected.jsonl"
+            messages, index = scratch / "messages.parquet", scratch / "messages.index"
+            rejected = scratch / "rejected.jsonl"
             with writing(rejected), open(rejected, "w", encoding="utf-8") as self._rejected:
                 self._sort(self._messages(), messages, scratch)
-            self._write_index(messages, scratch / "messages.index")
+            self._write_index(messages, index)
             size = messages.stat().st_size
             seen = self.seen
             record = Record(
                 key=self.key,
                 section=section_of(self.key),
                 stamp=stamp,
-                messages=f"messages-{name}.parquet",
+                messages=f"messages-{secrets.token_hex(8)}.parquet",
                 lines=seen.lines,
                 rows=seen.rows,
                 written=seen.written,
@@ -121,19 +124,19 @@ class _Dump:
                 bytes_out=size,
                 seconds=round(time.monotonic() - started, 3),
             )
-            self._keep(messages, self.store.messages(record))
-            self._keep(scratch / "messages.index", self.store.index(record))
-            if seen.rejected:
-                self._keep(rejected, self.store.rejected_path(self.key))
-            else:
+            files = {
+                messages: self.store.messages(record),
+                index: self.store.index(record),
+                rejected: self.store.rejected_path(self.key),
+            }
+            if not seen.rejected:
+                del files[rejected]
                 self.store.rejected_path(self.key).unlink(missing_ok=True)
+            with writing(messages):
+                for made in files:
+                    sync_file(made)
+            self.store.publish(record, files)
         return record
-
-    def _keep(self, temporary: Path, final: Path) -> None:
-        with writing(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
-            sync_file(temporary)
-        publish(temporary, final)
 
     # --- reading -------------------------------------------------------------------------
     def _messages(self) -> Iterator[pa.RecordBatch]:
@@ -199,7 +202,7 @@ class _Dump:
 
     def _of_parquet(self) -> Iterator[tuple[bytes, int, Parsed]]:
         try:
-            with pq.ParquetFile(self.path) as file:
+            with reading(self.path), pq.ParquetFile(self.path) as file:
                 there = [name for name in COLUMNS if name in file.schema_arrow.names]
                 size, total, first = self.path.stat().st_size, max(1, file.metadata.num_rows), 0
                 for batch in file.iter_batches(30_000, columns=there):
@@ -214,8 +217,13 @@ class _Dump:
                     yield b"", first, Parsed(rows, places, places, {})
                     first += len(batch)
                     self.seen.bytes_in = size * first // total
-        except (pa.ArrowException, OSError) as error:
-            raise BadFileError(f"{self.path} cannot be read: {first_line(error)}.") from None
+        except FileNotFoundError as error:
+            raise unreadable(self.path, error) from None
+        except pa.ArrowException as error:
+            raise BadFileError(
+                f"{self.path} is no parquet file of messages: {first_line(error)}.",
+                hint="Fetch it again.",
+            ) from None
 
     # --- sorting -------------------------------------------------------------------------
     def _sort(self, batches: Iterator[pa.RecordBatch], target: Path, scratch: Path) -> None:
@@ -229,22 +237,34 @@ class _Dump:
                 raise
 
         reader = pa.RecordBatchReader.from_batches(MESSAGES, watched())
-        connection = duckdb.connect(
-            config={
-                "threads": self.threads,
-                "memory_limit": _MEMORY,
-                "temp_directory": str(scratch),
-            }
-        )
-        try:
-            connection.execute("SET enable_progress_bar = false")
+        names = ", ".join(name for name in MESSAGES.names if name != "line")
+        with self._database(scratch) as connection:
             connection.register("messages", reader)
-            names = ", ".join(name for name in MESSAGES.names if name != "line")
             connection.execute(
                 f"COPY (SELECT *, hash({names}) AS digest FROM messages ORDER BY {ORDER}) "
-                f"TO '{_quoted(target)}' (FORMAT parquet, COMPRESSION zstd, "
+                f"TO '{quoted(target)}' (FORMAT parquet, COMPRESSION zstd, "
                 f"COMPRESSION_LEVEL 1, ROW_GROUP_SIZE {_ROW_GROUP})"
             )
+
+    def _write_index(self, messages: Path, target: Path) -> None:
+        """Place, first row, rows and a digest of each subreddit."""
+        with self._database(messages.parent) as connection:
+            connection.execute(
+                "COPY (SELECT place, min(file_row_number) AS first, count(*) AS rows, "
+                "bit_xor(digest) AS digest "
+                f"FROM read_parquet('{quoted(messages)}', file_row_number=true) "
+                f"GROUP BY place ORDER BY place) TO '{quoted(target)}' (FORMAT parquet)"
+            )
+
+    @contextmanager
+    def _database(self, scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+        """
+        Raises:
+            WriteError: the disk is full, or cannot be written.
+        """
+        try:
+            with closing(connect(self.threads, _MEMORY, scratch)) as connection:
+                yield connection
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             if self.error is not None:
                 raise self.error from None
@@ -253,19 +273,3 @@ class _Dump:
                 hint=f"Make room in {scratch.parent}.",
                 host_fault=True,
             ) from None
-        finally:
-            connection.close()
-
-    def _write_index(self, messages: Path, target: Path) -> None:
-        """Place, first row, rows and a digest of each subreddit."""
-        with duckdb.connect(config={"threads": self.threads, "memory_limit": _MEMORY}) as index:
-            index.execute(
-                "COPY (SELECT place, min(file_row_number) AS first, count(*) AS rows, "
-                "bit_xor(digest) AS digest "
-                f"FROM read_parquet('{_quoted(messages)}', file_row_number=true) "
-                f"GROUP BY place ORDER BY place) TO '{_quoted(target)}' (FORMAT parquet)"
-            )
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")

@@ -20,6 +20,7 @@ from reddit_assets.settings import Settings
 
 __all__ = ["Filters"]
 
+_PATTERN = re.compile(r"[*?\[]")
 _REMOVED = ("[removed]", "[deleted]", "[ Removed by Reddit ]", "[removed by reddit]")
 
 
@@ -79,10 +80,11 @@ class Filters:
         if not self.bots:
             return np.zeros(len(authors), bool)
         encoded = pc.fill_null(authors, "").dictionary_encode()
-        pattern = re.compile("|".join(fnmatch.translate(name) for name in self.bots))
-        each = np.array(
-            [bool(pattern.match(name.lower())) for name in encoded.dictionary.to_pylist()], bool
-        )
+        names = {name for name in self.bots if not _PATTERN.search(name)}
+        patterns = [fnmatch.translate(name) for name in self.bots if name not in names]
+        matches = re.compile("|".join(patterns) or r"(?!)").match
+        lower = (name.lower() for name in encoded.dictionary.to_pylist())
+        each = np.array([name in names or bool(matches(name)) for name in lower], bool)
         return each[encoded.indices.to_numpy(zero_copy_only=False)]
 
     @staticmethod

@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from reddit_assets.corpus.oserrors import writing
+from reddit_assets.corpus.oserrors import reading, writing
 
 __all__ = ["Journal"]
 
@@ -19,8 +19,11 @@ class Journal:
         self._path, self._settings = path, settings
         self._lines: dict[str, tuple[str, int]] = {}
         with suppress(FileNotFoundError):
-            for line in path.read_text("utf-8").splitlines():
-                with suppress(ValueError):  # the last line of a killed process
+            with reading(path):
+                text = path.read_text("utf-8", "replace")
+            for line in text.splitlines():
+                # The last line of a killed process; a line less makes a subreddit again.
+                with suppress(ValueError, TypeError):
                     place, digest, chunks = json.loads(line)
                     self._lines[place] = digest, chunks
 

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from reddit_assets.ingest.engine import connect, duckdb, quoted
 from reddit_assets.ingest.source import LONGEST_LINE
 
 __all__ = ["COLUMNS", "Parsed", "Parser"]
@@ -79,10 +79,7 @@ class Parser:
     """
 
     def __init__(self, threads: int = 1) -> None:
-        self._connection = duckdb.connect(
-            config={"threads": threads, "memory_limit": "1GB", "temp_directory": ""}
-        )
-        self._connection.execute("SET enable_progress_bar = false")
+        self._connection = connect(threads, "1GB")
         names = ", ".join(f'"{name}"' for name in COLUMNS)
         types = ", ".join(f"'{name}': 'VARCHAR'" for name in COLUMNS)
         self._sql = _READ.replace("{names}", names).replace("{types}", types)
@@ -101,15 +98,11 @@ class Parser:
             rows = self._block(data)
         if rows is None or rows.num_rows != len(starts):
             return _one_by_one(data, starts, ends)
-        reasons = {
-            int(row): _reason(data[starts[row] : ends[row]])
-            for row in np.flatnonzero(_without_values(rows))
-        }
-        return Parsed(rows, starts, ends, reasons)
+        return _with_odd_ones(rows, data, starts, ends)
 
     def _block(self, data: bytes) -> pa.Table | None:
         with _as_file(data) as path:
-            sql = self._sql.replace("{path}", path.replace("'", "''")).replace("{{", "{")
+            sql = self._sql.replace("{path}", quoted(path)).replace("{{", "{")
             try:
                 table = self._connection.sql(sql.replace("}}", "}")).to_arrow_table()
             except duckdb.Error:
@@ -157,13 +150,19 @@ def _without_values(rows: pa.Table) -> NDArray[np.bool_]:
     return empty
 
 
-def _reason(line: bytes) -> str:
-    """Why a line has none of the values that matter."""
-    try:
-        value = _value(line)
-    except ValueError as error:
-        return str(error)
-    return "it is no message" if isinstance(value, dict) else "it is not a JSON object"
+def _with_odd_ones(
+    rows: pa.Table, data: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> Parsed:
+    """The rows that DuckDB could not read parsed by Python, which takes more (lone surrogates)."""
+    odd = np.flatnonzero(_without_values(rows))
+    if not len(odd):
+        return Parsed(rows, starts, ends, {})
+    mended = _one_by_one(data, starts[odd], ends[odd])
+    order = np.arange(len(starts))
+    order[odd] = len(starts) + np.arange(len(odd))
+    table = pa.concat_tables([rows, mended.rows]).take(pa.array(order))
+    reasons = {int(odd[row]): reason for row, reason in mended.reasons.items()}
+    return Parsed(table, starts, ends, reasons)
 
 
 def _value(line: bytes) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from reddit_assets.corpus.oserrors import reading
+from reddit_assets.errors import BadFileError
 from reddit_assets.ingest.ancestors import with_ancestors
 from reddit_assets.ingest.threads import Messages, Threads, build
 
@@ -134,12 +137,19 @@ def _one_number(codes: NDArray[np.int64], threads: NDArray[np.int64]) -> NDArray
     return numbers
 
 
-def rows_of(sources: Sequence[Source], ranges: Ranges) -> Piece:
-    """A piece of these rows of each dump."""
+def rows_of(sources: Sequence[Source], ranges: Ranges, without: Set[str] = frozenset()) -> Piece:
+    """A piece of these rows of each dump, ``without`` those of some subreddits.
+
+    Raises:
+        BadFileError: what was kept of a dump is damaged.
+    """
     tables, sections = [], []
     for source, (low, high) in zip(sources, ranges, strict=True):
         if high > low:
             table = _rows(source.path, low, high)
+            if without:
+                other = pc.is_in(table["place"], pa.array(sorted(without), pa.string()))
+                table = table.filter(pc.invert(other))
             tables.append(table)
             sections.append(np.full(table.num_rows, source.section, np.int64))
     return Piece(pa.concat_tables(tables), np.concatenate(sections))
@@ -172,10 +182,24 @@ def pieces(sources: Sequence[Source], ranges: Ranges, rows: int) -> Iterator[Pie
             yield Piece(pa.concat_tables(tables), np.concatenate(sections))
 
 
-@lru_cache(maxsize=256)
+@contextmanager
+def damaged(path: Path) -> Iterator[None]:
+    """Says so of one of our own files that is no Parquet file any more. Raises BadFileError."""
+    try:
+        yield
+    except (pa.ArrowException, FileNotFoundError):
+        key = path.parent.name
+        raise BadFileError(
+            f"{path} is damaged.",
+            hint=f"Ingest its dump again: reddit-assets ingest --forget {key}, then as before.",
+        ) from None
+
+
+@lru_cache(maxsize=8)
 def _open(path: Path) -> tuple[pq.ParquetFile, NDArray[np.int64]]:
     """The file and the first row of each of its row groups, and the number of rows."""
-    file = pq.ParquetFile(path)
+    with reading(path), damaged(path):
+        file = pq.ParquetFile(path)
     sizes = [file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)]
     return file, np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
 
@@ -184,7 +208,8 @@ def _rows(path: Path, low: int, high: int, columns: list[str] | None = None) -> 
     file, edges = _open(path)
     first = int(np.searchsorted(edges, low, "right")) - 1
     last = int(np.searchsorted(edges, high, "left"))
-    table = file.read_row_groups(range(first, last), columns=columns, use_threads=False)
+    with reading(path), damaged(path):
+        table = file.read_row_groups(range(first, last), columns=columns, use_threads=False)
     return table.slice(low - int(edges[first]), high - low)
 
 

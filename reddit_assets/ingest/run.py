@@ -99,13 +99,18 @@ class Ingest:
         """The dump's record, if it is of this file and these filters.
 
         Raises:
-            BadFileError: there is no such file.
+            BadFileError: there is no such file, or its record is damaged.
         """
         record = self.store.record(key)
         stamp = dump_stamp(path, self.filters, skip_corrupt=self.settings.skip_corrupt)
         if record is None or not stamp or record.stamp != stamp:
             return None
         return record if record.error or self.store.messages(record).is_file() else None
+
+    def waiting(self, dumps: dict[str, Path]) -> list[Path]:
+        """Dumps that are not ingested as they are. Raises BadFileError."""
+        records = {path: self.fresh(key, path) for key, path in dumps.items()}
+        return [path for path, record in records.items() if record is None or record.error]
 
     def need(self, paths: Iterable[Path]) -> Need:
         """The room that these dumps will take."""
@@ -138,18 +143,30 @@ class Ingest:
         self,
         progress: Callable[[int, int], None] = lambda done, total: None,
         *,
-        wait: bool = False,
+        wait: Callable[[], None] | None = None,
         processes: int | None = None,
     ) -> Built:
-        """Make the chain files of all ingested dumps. Raises WriteError and StartupError."""
+        """Make the chain files of all ingested dumps.
+
+        Args:
+            progress: called with rows done and rows to do.
+            wait: called every second while another process makes them; none: not waited for.
+
+        Raises:
+            StartupError: another process makes them, or other programs' files are in their place.
+            BadFileError: what was kept of a dump is damaged.
+            WriteError: the disk is full.
+        """
         with self.store.lock(wait=wait):
-            return build_chains(
+            built = build_chains(
                 self.store,
                 self.layout.chains,
                 self.options,
                 processes=processes or self.threads,
                 progress=progress,
             )
+            self.store.tidy()
+        return built
 
     def all(
         self,
@@ -162,10 +179,10 @@ class Ingest:
         for key, path in dumps.items():
             try:
                 record = self.fresh(key, path)
-                if record is not None and not record.error:
-                    summary.fresh += 1
-                else:
+                if record is None or record.error:
                     record = self.dump(key, path, partial(seen, key))
+                else:
+                    summary.fresh += 1
                 summary.records.append(record)
             except RedditAssetsError as error:
                 if error.host_fault:

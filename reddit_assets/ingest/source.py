@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
-import zstandard
-
-from reddit_assets.corpus.oserrors import open_file, reading
+from reddit_assets.corpus.oserrors import open_file, reading, unreadable
 from reddit_assets.errors import BadFileError, first_line
+from reddit_assets.ingest.engine import zstandard
 from reddit_assets.ingest.store import STDIN
 
 __all__ = ["LONGEST_LINE", "Block", "Damage", "blocks"]
@@ -26,7 +24,14 @@ LONGEST_LINE = 8_000_000
 
 _CHUNK = 1 << 17
 _WINDOW = 1 << 31
-_FRAME = b"\x28\xb5\x2f\xfd"
+_ZST, _GZIP = b"\x28\xb5\x2f\xfd", b"\x1f\x8b\x08"
+_REFUSED = {
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ\0": "an xz file",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"PK\x03\x04": "a zip archive",
+    b"PAR1": "a parquet file without that name",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +79,8 @@ def blocks(path: Path, *, skip_corrupt: bool = False, size: int = BLOCK_BYTES) -
     """
     try:
         file = sys.stdin.buffer if path == STDIN else open_file(path)
-    except FileNotFoundError:
-        raise BadFileError(f"There is no file {path}.", hint="Check its name.") from None
     except OSError as error:
-        raise BadFileError(f"{path} cannot be read: {error.strerror}.") from None
+        raise unreadable(path, error) from None
     with closing(file), reading(path):
         yield from _Lines(path, file, skip_corrupt, size)
 
@@ -92,34 +95,36 @@ class _Lines:
         self.damage: list[Damage] = []
 
     def __iter__(self) -> Iterator[Block]:
-        held = bytearray()
+        held: list[bytes] = []  # pieces, joined once
+        length = 0
         too_long = False
         for piece in self._pieces():
             if piece is None:  # damage: the line that it cuts is a malformed one
                 if held:
-                    yield self._block(bytes(held))
-                    held.clear()
+                    yield self._block(b"".join(held))
+                held, length = [], 0
                 continue
-            held += piece
             if too_long:
-                at = held.find(b"\n")
-                drop = len(held) if at < 0 else at + 1
+                at = piece.find(b"\n")
+                drop = len(piece) if at < 0 else at + 1
                 self.text += drop
-                del held[:drop]
-                too_long = at < 0
-            if len(held) < self.size:
+                piece, too_long = piece[drop:], at < 0
+            held.append(piece)
+            length += len(piece)
+            if length < self.size:
                 continue
-            cut = held.rfind(b"\n") + 1
+            cut = piece.rfind(b"\n") + 1
             if cut:
-                yield self._block(bytes(held[:cut]))
-                del held[:cut]
-            elif len(held) > LONGEST_LINE:
-                self.damage.append(Damage(self.text, "the line is too long", bytes(held[:200])))
-                self.text += len(held)
-                held.clear()
-                too_long = True
-        if held or self.damage:
-            yield self._block(bytes(held))
+                held[-1] = piece[:cut]
+                yield self._block(b"".join(held))
+                held, length = [piece[cut:]], len(piece) - cut
+            elif length > LONGEST_LINE:
+                start = b"".join(held)[:200]
+                self.damage.append(Damage(self.text, "the line is too long", start))
+                self.text += length
+                held, length, too_long = [], 0, True
+        if length or self.damage:
+            yield self._block(b"".join(held))
 
     def _block(self, data: bytes) -> Block:
         block = Block(data, self.text, self.read, tuple(self.damage))
@@ -129,16 +134,24 @@ class _Lines:
 
     # --- decompression -------------------------------------------------------------------
     def _pieces(self) -> Iterator[bytes | None]:
+        """Text; ``None`` where a part of it is missing."""
         head = self._take(_CHUNK)
+        if not head:
+            raise BadFileError(f"{self.path} is empty.", hint="Fetch it again.")
+        for sign, name in _REFUSED.items():
+            if head.startswith(sign):
+                raise BadFileError(
+                    f"{self.path} is {name}, which is not read.",
+                    hint="Unpack it into ingest's standard input: … | reddit-assets ingest - "
+                    "--name RC_2012-05.jsonl.",
+                )
         if self.path.name.endswith(".zst_blocks"):
-            pieces = self._zst_blocks(head)
-        elif head.startswith(_FRAME) or self.path.suffix == ".zst":
-            pieces = self._zst(head)
-        elif head.startswith(b"\x1f\x8b"):
-            pieces = self._gzip(head)
-        else:
-            pieces = self._plain(head)
-        yield from pieces
+            return self._zst_blocks(head)
+        if head.startswith(_ZST) or self.path.suffix == ".zst":
+            return self._frames(head, _ZST, _zst_frames())
+        if head.startswith(_GZIP):
+            return self._frames(head, _GZIP, lambda: zlib.decompressobj(wbits=31))
+        return self._plain(head)
 
     def _take(self, size: int) -> bytes:
         data = self.file.read(size)
@@ -150,51 +163,46 @@ class _Lines:
             yield data
             data = self._take(_CHUNK * 8)
 
-    def _gzip(self, head: bytes) -> Iterator[bytes]:
-        def chunks() -> Iterator[bytes]:
-            data = head
-            while data:
-                yield data
-                data = self._take(_CHUNK)
+    def _frames(
+        self, data: bytes, sign: bytes, new: Callable[[], _Decompressor]
+    ) -> Iterator[bytes | None]:
+        """Frames of zstandard, members of gzip.
 
-        try:
-            with gzip.GzipFile(fileobj=_Joined(chunks())) as text:  # type: ignore[call-overload]
-                while piece := text.read(_CHUNK * 8):
-                    yield piece
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise self._corrupt(self.read, first_line(error)) from None
-
-    def _zst(self, data: bytes) -> Iterator[bytes | None]:
-        decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
-        frame, begun = decompressor.decompressobj(), False
+        Args:
+            sign: what each begins with.
+            new: a decompressor of one.
+        """
+        frame, begun = new(), False
         while data or begun:
             if not data and not (data := self._take(_CHUNK)):
                 yield from self._bad("it ends in the middle of a frame")
                 return
+            if not begun and not data.strip(b"\0"):
+                data = self._take(_CHUNK)  # padding
+                continue
             try:
                 piece = frame.decompress(data)
                 begun = True
-            except zstandard.ZstdError as error:
+            except (zstandard.ZstdError, zlib.error) as error:
                 yield from self._bad(first_line(error), len(data))
-                data = self._next_frame(data)
-                frame, begun = decompressor.decompressobj(), False
+                data = self._next_frame(data, sign)
+                frame, begun = new(), False
                 continue
             if piece:
                 yield piece
             data = b""
             if frame.eof:
-                data = frame.unused_data
-                frame, begun = decompressor.decompressobj(), False
-                data = data or self._take(_CHUNK)
+                data = frame.unused_data or self._take(_CHUNK)
+                frame, begun = new(), False
 
-    def _next_frame(self, data: bytes) -> bytes:
+    def _next_frame(self, data: bytes, sign: bytes) -> bytes:
         """What follows from the next frame on."""
         data = data[1:]
-        while (at := data.find(_FRAME)) < 0:
+        while (at := data.find(sign)) < 0:
             more = self._take(_CHUNK)
             if not more:
                 return b""
-            data = data[-3:] + more
+            data = data[1 - len(sign) :] + more
         return data[at:]
 
     def _zst_blocks(self, data: bytes) -> Iterator[bytes | None]:
@@ -202,12 +210,18 @@ class _Lines:
         decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
         while data:
             data += self._take(max(0, 4 - len(data)))
-            size = struct.unpack_from("<I", data)[0] if len(data) >= 4 else 0
-            while len(data) < 4 + size and (more := self._take(4 + size - len(data))):
-                data += more
+            size = struct.unpack_from("<I", data.ljust(4, b"\0"))[0]
+            if len(data) < 4 + size:
+                data += self._take(4 + size - len(data))
             block, data = data[4 : 4 + size], data[4 + size :]
+            if not size or len(block) < size:
+                yield from self._bad("it ends in the middle of a block")
+                return
+            frame = decompressor.decompressobj()
             try:
-                text = decompressor.decompressobj().decompress(block)
+                text = frame.decompress(block)
+                if not frame.eof:
+                    raise zstandard.ZstdError("a block is not whole")
                 count = struct.unpack_from("<I", text)[0]
                 places = struct.unpack_from(f"<{2 * count}I", text, 4)
                 body = memoryview(text)[4 + 8 * count :]
@@ -233,14 +247,16 @@ class _Lines:
         )
 
 
-class _Joined:
-    """A file of chunks, as much as gzip needs of one."""
+class _Decompressor(Protocol):
+    """Of one frame."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks, self._held = chunks, b""
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, /) -> bytes: ...
 
-    def read(self, size: int = -1) -> bytes:
-        while len(self._held) < size and (more := next(self._chunks, b"")):
-            self._held += more
-        taken, self._held = self._held[:size], self._held[size:]
-        return taken
+
+def _zst_frames() -> Callable[[], _Decompressor]:
+    context = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
+    return lambda: context.decompressobj(write_size=_CHUNK * 8)

@@ -41,9 +41,9 @@ def wanted_dumps(
         try:
             stamp = dump_stamp(path, filters, skip_corrupt=settings.skip_corrupt)
             young = path.stat().st_mtime > old
+            known = store.record(key)
         except (BadFileError, OSError):
-            stamp, young = "", False  # the worker says what is wrong with it
-        known = store.record(key)
+            stamp, young, known = "", False, None  # the worker says what is wrong with it
         if force or (not young and (known is None or known.stamp != stamp)):
             wanted[key] = stamp
     return wanted

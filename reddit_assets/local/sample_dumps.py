@@ -41,7 +41,7 @@ def write_sample_dumps(root: Path) -> list[Path]:
 
 def compressed(text: bytes, frames: int = 3) -> bytes:
     """As zstandard, in several frames that do not end where lines do."""
-    import zstandard
+    from reddit_assets.ingest.engine import zstandard
 
     size = len(text) // frames + 1
     writer = zstandard.ZstdCompressor(level=3)

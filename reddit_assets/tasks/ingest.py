@@ -7,10 +7,11 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any, ClassVar
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.errors import BadFileError, RedditAssetsError
+from reddit_assets.errors import BadFileError, UnreadableFileError
 from reddit_assets.ingest.run import Ingest
 from reddit_assets.ingest.store import Record, find_dumps
 from reddit_assets.ledger.job import Claim, Result
@@ -46,18 +47,19 @@ class IngestTask:
         started = time.monotonic()
         path = self._ingest.store.dumps / claim.key
         record = None if claim.force else self._ingest.fresh(claim.key, path)
+        if record is not None and record.error:
+            record = None  # whoever has the job done again wants it read again
         outcome = "made" if record is None else "fresh"
-        try:
-            if record is None:
+        if record is None:
+            try:
                 record = self._ingest.dump(
                     claim.key, path, lambda seen: emit(Progress(claim.token, 0))
                 )
-            elif record.error:
-                raise BadFileError(record.error)
-        except BadFileError as error:
-            if not error.host_fault:
+            except UnreadableFileError:
+                raise
+            except BadFileError:
                 self._chains(claim, emit)  # the others' messages do not wait for this one
-            raise
+                raise
         chains = self._chains(claim, emit)
         seconds = time.monotonic() - started
         return Finished(
@@ -80,14 +82,13 @@ class IngestTask:
         dumps = find_dumps([store.dumps], store.dumps)
         try:
             waiting = [key for key, path in dumps.items() if self._ingest.fresh(key, path) is None]
-        except RedditAssetsError:
+        except UnreadableFileError:
             return {}  # one is being replaced: its own job comes later
         if waiting:
             return {"chains": f"made when {len(waiting)} more dumps are ingested"}
+        alive = partial(emit, Progress(claim.token, 0))
         # This process is a worker's child, and may have no children.
-        built = self._ingest.chains(
-            lambda done, total: emit(Progress(claim.token, 0)), wait=True, processes=1
-        )
+        built = self._ingest.chains(lambda done, total: alive(), wait=alive, processes=1)
         return {f"chain_{name}": value for name, value in asdict(built).items() if value}
 
 
