@@ -16,7 +16,7 @@ PORT ?= 3000
 
 BENCHMARKS = $(filter-out %_common.py benchmarks/chaos.py benchmarks/check.py benchmarks/scale_%.py,$(sort $(wildcard benchmarks/*.py)))
 
-SCALE = $(filter-out benchmarks/scale_tree.py benchmarks/scale_common.py,$(sort $(wildcard benchmarks/scale_*.py)))
+SCALE = $(filter-out $(addprefix benchmarks/scale_,tree.py common.py pages.py nights.py),$(sort $(wildcard benchmarks/scale_*.py)))
 
 .DEFAULT_GOAL := help
 .PHONY: help install venv demo demo-dumps open shell docs test test-browser chaos bench bench-check scale lint format types clean
