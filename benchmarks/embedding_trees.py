@@ -1,4 +1,4 @@
-"""Trees of chain files that the worker's benchmark embeds."""
+"""Texts and trees of chain files that the benchmarks of whole files embed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 from embedding_common import MODEL, REPOSITORY, chain_files, posts
 
 
-def copy_tree(data: Path | None) -> Callable[[Path], None]:
+def copy_tree(data: Path | None, share: int = 1) -> Callable[[Path], None]:
+    """The data's files, or each ``share``-th of them."""
+
     def make(root: Path) -> None:
-        for file in chain_files(data):
+        for file in chain_files(data)[::share]:
             target = root / "chains" / Path(*file.parts[-3:])
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
@@ -69,3 +71,36 @@ def short_posts(count: int) -> pa.Array:
     sizes = random.integers(1, 5, count)
     texts = [" ".join(row[:size]) for row, size in zip(chosen, sizes, strict=True)]
     return pa.array([f"{t} {i % 997}" for i, t in enumerate(texts)], pa.large_string())
+
+
+def comments(count: int, data: Path | None) -> pa.Table:
+    """Different texts as long as comments are: parts of posts, numbered, 39 tokens on average."""
+    bodies = [body for body in posts(data).to_pylist() if len(body) > 400]
+    random = np.random.default_rng(0)
+    sizes = np.clip(random.lognormal(4.7, 0.75, count), 10, 1_500).astype(int)
+    starts = random.integers(0, 200, count)
+    texts = [
+        f"{i} {bodies[i % len(bodies)][start : start + size]}"
+        for i, (start, size) in enumerate(zip(starts.tolist(), sizes.tolist(), strict=True))
+    ]
+    return pa.table(
+        {
+            "id": [f"t1_{i:x}" for i in range(count)],
+            "parent_id": [f"t3_{i // 9:x}" for i in range(count)],
+            "body": texts,
+            "author": [f"author_{i % 4_001}" for i in range(count)],
+            "created_utc": np.arange(count) + 1_600_000_000,
+            "ups": random.integers(0, 500, count),
+        }
+    )
+
+
+def equal_files(folder: Path, table: pa.Table, files: int) -> list[Path]:
+    """The table as chain files of equal size in one folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    size = -(-len(table) // files)
+    paths = []
+    for number in range(files):
+        paths.append(folder / f"chunk_{number}.parquet")
+        pq.write_table(table.slice(number * size, size), paths[-1], compression="zstd")
+    return paths

@@ -7,7 +7,7 @@
 ``small``  2,000 files of 5 posts, with columns and with lists of vectors, against one file of the
            same 10,000 posts
 ``long``   one file of 300,000 rows of at most 8 tokens against one of 10,000: rate and memory
-``split``  one worker of all cores against as many workers of one thread
+``split``  one worker of all cores against as many workers of one thread, and of all cores each
 
 Beside the time on the clock, processor seconds of the worker (parent and child) are counted from
 the first job's start on: they tell what the work costs even where other programs take their share.
@@ -77,10 +77,12 @@ def work(root: str, threads: int, target: str, layout: str, priority: int) -> No
                 if priority:  # The child has a session of its own.
                     prefer(priority, family[-1].pid)
                 seen["first"], seen["cpu_first"] = time.time(), processor_seconds(family)
+                seen["parent_first"] = processor_seconds(family[:1])
             super().started(kind, key)
 
         def finished(self, kind: Kind, key: str, event: Any, *more: Any) -> None:
             seen["last"], seen["cpu_last"] = time.time(), processor_seconds(family)
+            seen["parent_last"] = processor_seconds(family[:1])
             seen["rows"] += event.rows
             seen["tokens"] += event.tokens
             seen["files"] += 1
@@ -115,12 +117,14 @@ def run_workers(
     workers: int = 1,
     layout: str = "columns",
     *,
+    threads: int | None = None,
     code: Path = REPOSITORY,
     priority: int = 0,
 ) -> dict[str, Any]:
-    """Queue a fresh tree and let ``workers`` workers, which share the cores, embed it.
+    """Queue a fresh tree and let ``workers`` workers embed it.
 
     Args:
+        threads: of each; unset, they share the cores.
         code: the checkout whose programs run.
         priority: of the workers.
     """
@@ -147,7 +151,7 @@ def run_workers(
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        threads = max(1, available_cores() // workers)
+        threads = threads or max(1, available_cores() // workers)
         targets = [Path(folder) / f"worker-{index}.json" for index in range(workers)]
         command = [sys.executable, __file__, "work", "--priority", str(priority), "--work"]
         processes = [
@@ -179,6 +183,7 @@ def together(seen: Sequence[dict[str, Any]], outputs: Sequence[Path]) -> dict[st
     return {
         "seconds": max(one["last"] for one in busy) - min(one["first"] for one in busy),
         "cpu_seconds": sum(one["cpu_last"] - one["cpu_first"] for one in busy),
+        "parent_cpu_seconds": sum(one["parent_last"] - one["parent_first"] for one in busy),
         "rows": rows,
         "tokens": sum(one["tokens"] for one in seen),
         "files": len(outputs),
@@ -256,9 +261,10 @@ def cases_of(what: str, options: argparse.Namespace) -> Cases:
         }
         return {**alone, **both("whole worker", copy_tree(options.data))}
     if what == "split":
-        tree, cores = copy_tree(options.data), available_cores()
+        tree, cores = copy_tree(options.data, options.share), available_cores()
+        each = {f"{cores} workers of {cores} threads": worker(tree, workers=cores, threads=cores)}
         one = both(f"one worker of {cores} threads", tree)
-        return {**one, **both(f"{cores} workers of one thread", tree, workers=cores)}
+        return {**one, **both(f"{cores} workers of one thread", tree, workers=cores), **each}
     if what == "small":
         table = table_of(middling_posts(options.files * SMALL_ROWS, options.data))
         whole, split = split_tree(table, len(table)), split_tree(table, SMALL_ROWS)
@@ -304,6 +310,7 @@ def report(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         rate, per_cpu = best["rows"] / best["seconds"], best["rows"] / cpu_seconds
         first, first_per_cpu = first or rate, first_per_cpu or per_cpu
         resident = [run["resident_mb"] for run in runs if "resident_mb" in run]
+        parent = [run["parent_cpu_seconds"] for run in runs if "parent_cpu_seconds" in run]
         rows.append(
             {
                 "case": name,
@@ -314,6 +321,7 @@ def report(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
                 "seconds": f"{best['seconds']:.2f}",
                 "rounds": " ".join(f"{run['seconds']:.2f}" for run in runs),
                 "cpu_seconds": f"{cpu_seconds:.2f}",
+                "parent_cpu_seconds": f"{min(parent):.2f}" if parent else "",
                 "rows_per_s": f"{rate:.1f}",
                 "tokens_per_s": f"{best['tokens'] / best['seconds']:.0f}",
                 "rate_to_first_case": f"{rate / first:.3f}",
@@ -332,6 +340,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--files", type=int, default=2_000, help="Small files.")
+    parser.add_argument("--share", type=int, default=1, help="For split: every so many-th file.")
     parser.add_argument("--before", type=Path, help="A checkout of an earlier commit.")
     parser.add_argument("--priority", type=int, default=0, help="Of the measured processes.")
     parser.add_argument(
