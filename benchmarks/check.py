@@ -65,11 +65,8 @@ class Gate:
     def value(self, rows: Sequence[Mapping[str, str]]) -> float | None:
         """The ratio in a result; ``None`` where rows are missing."""
         own = [row for row in rows if _is(row, self.of) and row.get(self.metric)]
-        peers = (
-            [float(row[self.to_metric or self.metric]) for row in rows if _is(row, self.to)]
-            if self.to
-            else []
-        )
+        column = self.to_metric or self.metric
+        peers = [float(row[column]) for row in rows if _is(row, self.to) and row.get(column)]
         if not own or (self.to and not peers):
             return None
         if self.to:

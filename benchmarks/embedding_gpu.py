@@ -1,6 +1,6 @@
 """GPUs: measured where there is one, else a model of the pipeline and a simulated card.
 
-    python benchmarks/embedding_gpu.py [--rows 120000] [--data FOLDER] [--simulate] [--device NAME]
+    python benchmarks/embedding_gpu.py [--rows 400000] [--data FOLDER] [--simulate] [--device NAME]
 
 With a CUDA device: tokens/s of the engine by precision and attention, with and without
 ``torch.compile``; of sentence-transformers in fp16 and fp32 on the same texts; of whole files
@@ -199,7 +199,7 @@ def measured(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=120_000)
+    parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--device", default="cuda:0", help="cuda:0, or cpu to try this program.")
     parser.add_argument("--simulate", action="store_true", help="Even where there is a card.")

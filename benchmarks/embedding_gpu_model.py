@@ -276,7 +276,9 @@ def simulated(folder: Path, sources: list[Path], mean: float) -> list[dict[str, 
             with Embedder(find_model(MODEL, REPOSITORY / "models"), backend) as embedder:
                 out = folder / "outputs"
                 out.mkdir()
+                before = time.process_time()
                 seconds, rows = through_files(embedder, sources, out, kind)
+                used = time.process_time() - before
                 shutil.rmtree(out)
             busy = sum(device.busy for device in devices) / len(devices)
             tables.append(
@@ -291,6 +293,7 @@ def simulated(folder: Path, sources: list[Path], mean: float) -> list[dict[str, 
                         rows * 384 * (2 if "16" in name else 4) / seconds / 1e6
                     ),
                     "card_busy": f"{busy / seconds:.2f}",
+                    "cpu_us_per_row": f"{used / rows * 1e6:.1f}",
                 }
             )
             print(tables[-1], flush=True)

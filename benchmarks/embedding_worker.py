@@ -268,11 +268,11 @@ def cases_of(what: str, options: argparse.Namespace) -> Cases:
     if what == "small":
         table = table_of(middling_posts(options.files * SMALL_ROWS, options.data))
         whole, split = split_tree(table, len(table)), split_tree(table, SMALL_ROWS)
-        files = f"{options.files:,} files of {SMALL_ROWS} rows"
+        files = f"files of {SMALL_ROWS} rows"
         return {
             **both("one file", whole),
             **both(files, split),
-            "the same, one file, lists": worker(whole, layout="list"),
+            "one file, lists": worker(whole, layout="list"),
             f"{files}, lists": worker(split, layout="list"),
         }
     table = table_of(short_posts(LONG_ROWS))

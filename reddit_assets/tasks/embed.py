@@ -190,7 +190,7 @@ class _Report:
         self._result = result
 
     def started(self, job: FileJob) -> None:
-        self._emit(Started(job.token))
+        """Said already, before the job was looked at."""
 
     def progress(self, job: FileJob, rows: int) -> None:
         self._emit(Progress(job.token, rows))
