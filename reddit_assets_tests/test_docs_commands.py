@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,15 @@ def fail_a_file(queue: JobQueue) -> None:
         queue.fail(claim, Failure("torn", permanent=True), max_attempts=1, retry_seconds=1.0)
 
 
+@cache
+def the_command() -> Any:
+    """The real parser."""
+    return typer.main.get_command(app)
+
+
 def parse(words: tuple[str, ...]) -> None:
     """Reads a command with the real parser, and its settings with the real checks."""
-    command: Any = typer.main.get_command(app)
+    command = the_command()
     rest = list(words)
     assert rest[0] in command.commands, "no such command"
     while rest and rest[0] in getattr(command, "commands", {}):
@@ -151,7 +158,7 @@ def test_the_commands_of_a_page_work_one_after_the_other(
 
 
 def test_the_examples_of_each_command_are_read_by_its_own_parser() -> None:
-    command: Any = typer.main.get_command(app)
+    command = the_command()
     groups = [command, *command.commands.values()]
     lines = [line for each in groups for line in lines_of(f"```\n{each.epilog or ''}\n```")]
     assert len(lines) > 60
