@@ -39,7 +39,7 @@ def pages_of(buckets: Buckets, key: str) -> dict[str, tuple[str, str | re.Patter
     names = [each.to_user_string() for each in (assets.chains, assets.embeddings, assets.clusters)]
     wanted = quote(" or ".join(f'key:"{name}"' for name in names), safe="")
     path = "/".join(quote(part) for part in assets.embeddings.path)
-    found = {
+    found: dict[str, tuple[str, str | re.Pattern[str]]] = {
         "peer: lineage of two assets": (
             f"/asset-groups~{quote('key:model or key:cluster_settings')}/",
             "cluster_settings",
