@@ -96,32 +96,22 @@ def words_of_posts(layout: Layout) -> list[set[str]]:
 
 
 def quality(clusters: list[Cluster], which: str, posts: list[set[str]]) -> dict[str, float]:
-    """Mean NPMI of the phrases of a name (Bouma 2009; a post is a document), and diversity.
+    """Mean NPMI of the words of a name (Bouma 2009; a post is a document), and diversity.
 
     Diversity is the share of different words among the words of all names, within a subreddit.
     """
-    held: dict[frozenset[str], set[int]] = {}
-    by_stem: dict[str, set[int]] = {}
+    holding: dict[str, set[int]] = {}
     for at, stems in enumerate(posts):
         for root in stems:
-            by_stem.setdefault(root, set()).add(at)
-
-    def posts_with(phrase: frozenset[str]) -> set[int]:
-        if phrase not in held:
-            sets = [by_stem.get(root, set()) for root in phrase]
-            held[phrase] = set.intersection(*sets) if sets else set()
-        return held[phrase]
-
+            holding.setdefault(root, set()).add(at)
     coherence, different, words = [], 0, 0
     by_subreddit: dict[str, Counter[str]] = {}
     for one in clusters:
-        phrases = [frozenset(stems_of(runs_of(part))) for part in one[which].split(", ")]
-        phrases = [phrase for phrase in phrases if phrase]
-        by_subreddit.setdefault(one["subreddit"], Counter()).update(
-            root for phrase in phrases for root in phrase
-        )
+        mine = sorted(stems_of(runs_of(one[which])))
+        by_subreddit.setdefault(one["subreddit"], Counter()).update(mine)
         pairs = [
-            npmi(posts_with(a), posts_with(b), len(posts)) for a, b in combinations(phrases, 2)
+            npmi(holding.get(a, set()), holding.get(b, set()), len(posts))
+            for a, b in combinations(mine, 2)
         ]
         if pairs:
             coherence.append(sum(pairs) / len(pairs))
@@ -129,14 +119,14 @@ def quality(clusters: list[Cluster], which: str, posts: list[set[str]]) -> dict[
         different, words = different + len(counter), words + counter.total()
     return {
         "npmi_coherence": round(sum(coherence) / max(len(coherence), 1), 4),
-        "names_of_several_phrases": len(coherence),
+        "names_of_several_words": len(coherence),
         "diversity": round(different / max(words, 1), 4),
         "words_per_name": round(words / len(clusters), 2),
     }
 
 
 def npmi(left: set[int], right: set[int], total: int) -> float:
-    """Normalized pointwise mutual information of two phrases; −1 where no post holds both."""
+    """Normalized pointwise mutual information of two words; −1 where no post holds both."""
     both = len(left & right) / total
     if not both:
         return -1.0

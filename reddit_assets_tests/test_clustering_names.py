@@ -154,6 +154,7 @@ def test_names_stay_until_a_cluster_is_about_something_else() -> None:
 
 def test_equal_names_are_told_apart() -> None:
     phrases = {0: ["a", "b", "c", "d"], 1: ["A", "B", "C"], 2: ["a", "b", "c", "e"], 3: ["x"]}
+    assert told_apart({0: ["a"], 1: ["a"]}, {}, {1: ["a", "z"]}) == {0: "A", 1: "A, z"}
     names = told_apart(phrases, {9: "X"})
     assert names == {0: "A, b, c", 1: "A, B, C (2)", 2: "A, b, c, e", 3: "X (2)"}
 

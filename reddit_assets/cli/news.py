@@ -152,16 +152,8 @@ def _table(events: list[tuple[str, Event]], *, with_subreddit: bool) -> Table:
             event.what,
             Text(name),
             f"{event.before:,} → {event.posts:,}" if event.before else f"{event.posts:,}",
-            _growth(event),
+            event.growth,
             Text(event.example),
         ]
         table.add_row(*([key] if with_subreddit else []), *cells)
     return table
-
-
-def _growth(event: Event) -> str:
-    """Posts won or lost, and what it would have won like the others."""
-    won = event.new - event.lost
-    if event.what in ("growing", "fading"):
-        return f"{won:+,} ({event.expected:+.0f} expected)"
-    return f"{won:+,}" if won else ""

@@ -31,6 +31,8 @@ KINDS = ("born", "merged", "split", "growing", "fading", "gone")
 #: Standard deviations of a Poisson count by which the posts that a cluster won must differ from
 #: what is usual for its size, and the least number of posts.
 SURPRISE, LEAST = 3.0, 3
+#: Letters of an example in a narrow table.
+SHOWN = 70
 #: Clusters that are set aside at most to see what is usual.
 ASIDE = 50
 
@@ -83,20 +85,23 @@ class Event:
             "example": self.example,
         }
 
+    @property
+    def growth(self) -> str:
+        """Posts won or lost, and what it would have won if it grew like the others."""
+        won = self.new - self.lost
+        if self.what in ("growing", "fading"):
+            return f"{won:+,} ({self.expected:+,.0f} expected)"
+        return f"{won:+,}" if won else ""
+
     def row(self) -> dict[str, Any]:
-        """For a table that people read."""
-        rate = self.rate
+        """For a narrow table that people read."""
         return {
             "cluster_id": self.cluster_id,
             "cluster": self.name,
             "what": self.what + (f" from {' + '.join(self.parents)}" if self.parents else ""),
             "posts": self.posts,
-            "before": self.before,
-            "new": self.new,
-            "lost": self.lost,
-            "growth, %": None if rate is None else round(100 * rate, 1),
-            "expected": round(self.expected, 1),
-            "example": self.example,
+            "growth": self.growth,
+            "example": f"{self.example[:SHOWN]}…" if len(self.example) > SHOWN else self.example,
         }
 
 

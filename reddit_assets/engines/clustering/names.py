@@ -156,7 +156,7 @@ def choose_names(
         fresh = {n: namer.candidates[n] for n in wanted if n not in kept}
         phrases = namer.names(np.arange(len(ids)), clustering.centroids, fresh)
         chosen = {n: some or [fallbacks[n]] for n, some in phrases.items()}
-        names |= told_apart(chosen, names)
+        names |= told_apart(chosen, names, dict(enumerate(keywords)))
         theme_names |= _theme_names(namer, clustering.centroids, sizes, themes, names, kept_themes)
     return Named(
         {

@@ -41,14 +41,16 @@ LONGER = (1.0, 1.3, 1.45, 1.5)
 REST = 0.6
 #: Weights of c-TF-IDF and of the cosine with the model's vectors, and without a model, whose word
 #: counts for little; of the nearest other groups in the cosine.
-MIXED, UNAIDED = (1.2, 0.6), (3.0, 0.3)
-CONTRAST, NEAREST = 0.5, 3
+MIXED, UNAIDED = (2.0, 0.6), (3.0, 0.3)
+CONTRAST, NEAREST = 0.7, 3
 #: What a phrase is worth that stands in one title alone, and its words at most.
 ONCE, ONCE_WORDS = 0.6, 2
 #: Weight of relevance against likeness to what is chosen, and the cosine that is the same thing.
 RELEVANCE, SAME = 0.75, 0.8
+#: Letters that two words of a name must not have in common at their beginning.
+ROOT = 6
 #: What a second and a third phrase may be worse than the first by, and how far from the centroid.
-WORSE, FARTHEST = (2.8, 2.0), 0.5
+WORSE, FARTHEST = (3.4, 2.2), 0.5
 #: Posts whose mean stands for a phrase without a model.
 HOLDERS = 200
 
@@ -198,7 +200,7 @@ class Namer:
         alike = vectors @ vectors.T
         left = [at for at in range(len(candidates)) if own[at] >= FARTHEST * own.max()]
         taken: list[int] = []
-        stems: set[str] = set()
+        roots: set[str] = set()
         while left and len(taken) < 6:
             near = alike[:, taken].max(axis=1) if taken else np.zeros(len(candidates))
             value = np.round(RELEVANCE * scores - (1 - RELEVANCE) * 2 * near, 4)
@@ -206,11 +208,13 @@ class Namer:
             if taken and scores[best] < scores[taken[0]] - WORSE[min(len(taken), 2) - 1]:
                 break
             taken.append(best)
-            stems |= candidates[best].stems
+            roots |= {root[:ROOT] for root in candidates[best].stems}
             left = [
                 at
                 for at in left
-                if not candidates[at].stems & stems and alike[at, best] < SAME and at != best
+                if at != best
+                and alike[at, best] < SAME
+                and not {root[:ROOT] for root in candidates[at].stems} & roots
             ]
         return [candidates[at].shown for at in taken]
 
@@ -237,22 +241,29 @@ def _weight(one: Candidate, inside: int, size: int, sizes: NDArray[np.int64]) ->
 
 
 def told_apart(
-    phrases: Mapping[int, Sequence[str]], taken: Mapping[int, str], size: int = 3
+    phrases: Mapping[int, Sequence[str]],
+    taken: Mapping[int, str],
+    further: Mapping[int, Sequence[str]] | None = None,
+    size: int = 3,
 ) -> dict[int, str]:
     """A name of each group, of its first phrases; no two alike.
 
-    Equal names get further phrases, and where there are none, numbers.
+    Equal names get further phrases, then one of ``further``, and where there is none, a number.
 
     Args:
         phrases: of each group to name, best first; the first group goes first.
         taken: names that stay.
+        further: words that may tell a group's name from an equal one.
         size: phrases of a name.
     """
     used = {name.casefold() for name in taken.values()}
     names = {}
     for group, some in phrases.items():
         choices = [", ".join(some[:count]) for count in range(min(size, len(some)), len(some) + 1)]
-        choices += [f"{choices[-1]} ({number})" for number in range(2, len(phrases) + 3)]
+        longest = choices[-1]
+        rest = [one for one in (further or {}).get(group, ()) if one not in longest.casefold()]
+        choices += [f"{longest}, {one}" for one in rest]
+        choices += [f"{longest} ({number})" for number in range(2, len(phrases) + 3)]
         name = next(choice for choice in choices if choice.casefold() not in used)
         used.add(name.casefold())
         names[group] = name[:1].upper() + name[1:]

@@ -120,6 +120,8 @@ def news_metadata(layout: Layout, keys: Iterable[str]) -> dict[str, MetadataValu
     if news.unread:
         said += f"; {news.unread:,} more were clustered: `reddit-assets news` reads them"
     rows = [{"subreddit": key, **event.row()} for key, event in news.largest(_NEWS_EACH)]
+    for row in rows:
+        del row["cluster_id"]  # the page's table is narrow
     return {f"{NEWS} of a day": MetadataValue.text(said), NEWS: table(rows)}
 
 
