@@ -14,10 +14,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+
+import psutil
 
 from reddit_assets.engines.host import available_cores, cpu_name
 from reddit_assets.local.sample_dumps import base36
@@ -74,26 +78,29 @@ def generate(path: Path, lines: int) -> None:
         " ".join(dice.choices(words, k=max(1, int(dice.lognormvariate(2.9, 0.9)))))[:10_000]
         for _ in range(50_000)
     ]
+    recent: dict[int, list[int]] = {}
     with subprocess.Popen(["zstd", "-q", "-3", "-f", "-o", path], stdin=subprocess.PIPE) as packer:
         assert packer.stdin is not None
         held = []
         for number in range(lines):
-            held.append(_line(dice, bodies, number))
+            held.append(_line(dice, bodies, recent, number))
             if len(held) == 20_000 or number == lines - 1:
                 packer.stdin.write("".join(held).encode("utf-8", "surrogatepass"))
                 held.clear()
 
 
-def _line(dice: random.Random, bodies: list[str], number: int) -> str:
+def _line(dice: random.Random, bodies: list[str], recent: dict[int, list[int]], number: int) -> str:
     if number % 20_011 == 7:
         return '{"id": "cut of\n'
     # Some twenty threads go on at a time.
     thread = max(0, number // 25 - int(dice.expovariate(0.2)))
     subreddit = f"subreddit{thread * 2654435761 % 997 % (1 + thread % 700)}"
     link, own = base36(90_000_000 + thread), base36(20_000_000_000 + number)
-    above = number - int(dice.expovariate(0.02)) - 1
-    top = dice.random() < 0.3 or above // 25 != number // 25
-    parent = f"t3_{link}" if top else "t1_" + base36(20_000_000_000 + above)
+    earlier = recent.setdefault(thread, [])
+    recent.pop(thread - 200, None)
+    top = not earlier or dice.random() < 0.3
+    parent = f"t3_{link}" if top else "t1_" + base36(20_000_000_000 + dice.choice(earlier))
+    earlier.append(number)
     created: object = 1_682_899_200 + number // 140
     if number % 97 == 3:
         created = f'"{created}"'
@@ -112,16 +119,30 @@ def _line(dice: random.Random, bodies: list[str], number: int) -> str:
 
 
 def run(command: list[str] | str) -> tuple[float, float, float]:
-    """Seconds, seconds of processor, and largest resident megabytes of a process of its tree."""
+    """Seconds, seconds of processor, and largest resident megabytes of the whole tree."""
     started = time.monotonic()
     shell = isinstance(command, str)
     child = subprocess.Popen(
         command, shell=shell, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+    ended, most = threading.Event(), [0]
+    watcher = threading.Thread(target=_watch, args=(child.pid, ended, most))
+    watcher.start()
     _, status, used = os.wait4(child.pid, 0)
+    seconds = time.monotonic() - started
+    ended.set()
+    watcher.join()
     if status:
         raise SystemExit(f"{command} failed with {status}")
-    return time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000
+    return seconds, used.ru_utime + used.ru_stime, most[0] / 1e6
+
+
+def _watch(pid: int, ended: threading.Event, most: list[int]) -> None:
+    while not ended.wait(0.2):
+        with suppress(psutil.Error):
+            parent = psutil.Process(pid)
+            tree = [parent, *parent.children(recursive=True)]
+            most[0] = max(most[0], sum(process.memory_info().rss for process in tree))
 
 
 def ours(dump: Path, root: Path) -> list[str]:
@@ -158,6 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=int, default=5_000_000)
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--without", nargs="*", default=[], help="steps to leave out")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     rows = []
@@ -182,6 +204,8 @@ def main() -> None:
             }
             os.link(dump, dump.with_suffix(".json.zst"))
             for step, command in steps.items():
+                if step in options.without:
+                    continue
                 if lines != options.lines and step.startswith("Python json loop"):
                     continue
                 seconds, processor, megabytes = run(command)

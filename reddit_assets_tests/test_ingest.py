@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -234,27 +233,27 @@ _CHILD = (
 )
 
 
+def _entries(folder: Path) -> int:
+    return sum(len(below) + len(files) for _, below, files in os.walk(folder))
+
+
 def test_killed_at_any_moment_it_makes_the_same_bytes(tmp_path):
     dumps = months(2_000)
     write(tmp_path / "whole" / "dumps", dumps)
     write(tmp_path / "killed" / "dumps", dumps)
-    started = time.monotonic()
     command = [sys.executable, "-c", _CHILD]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    whole = time.monotonic() - started
-    dice, killed = random.Random(5), 0
-    for _ in range(4):
+    files, killed = _entries(tmp_path / "whole"), 0
+    for part in (0.1, 0.3, 0.6, 0.9):
         child = subprocess.Popen(
             [*command, str(tmp_path / "killed")],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        try:
-            child.wait(whole * dice.uniform(0.4, 0.95))
-        except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGKILL)
-            killed += 1
-            child.wait()
+        while child.poll() is None and _entries(tmp_path / "killed") < part * files:
+            time.sleep(0.001)
+        child.kill()
+        killed += child.wait() == -signal.SIGKILL
     subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True)
     assert contents(tmp_path / "killed" / "chains") == contents(tmp_path / "whole" / "chains")
     assert killed

@@ -16,7 +16,13 @@ import pyarrow as pa
 import pytest
 
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.errors import BadFileError, SettingsError, StartupError, UnreadableFileError
+from reddit_assets.errors import (
+    BadFileError,
+    SettingsError,
+    StartupError,
+    UnreadableFileError,
+    WriteError,
+)
 from reddit_assets.ingest import source, store
 from reddit_assets.ingest.chains import _Pool
 from reddit_assets.ingest.groups import find_groups
@@ -257,3 +263,22 @@ def test_a_number_in_another_notation_is_read_by_the_column():
     values, valid = _integers(pa.array(["1700000000", "1700000000.0", None, "x", "1e3", "nan"]))
     assert values.tolist() == [1700000000, 1700000000, 0, 0, 1000, 0]
     assert valid.tolist() == [True, True, False, False, True, False]
+
+
+def test_a_file_that_cannot_grow_is_said_and_nothing_is_lost(tmp_path):
+    resource = pytest.importorskip("resource")
+    dumps = {"RC_2023-04.jsonl": months(2_000)["RC_2023-04.jsonl"]}
+    for root in (tmp_path, tmp_path / "whole"):
+        write(root / "dumps", dumps)
+    ingest(tmp_path / "whole")
+    work = made(tmp_path)
+    work.dump("RC_2023-04.jsonl", tmp_path / "dumps" / "RC_2023-04.jsonl")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, hard))
+    try:
+        with pytest.raises(WriteError, match="larger than allowed"):
+            work.chains()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    ingest(tmp_path)
+    assert contents(tmp_path / "chains") == contents(tmp_path / "whole" / "chains")

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import io
 import json
-import queue
 import secrets
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from reddit_assets.corpus.oserrors import reading, unreadable, writing
+from reddit_assets.corpus.oserrors import writing
 from reddit_assets.corpus.output import sync_file
 from reddit_assets.errors import BadFileError, UnreadableFileError, WriteError, first_line
-from reddit_assets.ingest.clean import MESSAGES, clean
+from reddit_assets.ingest.clean import MESSAGES
 from reddit_assets.ingest.engine import connect, duckdb, quoted
 from reddit_assets.ingest.filters import Filters
-from reddit_assets.ingest.parse import COLUMNS, Parsed, Parser
-from reddit_assets.ingest.source import Block, blocks
+from reddit_assets.ingest.reading import cleaned
+from reddit_assets.ingest.source import Damage
 from reddit_assets.ingest.store import Record, Store, dump_stamp, section_of
 
 __all__ = ["ORDER", "Seen", "ingest_dump"]
@@ -141,89 +137,27 @@ class _Dump:
     # --- reading -------------------------------------------------------------------------
     def _messages(self) -> Iterator[pa.RecordBatch]:
         """Batches of messages; lines that are none are rejected."""
-        parquet = self.path.suffix == ".parquet"
-        source = self._of_parquet() if parquet else self._of_lines()
-        for data, offset, parsed in source:
-            table, reasons = clean(parsed, offset, self.filters, self.seen.filtered)
-            for row in sorted(reasons):
-                line = data[parsed.starts[row] : parsed.ends[row]] if data else b""
-                self._reject(offset + int(parsed.starts[row]), reasons[row], line)
-            self.seen.lines += parsed.rows.num_rows
-            self.seen.rows += table.num_rows
-            self.seen.written += table["written"].combine_chunks().true_count
-            self.subreddits.update(table["place"].unique().to_pylist())
-            self.progress(self.seen)
-            yield from table.combine_chunks().to_batches()
+        seen = self.seen
+        source = cleaned(
+            self.path, self.filters, threads=self.threads, skip_corrupt=self.skip_corrupt
+        )
+        for part in source:
+            for damage in part.rejected:
+                self._reject(damage)
+            seen.bytes_in, seen.bytes_text = part.read, part.text
+            seen.lines += part.lines
+            seen.rows += part.table.num_rows
+            seen.written += part.table["written"].combine_chunks().true_count
+            seen.filtered.update(part.filtered)
+            self.subreddits.update(part.table["place"].unique().to_pylist())
+            self.progress(seen)
+            yield from part.table.combine_chunks().to_batches()
 
-    def _reject(self, offset: int, reason: str, line: bytes) -> None:
+    def _reject(self, damage: Damage) -> None:
         self.seen.rejected += 1
-        text = line.rstrip(b"\r\n")[:100_000].decode("utf-8", "backslashreplace")
-        self._rejected.write(json.dumps({"offset": offset, "reason": reason, "line": text}) + "\n")
-
-    def _of_lines(self) -> Iterator[tuple[bytes, int, Parsed]]:
-        parser = Parser(self.threads)
-        ahead: queue.Queue[Block | Exception | None] = queue.Queue(1)
-        stop = threading.Event()
-        reader = threading.Thread(target=self._read, args=(ahead, stop), daemon=True)
-        reader.start()
-        try:
-            while (block := ahead.get()) is not None:
-                if isinstance(block, Exception):
-                    raise block
-                self.seen.bytes_in = block.read
-                self.seen.bytes_text = block.offset + len(block.data)
-                for damage in block.damage:
-                    self._reject(damage.offset, damage.reason, damage.line)
-                yield block.data, block.offset, parser.parse(block.data)
-        finally:
-            stop.set()
-            while reader.is_alive():
-                with suppress(queue.Empty):
-                    ahead.get(timeout=0.05)
-            parser.close()
-
-    def _read(self, ahead: queue.Queue[Block | Exception | None], stop: threading.Event) -> None:
-        """Decompresses beside the parsing."""
-
-        def put(item: Block | Exception | None) -> bool:
-            while not stop.is_set():
-                with suppress(queue.Full):
-                    ahead.put(item, timeout=0.1)
-                    return True
-            return False
-
-        try:
-            for block in blocks(self.path, skip_corrupt=self.skip_corrupt):
-                if not put(block):
-                    return
-            put(None)
-        except Exception as error:
-            put(error)
-
-    def _of_parquet(self) -> Iterator[tuple[bytes, int, Parsed]]:
-        try:
-            with reading(self.path), pq.ParquetFile(self.path) as file:
-                there = [name for name in COLUMNS if name in file.schema_arrow.names]
-                size, total, first = self.path.stat().st_size, max(1, file.metadata.num_rows), 0
-                for batch in file.iter_batches(30_000, columns=there):
-                    columns = [
-                        batch[name].cast(pa.string())
-                        if name in there
-                        else pa.nulls(len(batch), pa.string())
-                        for name in COLUMNS
-                    ]
-                    places = np.arange(len(batch), dtype=np.int64)
-                    rows = pa.table(columns, names=list(COLUMNS))
-                    yield b"", first, Parsed(rows, places, places, {})
-                    first += len(batch)
-                    self.seen.bytes_in = size * first // total
-        except FileNotFoundError as error:
-            raise unreadable(self.path, error) from None
-        except pa.ArrowException as error:
-            raise BadFileError(
-                f"{self.path} is no parquet file of messages: {first_line(error)}.",
-                hint="Fetch it again.",
-            ) from None
+        text = damage.line.rstrip(b"\r\n")[:100_000].decode("utf-8", "backslashreplace")
+        said = {"offset": damage.offset, "reason": damage.reason, "line": text}
+        self._rejected.write(json.dumps(said) + "\n")
 
     # --- sorting -------------------------------------------------------------------------
     def _sort(self, batches: Iterator[pa.RecordBatch], target: Path, scratch: Path) -> None:

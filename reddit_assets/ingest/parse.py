@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,14 +72,10 @@ class Parsed:
 
 
 class Parser:
-    """Parses blocks, one at a time.
+    """Parses blocks; several threads may share one."""
 
-    Args:
-        threads: that DuckDB may use.
-    """
-
-    def __init__(self, threads: int = 1) -> None:
-        self._connection = connect(threads, "1GB")
+    def __init__(self) -> None:
+        self._connection = connect(1, "2GB")  # a block is one thread's
         names = ", ".join(f'"{name}"' for name in COLUMNS)
         types = ", ".join(f"'{name}': 'VARCHAR'" for name in COLUMNS)
         self._sql = _READ.replace("{names}", names).replace("{types}", types)
@@ -104,7 +100,8 @@ class Parser:
         with _as_file(data) as path:
             sql = self._sql.replace("{path}", quoted(path)).replace("{{", "{")
             try:
-                table = self._connection.sql(sql.replace("}}", "}")).to_arrow_table()
+                with closing(self._connection.cursor()) as cursor:
+                    table = cursor.sql(sql.replace("}}", "}")).to_arrow_table()
             except duckdb.Error:
                 return None  # one line that it cannot pass by: one by one, then
         return table.cast(_SCHEMA)
@@ -158,11 +155,15 @@ def _with_odd_ones(
     if not len(odd):
         return Parsed(rows, starts, ends, {})
     mended = _one_by_one(data, starts[odd], ends[odd])
-    order = np.arange(len(starts))
-    order[odd] = len(starts) + np.arange(len(odd))
-    table = pa.concat_tables([rows, mended.rows]).take(pa.array(order))
     reasons = {int(odd[row]): reason for row, reason in mended.reasons.items()}
-    return Parsed(table, starts, ends, reasons)
+    parts, begin = [], 0
+    for number, row in enumerate(odd.tolist()):
+        if row not in reasons:
+            parts += [rows.slice(begin, row - begin), mended.rows.slice(number, 1)]
+            begin = row + 1
+    if parts:
+        rows = pa.concat_tables([*parts, rows.slice(begin)])
+    return Parsed(rows, starts, ends, reasons)
 
 
 def _value(line: bytes) -> Any:

@@ -82,7 +82,8 @@ class Piece:
         made = self._threads
         table = self._table.take(pa.array(made.rows))
         written = table["written"].combine_chunks()
-        result = _columns(table, made)
+        names = pa.array([place.partition("/")[2] for place in self.places], pa.string())
+        result = _columns(table, names.take(pa.array(self._codes)), made)
         if text == "chain":
             texts = with_ancestors(result["body"].to_pylist(), made.above, tokens)
             result = result.append_column("text", pa.array(texts, pa.string()))
@@ -94,7 +95,7 @@ class Piece:
         return result, codes, sections
 
 
-def _columns(table: pa.Table, made: Threads) -> pa.Table:
+def _columns(table: pa.Table, subreddit: pa.Array, made: Threads) -> pa.Table:
     """The earlier system's columns, then ours."""
     comment = pc.equal(table["kind"], 1)
     parts = pc.binary_join_element_wise(
@@ -102,8 +103,6 @@ def _columns(table: pa.Table, made: Threads) -> pa.Table:
     )
     post = pc.utf8_trim(parts, "\n")
     body = pc.if_else(comment, table["body"], pc.if_else(pc.equal(post, ""), None, post))
-    place = table["place"].combine_chunks()
-    subreddit = pc.struct_field(pc.extract_regex(place, r"/(?P<name>[^/]*)$"), "name")
     thread_id = pc.if_else(comment, pc.utf8_slice_codeunits(table["link_id"], 3), table["id"])
     return pa.table(
         {

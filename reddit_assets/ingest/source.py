@@ -18,7 +18,7 @@ from reddit_assets.ingest.store import STDIN
 
 __all__ = ["LONGEST_LINE", "Block", "Damage", "blocks"]
 
-BLOCK_BYTES = 32_000_000
+BLOCK_BYTES = 24_000_000
 LONGEST_LINE = 8_000_000
 """Bytes; a message has 40,000 characters at most, so a longer line is damage."""
 
@@ -36,12 +36,12 @@ _REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A part of a dump that is not there as lines.
+    """A line that is no message, or a part of a dump that is not there as lines.
 
     Attributes:
-        offset: bytes of text before it.
-        reason: why, with the place in the file.
-        line: its first bytes.
+        offset: bytes of text before it; of a Parquet file, rows.
+        reason: why; of a part, with the place in the file.
+        line: the line, or the part's first bytes.
     """
 
     offset: int
