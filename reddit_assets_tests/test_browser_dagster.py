@@ -5,36 +5,23 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from reddit_assets.engines.clustering.map import MapPosts, map_page
 from reddit_assets.errors import Failure
 from reddit_assets.ledger.job import Job, Kind
 from reddit_assets.local.servers import PostgresServer
+from reddit_assets_tests.browser import browser_page, keep
 from reddit_assets_tests.factories import claim_jobs
 from reddit_assets_tests.platform_stack import Live, running, wait_for
 
 pytestmark = pytest.mark.browser
 
 SUBREDDITS = ("as/AskScience", "bo/books", "ca/cars", "co/Cooking", "ga/gardening")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
@@ -50,23 +37,8 @@ def live(
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
-        page.set_default_timeout(30_000)
-        expect.set_options(timeout=60_000)
+    with browser_page() as page:
         yield page
-        browser.close()
-
-
-def keep(page: Page, name: str, tmp_path: Path) -> None:
-    """A picture, in REDDIT_SCREENSHOTS if that is set."""
-    folder = Path(os.environ.get("REDDIT_SCREENSHOTS") or tmp_path)
-    page.wait_for_timeout(1500)
-    page.screenshot(path=folder / f"{name}.png")
 
 
 def lineage(*assets: str) -> str:
@@ -174,43 +146,3 @@ def test_a_file_that_was_given_up_is_red_and_says_why(
     queue.retry([key])
     live.worker.hold.clear()
     wait_for(lambda: stack.failed("embeddings") == 0, 60, "the partition is healed")
-
-
-def test_the_map_is_searched_read_and_used_on_a_phone(page: Page, tmp_path: Path) -> None:
-    # Given a map with one long post among others,
-    number = 60
-    rng = np.random.default_rng(0)
-    xy = rng.standard_normal((2, number)).astype(np.float32)
-    texts = [f"post {i} about tea" for i in range(number)]
-    texts[7] = "A kettle of green tea\n\n" + "that is told at length. " * 40 + "The end of it."
-    clusters = [
-        {"cluster_id": 0, "theme_id": 0, "name": "tea, kettle", "keywords": ["tea"], "size": number}
-    ]
-    posts = MapPosts(
-        texts,
-        [float(i) for i in range(number)],
-        [1.7e9] * number,
-        ["https://example.org/p"] * number,
-    )
-    made = map_page(
-        "Tea", xy[0], xy[1], np.zeros(number, np.int32), posts, clusters, {0: "tea"}, number
-    )
-    (tmp_path / "map.html").write_text(made, encoding="utf-8")
-    page.goto((tmp_path / "map.html").as_uri())
-    # if two words are searched that stand apart, then one hit is listed,
-    page.get_by_placeholder("Search posts").fill("tea KETTLE")
-    expect(page.get_by_text("1 of 60 posts")).to_be_visible()
-    # and a click on it shows all of the post, with score, date and link.
-    page.locator(".item").click()
-    expect(page.locator("#text")).to_contain_text("The end of it.")
-    expect(page.locator("#about")).to_contain_text("score 7")
-    expect(page.locator("#about")).to_contain_text("2023-11-14")
-    link = page.get_by_role("link", name="open the post")
-    assert link.get_attribute("href") == "https://example.org/p"
-    # On a phone the list is folded away until it is asked for.
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.reload()
-    expect(page.locator("#list")).to_be_hidden()
-    page.get_by_role("button", name="Clusters").click()
-    expect(page.get_by_text("tea, kettle")).to_be_visible()
-    page.set_viewport_size({"width": 1440, "height": 900})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +14,37 @@ import pytest
 from reddit_assets.engines.clustering.map import (
     FULL,
     MAX_POINTS,
+    MapPage,
     MapPosts,
     map_page,
     map_rows,
 )
+from reddit_assets.engines.clustering.map.page import BESIDE_CHARS, NONE
 
 
-def page(texts: list[str]) -> str:
+def read(made: MapPage) -> dict[str, Any]:
+    """What a page holds, unpacked as its script does."""
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", made.page, re.S)
+    assert len(scripts) == 2
+    data: dict[str, Any] = json.loads(scripts[0])
+
+    def whole(text: str) -> bytes:
+        return zlib.decompress(base64.b64decode(text))
+
+    for name in ("x", "y", "cluster", "scores", "days"):
+        planes = np.frombuffer(whole(data[name]), np.uint8).reshape(4, -1)
+        data[name] = np.ascontiguousarray(planes.T).view("<i4").ravel()
+    blocks = data["blocks"]
+    if blocks is None:
+        assert made.posts is not None
+        stamp, blocks = json.loads("[" + made.posts[len("mapPosts(") : -len(");")] + "]")
+        assert stamp == data["beside"]["stamp"]
+    posts = [post for block in blocks for post in json.loads(whole(block))]
+    data["texts"], data["links"] = [text for text, _ in posts], [link for _, link in posts]
+    return data
+
+
+def page(texts: list[str]) -> MapPage:
     ids = np.array([7, 7, -1, 3], dtype=np.int32)
     xy = np.array([0.0, 1.0, 2.0, 3.0], dtype=np.float32)
     clusters = [
@@ -34,23 +60,21 @@ def test_the_page_is_self_contained_and_safe() -> None:
     evil = "</script><script>alert(1)</script><!-- \u2028 & 'x'"
     made = page([evil, "two", "", "four"])
     # If the page is read as a browser does, then the data is whole and nothing else is script
-    scripts = re.findall(r"<script[^>]*>(.*?)</script>", made, re.S)
-    assert len(scripts) == 2
-    data = json.loads(scripts[0])
+    data = read(made)
     assert data["texts"][0] == evil
-    assert (data["scores"], data["days"]) == ([1, None, 2, 3], [1, None, 0, 0])
+    assert data["scores"].tolist() == [1, NONE, 2, 3]
+    assert data["days"].tolist() == [1, NONE, 0, 0]
     assert [cluster["id"] for cluster in data["clusters"]] == [7, 3]
     # and nothing is loaded from anywhere
-    assert not re.search(
-        r"(?:src|href)\s*=|@import|url\(|fetch\(|https?://", made.replace(evil, "")
-    )
+    assert not re.search(r"(?:src|href)\s*=|@import|url\(|fetch\(|https?://", made.page)
+    assert made.posts is None
 
 
 def test_a_large_subreddit_is_drawn_as_a_sample_with_every_cluster() -> None:
     # Given more rows than are drawn, most of them in one cluster
     labels = np.zeros(3 * MAX_POINTS, dtype=np.int32)
     labels[:50] = np.repeat(np.arange(1, 11), 5)
-    labels[50:90_000:3] = -1
+    labels[50:2_900_000:3] = -1
     # If rows are chosen
     chosen = map_rows(len(labels), labels, seed=1)
     # Then there are as many as allowed, ascending, with all of the small clusters
@@ -74,8 +98,8 @@ def test_the_map_is_fitted_to_its_clusters_and_clips_nothing() -> None:
     ]
     posts = MapPosts([""] * 2_000, [None] * 2_000, [None] * 2_000, [""] * 2_000)
     made = map_page("x", xy[0], xy[1], ids, posts, clusters, {0: "a"}, 2_000)
-    data = json.loads(re.findall(r"<script[^>]*>(.*?)</script>", made, re.S)[0])
-    x, y = (np.frombuffer(base64.b64decode(data[axis]), dtype="<i4") for axis in "xy")
+    data = read(made)
+    x, y = data["x"], data["y"]
     # Then the clusters fill the frame, and no two far rows share a place on a rim
     for axis in (x, y):
         assert np.ptp(np.quantile(axis[ids >= 0], [0.01, 0.99])) > 0.8 * FULL
@@ -85,13 +109,17 @@ def test_the_map_is_fitted_to_its_clusters_and_clips_nothing() -> None:
 
 
 def test_long_posts_do_not_make_a_page_that_no_browser_opens() -> None:
-    # Given more text than a page should have, then posts are cut, and each says so
-    texts = ["word " * 2_000] * 3_000
+    # Given more text than a page should have, then it lies beside the page,
+    texts = [f"{number} " + "word " * 2_500 for number in range(3_000)]
     posts = MapPosts(texts, [None] * 3_000, [None] * 3_000, [""] * 3_000)
     xy = np.arange(3_000, dtype=np.float32)
     made = map_page("x", xy, xy, np.full(3_000, -1, np.int32), posts, [], {}, 3_000)
-    assert len(made) < 12_000_000
-    assert "word…" in made or "wor…" in made or " …" in made
+    assert len(made.page) < 12_000_000
+    # in order, and posts are cut, and each says so.
+    said = read(made)["texts"]
+    assert [text.split()[0] for text in said] == [str(number) for number in range(3_000)]
+    assert all(text.endswith(("word…", "wor…", "wo…", "w…", " …")) for text in said)
+    assert sum(map(len, said)) <= BESIDE_CHARS
 
 
 def test_the_picture_is_bounded() -> None:

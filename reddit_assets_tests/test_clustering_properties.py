@@ -71,7 +71,7 @@ def whole(found: Clustering, vectors: np.ndarray) -> None:
     x, y = found.x[chosen], found.y[chosen]
     none: list[Any] = [None] * len(chosen)
     posts = MapPosts([""] * len(chosen), none, none, [""] * len(chosen))
-    assert map_page("r", x, y, ids, posts, rows, meaning.themes, n)
+    assert map_page("r", x, y, ids, posts, rows, meaning.themes, n).page
     json.dumps(found.info)
 
 

@@ -21,6 +21,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MapServer]:
         (clusters / key).mkdir(parents=True)
         (clusters / key / "map.html").write_text(f"map of {key}", encoding="utf-8")
     (clusters / "as" / "Tea" / "map.png").write_bytes(b"PNG")
+    (clusters / "as" / "Tea" / "map.posts.js").write_bytes(b"mapPosts();")
     (clusters / "as" / "Tea" / "clustered.parquet").write_bytes(b"secret")
     (clusters / "out").symlink_to(base / "secret")
     (clusters / "as" / "Link").mkdir()
@@ -61,6 +62,7 @@ def ask(
         ),
         ("/flat/map.html", "map of flat", "text/html; charset=utf-8"),
         ("/as/Tea/map.png", "PNG", "image/png"),
+        ("/as/Tea/map.posts.js", "mapPosts();", "text/javascript; charset=utf-8"),
     ],
 )
 def test_maps_and_pictures_are_handed_out(

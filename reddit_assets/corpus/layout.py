@@ -16,6 +16,7 @@ __all__ = [
     "CLUSTERED_NAME",
     "CLUSTER_FILES",
     "MAP_NAME",
+    "MAP_POSTS_NAME",
     "PICTURE_NAME",
     "STANDING_NAME",
     "SUFFIX",
@@ -29,10 +30,19 @@ CLUSTERED_NAME = "clustered.parquet"
 TABLE_NAME = "clusters.table"
 STANDING_NAME = "clusters.standing"
 MAP_NAME = "map.html"
+# The posts of a map that has too many of them for its page.
+MAP_POSTS_NAME = "map.posts.js"
 PICTURE_NAME = "map.png"
 # Everything that a cluster job writes, in the order of publishing: the clustered file is last,
 # since its presence says that the cluster is there.
-CLUSTER_FILES = (TABLE_NAME, STANDING_NAME, MAP_NAME, PICTURE_NAME, CLUSTERED_NAME)
+CLUSTER_FILES = (
+    TABLE_NAME,
+    STANDING_NAME,
+    MAP_POSTS_NAME,
+    MAP_NAME,
+    PICTURE_NAME,
+    CLUSTERED_NAME,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ __all__ = [
 
 # ``<output>.<token>.tmp`` is ours, ``<output>.tmp`` the earlier system's.
 _TEMPORARY = re.compile(
-    r"(.+\.parquet|clusters\.table|map\.html)(\.[0-9a-f]{16})?\.tmp"
+    r"(.+\.parquet|clusters\.(table|standing)|map\.(html|png|posts\.js))(\.[0-9a-f]{16})?\.tmp"
     r"|\.(model|buckets)\.json\.[0-9a-f]{16}\.tmp",
     re.DOTALL,
 )

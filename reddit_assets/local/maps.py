@@ -1,9 +1,9 @@
 """A small read-only web server of the maps below ``clusters/``, beside Dagster's page.
 
-It hands out ``<subreddit>/map.html`` and ``map.png`` and a page that names them, and nothing else:
-no other file, no listing, no path that leads out of the tree, also not through links. It listens on
-the loopback address, and answers only to that name: a foreign web page cannot reach it under a name
-of its own.
+It hands out each subreddit's ``map.html``, ``map.posts.js`` and ``map.png`` and a page that names
+the maps, and nothing else: no other file, no listing, no path that leads out of the tree, also not
+through links. It listens on the loopback address, and answers only to that name: a foreign web page
+cannot reach it under a name of its own.
 """
 
 from __future__ import annotations
@@ -20,15 +20,19 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote, urlsplit
 
-from reddit_assets.corpus.layout import MAP_NAME, PICTURE_NAME
+from reddit_assets.corpus.layout import MAP_NAME, MAP_POSTS_NAME, PICTURE_NAME
 
 __all__ = ["MapServer", "map_keys"]
 
-TYPES = {MAP_NAME: "text/html; charset=utf-8", PICTURE_NAME: "image/png"}
-# A map's script and styles are in the page; it loads nothing and sends nothing.
+TYPES = {
+    MAP_NAME: "text/html; charset=utf-8",
+    MAP_POSTS_NAME: "text/javascript; charset=utf-8",
+    PICTURE_NAME: "image/png",
+}
+# A map's script and styles are in the page; it loads no more than its posts, and sends nothing.
 POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 

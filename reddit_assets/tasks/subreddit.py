@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from reddit_assets.corpus.layout import (
     CLUSTER_FILES,
     CLUSTERED_NAME,
     MAP_NAME,
+    MAP_POSTS_NAME,
     PICTURE_NAME,
     STANDING_NAME,
     TABLE_NAME,
@@ -31,7 +31,6 @@ from reddit_assets.corpus.provenance import ClusterProvenance, OutputFile, clust
 from reddit_assets.corpus.vectors import VectorFormat
 from reddit_assets.engines.clustering.clusterer import cluster
 from reddit_assets.engines.clustering.identity import Changes, keep_identities
-from reddit_assets.engines.clustering.map import MapPosts, map_page, map_png, map_rows
 from reddit_assets.engines.clustering.meaning import Meaning, meaning_of
 from reddit_assets.engines.clustering.names import Named
 from reddit_assets.engines.clustering.params import ClusterParams
@@ -41,6 +40,7 @@ from reddit_assets.engines.clustering.standing import Standing
 from reddit_assets.errors import ClusteringError
 from reddit_assets.tasks.clustered import write_clustered, write_clusters, write_whole
 from reddit_assets.tasks.inputs import Inputs, open_inputs
+from reddit_assets.tasks.maps import PICTURE_ROWS, draw_map
 from reddit_assets.tasks.news import news_table, tonight
 from reddit_assets.tasks.phrase_model import HostModel
 from reddit_assets.tasks.posts import FilePosts, columns_of_texts
@@ -50,8 +50,6 @@ from reddit_assets.tasks.standing import read_standing, recognized, row_changes,
 
 __all__ = ["PICTURE_ROWS", "ClusterResult", "cluster_subreddit"]
 
-#: A picture of the map is made for subreddits of at least this many rows.
-PICTURE_ROWS = 200
 #: Clusters in the table for people.
 TABLE_ROWS = 50
 #: Of how it was clustered, what people are shown.
@@ -102,6 +100,13 @@ class _Clustered:
     named_by: str
     nights: tuple[Night, ...]
     """What was new, tonight last."""
+
+    @property
+    def born(self) -> set[int]:
+        """Clusters that are new tonight; in the first night all are, so none is."""
+        if self.nights[-1].first:
+            return set()
+        return {row["cluster_id"] for row in self.meaning.rows if row["fate"] == "born"}
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -277,12 +282,23 @@ def _write(
     try:
         _write_clusters(by_name[TABLE_NAME], made, provenance.data_version)
         write_standing(by_name[STANDING_NAME], made.standing, provenance)
-        page, png = _map(made, seed)
-        write_whole(by_name[MAP_NAME], page.encode("utf-8", "replace"))
-        if png is None:
-            del by_name[PICTURE_NAME]
-        else:
-            write_whole(by_name[PICTURE_NAME], png)
+        drawn = draw_map(
+            subreddit_of(made.key),
+            made.posts,
+            made.clustering,
+            made.ids,
+            made.meaning,
+            born=made.born,
+            seed=seed,
+        )
+        write_whole(by_name[MAP_NAME], drawn.page)
+        # Where the page needs none beside it any more, old posts do not stay: they are emptied.
+        posts = b"" if drawn.posts is None and (folder / MAP_POSTS_NAME).exists() else drawn.posts
+        for name, content in ((MAP_POSTS_NAME, posts), (PICTURE_NAME, drawn.png)):
+            if content is None:
+                del by_name[name]
+            else:
+                write_whole(by_name[name], content)
         write_clustered(
             by_name[CLUSTERED_NAME],
             made.inputs,
@@ -299,7 +315,7 @@ def _write(
             with suppress(FileNotFoundError):
                 path.unlink()
         raise
-    return tuple((path, folder / name) for name, path in by_name.items()), png
+    return tuple((path, folder / name) for name, path in by_name.items()), drawn.png
 
 
 def _write_clusters(path: Path, made: _Clustered, data_version: str) -> None:
@@ -340,33 +356,6 @@ def _identities(
             before[there], clustering.labels[there], previous, clustering.centroids
         )
     return changes, before
-
-
-def _map(made: _Clustered, seed: int) -> tuple[str, bytes | None]:
-    """The page, and the picture where there are enough rows for one."""
-    clustering, rows = made.clustering, made.inputs.total
-    chosen = map_rows(rows, clustering.labels, seed)
-    said = ("\n\n".join(filter(None, one)) for one in made.posts.texts(chosen))
-    posts = MapPosts(
-        [html.unescape(text).strip() for text in said],
-        _known(made.posts.scores(), chosen),
-        _known(made.posts.dates(), chosen),
-        made.posts.links(chosen),
-    )
-    name = subreddit_of(made.key)
-    x, y = clustering.x[chosen], clustering.y[chosen]
-    clusters, themes = made.meaning.rows, made.meaning.themes
-    page = map_page(name, x, y, made.ids[chosen], posts, clusters, themes, rows)
-    if rows < PICTURE_ROWS:
-        return page, None
-    return page, map_png(name, x, y, clustering.themes[chosen], clusters)
-
-
-def _known(values: NDArray[np.float64] | None, rows: NDArray[np.int64]) -> list[float | None]:
-    """Values of some rows; ``None`` where there is none."""
-    if values is None:
-        return [None] * len(rows)
-    return [float(value) if np.isfinite(value) else None for value in values[rows]]
 
 
 def _metadata(
