@@ -18,7 +18,7 @@ from playwright.sync_api import Error, Page, sync_playwright
 from reddit_assets.corpus.buckets import Buckets
 from reddit_assets.platform.names import AssetSet
 from reddit_assets.platform.reporting.assets import page_path
-from reddit_assets_tests.test_browser_dagster import FLAGS
+from reddit_assets_tests.browser import FLAGS
 
 __all__ = ["visit"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-__all__ = ["browser_page", "keep"]
+__all__ = ["FLAGS", "browser_page", "keep"]
 
 FLAGS = [
     "--headless",

@@ -23,6 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MapServer]:
     (clusters / "as" / "Tea" / "map.png").write_bytes(b"PNG")
     (clusters / "as" / "Tea" / "map.posts.js").write_bytes(b"mapPosts();")
     (clusters / "as" / "Tea" / "clustered.parquet").write_bytes(b"secret")
+    (clusters / "map.html").write_text("map of the corpus", encoding="utf-8")
     (clusters / "out").symlink_to(base / "secret")
     (clusters / "as" / "Link").mkdir()
     (clusters / "as" / "Link" / "map.html").symlink_to(base / "secret" / "map.html")
@@ -61,6 +62,7 @@ def ask(
             "text/html; charset=utf-8",
         ),
         ("/flat/map.html", "map of flat", "text/html; charset=utf-8"),
+        ("/map.html", "map of the corpus", "text/html; charset=utf-8"),
         ("/as/Tea/map.png", "PNG", "image/png"),
         ("/as/Tea/map.posts.js", "mapPosts();", "text/javascript; charset=utf-8"),
     ],
@@ -123,5 +125,6 @@ def test_the_first_page_names_every_map(server: MapServer) -> None:
     page = body.decode()
     assert answer.status == 200
     assert '<a href="/as/Tea/map.html">as/Tea</a>' in page
+    assert '<a href="/map.html">' in page
     assert "日本/日本旅行" in page
     assert "clustered" not in page

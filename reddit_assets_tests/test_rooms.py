@@ -36,6 +36,7 @@ ROOMS: dict[str, set[str]] = {
         "ledger",
         "engines.clustering.params",
         "engines.vectors",
+        "tasks.corpus_map",
     },
     "local": {"ingest", "figures", "corpus", "ledger", "engines.host", "workspace"},
     "definitions": {"platform"},

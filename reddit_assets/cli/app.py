@@ -49,6 +49,7 @@ _GROUPS = (
     "worker",
     "cluster",
     "clusters",
+    "corpus_map",
     "news",
     "where",
     "maps",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -57,17 +56,6 @@ def clusters(
         if page.exists():
             typer.echo(f"Map: {page}")
     if open_map:
-        _open(page)
+        from reddit_assets.cli.pages import open_page
 
-
-def _open(page: Path) -> None:
-    import webbrowser
-
-    from reddit_assets.errors import NotFoundError, StartupError
-
-    if not page.exists():
-        raise NotFoundError(f"There is no map {page}.", hint="Cluster the subreddit again.")
-    if not webbrowser.open(page.absolute().as_uri()):
-        raise StartupError(
-            "No browser can be opened here.", hint=f"Open {page} where there is one."
-        )
+        open_page(page)

@@ -128,6 +128,21 @@ class Layout:
         """The clustered file of a subreddit. Raises BadKeyError."""
         return self.cluster_dir(cluster_key) / CLUSTERED_NAME
 
+    @property
+    def corpus_map(self) -> Path:
+        """The map of all subreddits' clusters."""
+        return self.clusters / MAP_NAME
+
+    def corpus_map_link(self, address: str | None) -> str | None:
+        """Where the map of the corpus is read; ``None`` where there is none.
+
+        Args:
+            address: of `reddit-assets maps`; without one, it is the page's path.
+        """
+        if not self.corpus_map.is_file():
+            return None
+        return f"{address.rstrip('/')}/{MAP_NAME}" if address else str(self.corpus_map)
+
     def map_links(
         self, cluster_key: str, address: str | None, *, picture: bool | None = None
     ) -> dict[str, str]:

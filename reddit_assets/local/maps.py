@@ -1,9 +1,9 @@
 """A small read-only web server of the maps below ``clusters/``, beside Dagster's page.
 
-It hands out each subreddit's ``map.html``, ``map.posts.js`` and ``map.png`` and a page that names
-the maps, and nothing else: no other file, no listing, no path that leads out of the tree, also not
-through links. It listens on the loopback address, and answers only to that name: a foreign web page
-cannot reach it under a name of its own.
+It hands out the corpus' and each subreddit's ``map.html``, ``map.posts.js`` and ``map.png`` and a
+page that names the maps, and nothing else: no other file, no listing, no path that leads out of the
+tree, also not through links. It listens on the loopback address, and answers only to that name: a
+foreign web page cannot reach it under a name of its own.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _open(self, path: str) -> BinaryIO | None:
         """The file that a path names, if it is one of ours inside the tree."""
         parts = path.split("/")[1:]
-        if not 2 <= len(parts) <= 3 or parts[-1] not in TYPES:
+        if not 1 <= len(parts) <= 3 or parts[-1] not in TYPES:
             return None
         if any(part in ("", ".", "..") or "\0" in part for part in parts):
             return None
@@ -130,7 +130,9 @@ class _Handler(BaseHTTPRequestHandler):
         links = "".join(
             f'<li><a href="/{quote(key)}/{MAP_NAME}">{html.escape(key)}</a></li>' for key in keys
         )
+        whole = f'<p><a href="/{MAP_NAME}">Map of the corpus</a></p>'
         body = _INDEX.replace("__COUNT__", f"{len(keys):,}").replace("__LINKS__", links)
+        body = body.replace("__WHOLE__", whole if (self._clusters / MAP_NAME).is_file() else "")
         text = body.encode("utf-8", "replace")
         self.send_response(HTTPStatus.OK)
         self._end_head(TYPES[MAP_NAME], len(text))
@@ -160,6 +162,7 @@ input { font: inherit; padding: .3rem .6rem; width: 100%; max-width: 24rem; }
 ul { columns: 15rem; padding: 0; list-style: none; }
 </style>
 <h1>Maps of __COUNT__ subreddits</h1>
+__WHOLE__
 <input type="search" placeholder="Find a subreddit" aria-label="Find a subreddit" autofocus>
 <ul>__LINKS__</ul>
 <script>

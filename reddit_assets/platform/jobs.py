@@ -91,6 +91,7 @@ def make_corpus(sets: Sequence[AssetSet]) -> AssetsDefinition:
         from reddit_assets.figures import Figures
         from reddit_assets.platform.checks import evaluate_corpus, evaluate_samples
         from reddit_assets.platform.overview import corpus_metadata, oldest_unprocessed
+        from reddit_assets.platform.services.corpus_map import draw_corpus_map
         from reddit_assets.platform.services.glance import glance_metadata, news_metadata
 
         with run_errors():
@@ -98,6 +99,8 @@ def make_corpus(sets: Sequence[AssetSet]) -> AssetsDefinition:
             if context.selected_asset_keys and context.job_name == NIGHTLY:
                 found = platform.rescan.run(context.instance, context.log.info)
                 statuses = found.statuses
+                keys = [status.cluster_key for status in statuses]
+                draw_corpus_map(workspace, keys, context.log.info)
                 metadata = corpus_metadata(workspace, context.instance, found)
                 for name, result in evaluate_samples(context.instance, sets, workspace).items():
                     outcome = "passed" if result.passed else "FAILED"

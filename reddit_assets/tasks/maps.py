@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +13,28 @@ from numpy.typing import NDArray
 from reddit_assets.corpus.layout import MAP_POSTS_NAME
 from reddit_assets.engines.clustering.map import (
     PICTURE_POINTS,
+    POSTS,
     MapPosts,
+    Wording,
     map_page,
     map_png,
     map_rows,
     post_chars,
 )
-from reddit_assets.engines.clustering.meaning import Meaning
+from reddit_assets.engines.clustering.meaning import Meaning, Posts
 from reddit_assets.engines.clustering.results import Clustering
-from reddit_assets.tasks.posts import FilePosts
 
 __all__ = ["PICTURE_ROWS", "DrawnMap", "draw_map"]
 
 #: A picture of the map is made for subreddits of at least this many rows.
 PICTURE_ROWS = 200
+
+
+class LinkedPosts(Posts, Protocol):
+    """Posts that can be opened."""
+
+    def links(self, rows: NDArray[np.int64]) -> list[str]:
+        """Addresses of some rows; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +54,15 @@ class DrawnMap:
 
 def draw_map(
     name: str,
-    posts: FilePosts,
+    posts: LinkedPosts,
     clustering: Clustering,
     ids: NDArray[np.int32],
     meaning: Meaning,
     *,
     born: Collection[int],
     seed: int,
+    wording: Wording = POSTS,
+    facts: str | None = None,
 ) -> DrawnMap:
     """The page with its posts, and the picture where there are enough rows for one.
 
@@ -61,6 +72,8 @@ def draw_map(
         meaning: of the clusters.
         born: ids of the clusters that are new tonight.
         seed: of the sample that is drawn where there are very many rows.
+        wording: what the page calls the rows.
+        facts: the line below the name, instead of the usual one.
     """
     rows = len(clustering.labels)
     chosen = map_rows(rows, clustering.labels, seed)
@@ -80,6 +93,8 @@ def draw_map(
         rows,
         born=born,
         beside=MAP_POSTS_NAME,
+        wording=wording,
+        facts=facts,
     )
     png = None
     if rows >= PICTURE_ROWS:
@@ -90,7 +105,7 @@ def draw_map(
     return DrawnMap(made.page.encode("utf-8", "replace"), beside, png)
 
 
-def _texts(posts: FilePosts, rows: NDArray[np.int64]) -> list[str]:
+def _texts(posts: LinkedPosts, rows: NDArray[np.int64]) -> list[str]:
     """What the map shows of some rows, cut before they are held."""
     limit, texts = post_chars(len(rows)), []
     for said in posts.texts(rows):

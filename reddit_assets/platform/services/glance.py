@@ -89,13 +89,18 @@ def glance_metadata(workspace: Workspace, figures: Figures) -> dict[str, Metadat
         "free disk, GB": _free(workspace),
         "workers": len(figures.workers),
     }
-    return {
+    metadata: dict[str, MetadataValue] = {
         name: MetadataValue.int(value)
         if isinstance(value, int)
         else MetadataValue.float(float(three_digits(value)))
         for name, value in numbers.items()
         if value is not None
     }
+    address = workspace.settings.maps_url
+    link = workspace.layout.corpus_map_link(address)
+    if link is not None:
+        metadata["map"] = MetadataValue.url(link) if address else MetadataValue.path(link)
+    return metadata
 
 
 def _noting(statuses: Iterable[SubredditStatus], keys: list[str]) -> Iterator[SubredditStatus]:

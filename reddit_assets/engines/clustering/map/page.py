@@ -22,6 +22,7 @@ __all__ = [
     "FULL",
     "MAX_POINTS",
     "PALETTE",
+    "POSTS",
     "MapPage",
     "MapPosts",
     "Rows",
@@ -101,6 +102,9 @@ class Wording:
     title: str = "Post"
     score: str = "score"
     open: str = "open the post"
+
+
+POSTS = Wording()
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +240,7 @@ def map_page(
     topics: Mapping[int, str] | None = None,
     born: Collection[int] = (),
     beside: str = "map.posts.js",
-    wording: Wording = Wording(),
+    wording: Wording = POSTS,
     facts: str | None = None,
 ) -> MapPage:
     """A page with zoom, filters, selection, search, and the names of clusters and themes.
