@@ -198,7 +198,9 @@ def test_every_extra_and_every_program_exists() -> None:
     extras = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     text = "\n".join(page.read_text() for page in PAGES)
     named = {
-        name for each in re.findall(r"reddit-assets\[([\w,]+)\]", text) for name in each.split(",")
+        name
+        for each in re.findall(r"(?:reddit-assets|'\.)\[([\w,]+)\]'", text)
+        for name in each.split(",")
     }
     assert {"dagster", "onnx", "cluster", "torch"} <= named <= set(extras)
     programs = set(re.findall(r"benchmarks/(\w+\.py)", text))
