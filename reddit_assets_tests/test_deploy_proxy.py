@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from pydantic import SecretStr
 from reddit_assets.errors import ReportingError
 from reddit_assets.ledger.job import Kind, Result
 from reddit_assets.ledger.outbox import Outbox, OutboxEntry
+from reddit_assets.local.maps import MapServer
 from reddit_assets.local.servers import free_port
 from reddit_assets.platform.reporting.drain import Reporter
 from reddit_assets.platform.reporting.rest import RestSink
@@ -43,16 +45,31 @@ def stack(tmp_path: Path, valkey_url: str, postgres_url: str) -> Iterator[Stack]
 
 
 @pytest.fixture
-def proxy(tmp_path: Path, stack: Stack) -> Iterator[str]:
+def maps(stack: Stack) -> Iterator[str]:
+    """The address of a server of the maps, of which there is one."""
+    folder = stack.layout.clusters / "as" / "Tea"
+    folder.mkdir(parents=True)
+    (folder / "map.html").write_text("<p>a map of tea</p>")
+    server = MapServer(stack.layout.clusters, ("127.0.0.1", free_port()))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def proxy(tmp_path: Path, stack: Stack, maps: str) -> Iterator[str]:
     """The address of an nginx with our file, without TLS."""
     port, folder = free_port(), tmp_path / "nginx"
     folder.mkdir()
     (folder / "passwords").write_text(f"{LOGIN[0]}:{{PLAIN}}{LOGIN[1]}\n")
+    (folder / "tokens").write_text('"Bearer t0ken" 1;\n')
     text = re.sub(r"\n *ssl_certificate\S* .*", "", CONFIG.read_text())
     for ours, theirs in {
         "listen 443 ssl": f"listen 127.0.0.1:{port}",
         "127.0.0.1:3000": stack.url.removeprefix("http://"),
-        "CHANGE-ME": "t0ken",
+        "127.0.0.1:3001": maps.removeprefix("http://"),
+        "/etc/nginx/reddit-assets.tokens": str(folder / "tokens"),
         "/etc/nginx/reddit-assets.htpasswd": str(folder / "passwords"),
     }.items():
         assert ours in text
@@ -91,6 +108,11 @@ def test_a_login_before_the_page_and_a_token_before_reports(stack: Stack, proxy:
     assert httpx.post(f"{proxy}/graphql", json={"query": "{ version }"}).status_code == 401
     answer = httpx.post(f"{proxy}/graphql", json={"query": "{ version }"}, auth=LOGIN)
     assert answer.json()["data"]["version"]
+    # So are the maps, whose links stay below their address
+    assert httpx.get(f"{proxy}/maps/").status_code == 401
+    link = re.search(r'href="([^"]+)"', httpx.get(f"{proxy}/maps/", auth=LOGIN).text)
+    assert link is not None
+    assert "a map of tea" in httpx.get(f"{proxy}/maps/{link[1]}", auth=LOGIN).text
     # A report is refused without the token, and with a wrong one; the entry stays
     result = Result("job-1", "embeddings", KEY, data_version="v1", source_version="s1")
     entry = OutboxEntry("1-1", result, uncertain=False)

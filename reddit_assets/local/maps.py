@@ -128,9 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_index(self) -> None:
         keys = map_keys(self._clusters)
         links = "".join(
-            f'<li><a href="/{quote(key)}/{MAP_NAME}">{html.escape(key)}</a></li>' for key in keys
+            f'<li><a href="{quote(key)}/{MAP_NAME}">{html.escape(key)}</a></li>' for key in keys
         )
-        whole = f'<p><a href="/{MAP_NAME}">Map of the corpus</a></p>'
+        whole = f'<p><a href="{MAP_NAME}">Map of the corpus</a></p>'
         body = _INDEX.replace("__COUNT__", f"{len(keys):,}").replace("__LINKS__", links)
         body = body.replace("__WHOLE__", whole if (self._clusters / MAP_NAME).is_file() else "")
         text = body.encode("utf-8", "replace")
