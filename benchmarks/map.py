@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from clustering_common import RESULTS, arguments, surroundings, write
-from embedding_common import posts
+from embedding_common import posts, prefer
 from playwright.sync_api import Page
 
 from reddit_assets.engines.clustering.map import MapPosts, map_page
@@ -116,7 +116,10 @@ def main() -> None:
     """Measure, and write the CSV."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--points", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--priority", type=int, help="as nice counts; below 0 as root only")
     given = parser.parse_args()
+    if given.priority is not None:
+        prefer(given.priority)
     texts = [text[:200] for text in posts().to_pylist()]
     rows = []
     with tempfile.TemporaryDirectory() as folder, browser_page() as page:
@@ -132,9 +135,10 @@ def main() -> None:
                 facts = surroundings()
                 found = look(page if change else plain, address, change)
                 found["points_per_frame"] = round(found["points_per_frame"] * count)
-                rows.append({**made, "drawing": drawing, **found, **facts})
-                print(rows[-1], flush=True)
-    write(given.out or RESULTS / "map.csv", rows)
+                rows.append(
+                    {**made, "drawing": drawing, **found, **facts, "priority": given.priority}
+                )
+                write(given.out or RESULTS / "map.csv", rows)
 
 
 if __name__ == "__main__":

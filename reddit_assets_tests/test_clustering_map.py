@@ -13,7 +13,6 @@ import pytest
 
 from reddit_assets.engines.clustering.map import (
     FULL,
-    MAX_POINTS,
     MapPage,
     MapPosts,
     map_page,
@@ -72,16 +71,16 @@ def test_the_page_is_self_contained_and_safe() -> None:
 
 def test_a_large_subreddit_is_drawn_as_a_sample_with_every_cluster() -> None:
     # Given more rows than are drawn, most of them in one cluster
-    labels = np.zeros(3 * MAX_POINTS, dtype=np.int32)
+    labels = np.zeros(90_000, dtype=np.int32)
     labels[:50] = np.repeat(np.arange(1, 11), 5)
-    labels[50:2_900_000:3] = -1
+    labels[50:90_000:3] = -1
     # If rows are chosen
-    chosen = map_rows(len(labels), labels, seed=1)
+    chosen = map_rows(len(labels), labels, 1, 30_000)
     # Then there are as many as allowed, ascending, with all of the small clusters
-    assert len(chosen) == MAX_POINTS
+    assert len(chosen) == 30_000
     assert (np.diff(chosen) > 0).all()
     assert set(range(50)) <= set(chosen.tolist())
-    assert np.array_equal(chosen, map_rows(len(labels), labels, seed=1))
+    assert np.array_equal(chosen, map_rows(len(labels), labels, 1, 30_000))
 
 
 def test_the_map_is_fitted_to_its_clusters_and_clips_nothing() -> None:

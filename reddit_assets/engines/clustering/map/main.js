@@ -85,8 +85,9 @@ function listen() {
     }
     if (e.target.type === "range" && e.key !== "Escape") return;
     if (e.key === "Enter" && e.target === canvas)
-      show(nearest((V.width + edge()) / 2, V.height / 2, Math.max(V.width, V.height) / 4));
-    else if (KEYS[e.key]) { KEYS[e.key](); e.preventDefault(); }
+      return show(nearest((V.width + edge()) / 2, V.height / 2, Math.max(V.width, V.height) / 4));
+    const act = KEYS[e.key] ?? KEYS[e.key.toLowerCase()];
+    if (act) { act(); e.preventDefault(); }
   });
   $("search").addEventListener("input", e => search(e.target.value));
   $("close").addEventListener("click", () => show(-1));
