@@ -139,6 +139,14 @@ class World:
         (folder / "notes.txt").write_bytes(b"")
         (folder / "a...b.parquet").write_bytes(b"")
 
+    def odd_above(self) -> None:
+        """A file beside subreddits, a name that is no key, and a link to where nothing may be."""
+        shard = self.layout.chains / "as"
+        (shard / "bad...name").mkdir(parents=True, exist_ok=True)
+        (shard / self.random.choice(["notes.txt", ".DS_Store"])).write_bytes(b"")
+        if not (shard / "Link").is_symlink():
+            (shard / "Link").symlink_to("../th/C")
+
     def want_model(self) -> None:
         set_wanted_model(self.layout, MODEL)
 
@@ -587,7 +595,9 @@ def test_damage_met_while_reading_is_mended(tmp_path: Path, damage: str) -> None
         one = scanner(world.layout, kept)
         one.look()
         if damage == "listing":
-            kept._connection.execute("UPDATE listings SET packed = x'00' WHERE name > 'many450'")
+            kept._connection.execute(
+                "UPDATE listings SET packed = x'00', verdicts = x'00' WHERE name > 'many450'"
+            )
         else:
             kept._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             with open(path, "r+b") as file:

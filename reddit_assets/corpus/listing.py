@@ -78,9 +78,9 @@ class Listing:
 
     @property
     def noteworthy(self) -> bool:
-        """Whether there is more to say of it than counts."""
+        """Whether there is more to say of it than verdicts."""
         return bool(self.problems or self.temporary or self.passed.counts or self.old_table) or (
-            self.made.keys() != self.chains.keys()
+            not self.made.keys() <= self.chains.keys()
         )
 
     def pack(self) -> bytes:

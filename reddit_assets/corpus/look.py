@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import heapq
 import math
-import os
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from reddit_assets.corpus.kept import pack_status
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.listing import Listing, read_listing
+from reddit_assets.corpus.shards import Shards, folder_times, is_trusted
 from reddit_assets.corpus.snapshot import Snapshot, SnapshotLostError
-from reddit_assets.corpus.snapshot_rows import Known, Row
+from reddit_assets.corpus.snapshot_rows import Known, Row, Shard
 from reddit_assets.corpus.texts import MOSTLY
 from reddit_assets.corpus.verdicts import SubredditStatus, Verdict
 
@@ -36,8 +37,8 @@ __all__ = ["LookPlan", "Looked", "Say", "look", "read_in_full"]
 
 Say = Callable[[int, int], None]
 
-# Times of change are as coarse as two seconds (FAT, some shares).
-_COARSE_NS = 2_000_000_000
+_K = TypeVar("_K")
+
 # Subreddits that are looked at together, and from how many on further processes help.
 _CHUNK = 250
 _MANY = 2_000
@@ -137,7 +138,14 @@ def _look(
     scanner: Scanner, judge: Scanner, snapshot: Snapshot, plan: LookPlan, say: Say | None
 ) -> Looked:
     began, wall = time.monotonic(), time.time()
-    keys = scanner.subreddits()
+    files, whole = snapshot.files(), plan.whole
+    since = wall - (snapshot.looked_at or wall)
+    if whole is None:
+        whole = snapshot.times_lie or files <= plan.whole_files
+    if plan.whole is None and 0 < files <= plan.whole_files:
+        keys = scanner.subreddits()
+    else:
+        keys = _subreddits(scanner, snapshot, plan, wall, None if whole else since)
     known = snapshot.known()
     if (wanted := scanner.wanted) is not None:
         known = {key: row for key, row in known.items() if wanted(key)}
@@ -147,10 +155,6 @@ def _look(
     generation = snapshot.next_generation()
     if snapshot.judged_by != judge.judged_by:
         _judge_again(judge, snapshot, generation)
-    whole = plan.whole
-    if whole is None:
-        whole = snapshot.times_lie or snapshot.files() <= plan.whole_files
-    since = wall - (snapshot.looked_at or wall)
     due = set() if whole else _due(known, wall, since, plan.relist_seconds)
     todo = [key for key in keys if whole or _stale(scanner.layout, key, known.get(key), due)]
     if plan.budget_seconds is not None:  # what was listed longest ago comes first
@@ -175,12 +179,33 @@ def _look(
     return Looked(len(keys), listed, changed, left, whole, seconds=seconds)
 
 
+def _subreddits(
+    scanner: Scanner, snapshot: Snapshot, plan: LookPlan, now: float, since: float | None
+) -> list[str]:
+    """All subreddits, by the times of the shards' folders.
+
+    Args:
+        since: seconds since the last look; ``None`` lists every folder.
+    """
+    known = snapshot.shards()
+    due = known.keys() if since is None else _due(known, now, since, plan.relist_seconds)
+    shards = Shards(known, due)
+    keys = scanner.subreddits(shards)
+    gone = known.keys() - shards.there
+    if shards.found or gone:
+        snapshot.write_shards(shards.found, gone)
+    if shards.lied:
+        snapshot.put(lied_at=now)
+    return keys
+
+
 def _judge_again(judge: Scanner, snapshot: Snapshot, generation: int) -> None:
     """New verdicts from what is known, without opening an output."""
     snapshot.put(judged_by="")  # until all are judged again, they are by neither
     rows: list[Row] = []
     nothing = Known(b"", trusted=False, listed_at=0.0)
-    for key, listing in snapshot.listings():
+    for key, _, packed in snapshot.seen(judged=False):
+        listing = Listing.unpack(key, packed or b"")
         rows.append(_row(key, nothing, judge.judge(listing), listing, None))
         if len(rows) >= _CHUNK:
             snapshot.rejudge(rows, generation)
@@ -189,7 +214,7 @@ def _judge_again(judge: Scanner, snapshot: Snapshot, generation: int) -> None:
     snapshot.put(judged_by=judge.judged_by)
 
 
-def _due(known: dict[str, Known], now: float, since: float, interval: float) -> set[str]:
+def _due(known: Mapping[_K, Known | Shard], now: float, since: float, interval: float) -> set[_K]:
     """Whose turn it is: the share of the interval that has passed, and all that are overdue."""
     share = math.ceil(len(known) * min(1.0, max(0.0, since) / interval))
     oldest = heapq.nsmallest(share, known, key=lambda key: known[key].listed_at)
@@ -201,19 +226,14 @@ def _stale(layout: Layout, key: str, known: Known | None, due: set[str]) -> bool
     return known is None or not known.trusted or key in due or _times(layout, key) != known.times
 
 
-def _times(layout: Layout, cluster_key: str) -> bytes:
-    """Times of change of a subreddit's folders in the three trees.
-
-    The inode's as well: tools that copy trees set the content's back.
-    """
-    found: list[int] = []
-    for root in (layout.chains, layout.embeddings, layout.clusters):
-        try:
-            status = os.stat(f"{root}/{cluster_key}")
-            found += (status.st_mtime_ns, status.st_ctime_ns)
-        except OSError:
-            found += (0, 0)
-    return struct.pack("6q", *found)
+def _times(layout: Layout, key: str) -> bytes:
+    """Times of change of a subreddit's folders in the three trees."""
+    return struct.pack(
+        "6q",
+        *folder_times(f"{layout.chains}/{key}"),
+        *folder_times(f"{layout.embeddings}/{key}"),
+        *folder_times(f"{layout.clusters}/{key}"),
+    )
 
 
 def read_in_full(scanner: Scanner, snapshot: Snapshot, share: float, processes: int) -> int:
@@ -329,12 +349,7 @@ def _examine_one(
     status = judge.judge(listing)
     packed = listing.pack()
     same_times = known is not None and known.times == times
-    newest = max(struct.unpack("6q", times))
-    trusted = not listing.troubled and newest < now * 1e9 - _COARSE_NS
-    if known is not None:
-        # A change that was just seen is looked at once more: clocks of hosts differ.
-        confirmed = same_times and now - known.listed_at >= _COARSE_NS / 1e9
-        trusted = trusted and (confirmed or (same_times and known.trusted))
+    trusted = not listing.troubled and is_trusted(known, times, now)
     # Where nothing interfered: a file may come between our look at the times and the listing, and
     # what cannot be listed looks empty.
     lied = (
@@ -364,11 +379,15 @@ def _row(
     cluster = status.cluster.verdict if status.cluster is not None else None
     done = fresh + adopted == len(verdicts) and (cluster is None or cluster.done)
     empty = any(file.empty_texts > MOSTLY for file in status.files)
+    more = listing.noteworthy or listing.troubled or not verdicts
+    is_open = not done or empty or more
+    kept = is_open and not (more or listing.passed.litter)
     return Row(
         key,
         known,
         packed,
-        not done or listing.noteworthy or listing.troubled or empty or not verdicts,
+        pack_status(status) if kept else None,
+        is_open,
         len(verdicts),
         fresh,
         adopted,

@@ -21,6 +21,7 @@ from pathlib import Path
 from reddit_assets.corpus.facts import ClusterFacts, EmbeddingFacts
 from reddit_assets.corpus.fingerprints import Stamp, content_fingerprint, set_hash
 from reddit_assets.corpus.judge import Judgement, judge_cluster, judge_embedding
+from reddit_assets.corpus.kept import unpack_status
 from reddit_assets.corpus.layout import CLUSTERED_NAME, Layout
 from reddit_assets.corpus.listing import Listing, Read, read_listing, read_one
 from reddit_assets.corpus.look import Looked, LookPlan, Say, look, read_in_full
@@ -30,6 +31,7 @@ from reddit_assets.corpus.provenance import (
     EmbeddingProvenance,
     read_output,
 )
+from reddit_assets.corpus.shards import Shards
 from reddit_assets.corpus.snapshot import Snapshot, SnapshotLostError
 from reddit_assets.corpus.snapshot_rows import Closed
 from reddit_assets.corpus.verdicts import (
@@ -95,15 +97,21 @@ class Scanner:
         self._plan = plan or LookPlan()
 
     # --- the walk ------------------------------------------------------------------------
-    def subreddits(self) -> list[str]:
-        """Cluster keys of all wanted subreddits that have a chain, embedding or cluster folder."""
+    def subreddits(self, shards: Shards | None = None) -> list[str]:
+        """Cluster keys of all wanted subreddits that have a chain, embedding or cluster folder.
+
+        Args:
+            shards: what is known of the folders above.
+        """
         self.passed = Passed()
-        found = set(folders_of(self.layout.chains, self._refuse, self.passed))
-        for root in (self.layout.embeddings, self.layout.clusters):
-            found.update(folders_of(root, self._refuse))
-        return sorted(
-            (key for key in found if self.options.filter(key)), key=lambda key: key.split("/")
-        )
+        found: set[str] = set()
+        for tree in ("chains", "embeddings", "clusters"):
+            passed = self.passed if tree == "chains" else None
+            below = None if shards is None else shards.of(tree)
+            found.update(folders_of(getattr(self.layout, tree), self._refuse, passed, below))
+        if (wanted := self.wanted) is not None:
+            found = set(filter(wanted, found))
+        return sorted(found, key=lambda key: key.split("/"))
 
     def _refuse(self, error: RedditAssetsError) -> None:
         if str(error) not in {str(known) for known in self.problems}:
@@ -218,15 +226,31 @@ class Scanner:
         snapshot = self.look()
         try:
             # Another process may have judged by other settings meanwhile: then all are judged here.
-            every = closed or snapshot.judged_by != self.judged_by
-            for cluster_key, listing in snapshot.listings(after, closed=every, since=since):
-                if self.options.filter(cluster_key):
-                    yield self.judge(listing)
-                after = cluster_key
+            same = snapshot.judged_by == self.judged_by
+            wanted = self.wanted
+            for key, kept, packed in snapshot.seen(
+                after, closed=closed or not same, since=since, judged=same
+            ):
+                if wanted is None or wanted(key):
+                    status = None if kept is None else unpack_status(key, kept)
+                    if status is None or self._depends(status):
+                        listing = Listing.unpack(key, packed) if packed else snapshot.listing(key)
+                        status = self.judge(listing)
+                    yield status
+                after = key
         except SnapshotLostError as lost:
             self._look_again(lost)
             # The new one has generations of its own: all are told.
             yield from self._kept(after, closed=closed, since=None if since is None else 0)
+
+    def _depends(self, status: SubredditStatus) -> bool:
+        """Whether a verdict that is kept may be another one now, for us."""
+        settle = self.options.settle_seconds
+        if settle:
+            since = (time.time() if self.options.now is None else self.options.now) - settle
+            if any(file.stamp.changed_at > since for file in status.files):
+                return True
+        return bool(self._dead) and any(file.key in self._dead for file in status.files)
 
     def _look_again(self, lost: SnapshotLostError) -> None:
         snapshot = self.look()

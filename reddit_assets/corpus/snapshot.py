@@ -7,22 +7,24 @@ process writes at a time; readers read pages and never wait for a look to end.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.listing import Listing
+from reddit_assets.corpus.shards import Place
 from reddit_assets.corpus.snapshot_file import SnapshotFile, SnapshotLostError
-from reddit_assets.corpus.snapshot_rows import Closed, Known, Row
+from reddit_assets.corpus.snapshot_rows import Closed, Known, Row, Shard
 
 __all__ = ["Snapshot", "SnapshotLostError"]
 
 # Raise it when a table or the bytes of a listing change.
-_FORMAT = 2
+_FORMAT = 3
 _PAGE = 400
 _DAY = 86_400.0
 _SCHEMA = """
@@ -33,7 +35,13 @@ CREATE TABLE subreddits (
     bytes INT, litter INT,
     PRIMARY KEY (shard, name)
 ) WITHOUT ROWID;
-CREATE TABLE listings (shard TEXT, name TEXT, packed BLOB, PRIMARY KEY (shard, name)) WITHOUT ROWID;
+CREATE TABLE listings (
+    shard TEXT, name TEXT, packed BLOB, verdicts BLOB, PRIMARY KEY (shard, name)
+) WITHOUT ROWID;
+CREATE TABLE shards (
+    tree TEXT, shard TEXT, times BLOB, trusted INT, listed_at REAL, keys TEXT,
+    PRIMARY KEY (tree, shard)
+) WITHOUT ROWID;
 CREATE INDEX open_ones ON subreddits (shard, name) WHERE open;
 CREATE INDEX generations ON subreddits (generation);
 """
@@ -147,7 +155,7 @@ class Snapshot(SnapshotFile):
             generation: that these changes belong to.
             judged_by: the scanner's.
         """
-        full, same = [], []
+        full, same, listings = [], [], []
         now = time.time()
         # What changes after the first look is read in full at night before all others: -1.
         unread = -1.0 if self.looked_at else 0.0
@@ -158,7 +166,8 @@ class Snapshot(SnapshotFile):
                 same.append((*known, now if row.deep else None, *place))
             else:
                 deep_at = now if row.deep else unread
-                full.append((*place, *known, deep_at, generation, *row[3:11], row.packed))
+                full.append((*place, *known, deep_at, generation, *row[4:12]))
+                listings.append((*place, row.packed, row.verdicts))
         with self._changing() as connection:
             connection.executemany(
                 "UPDATE subreddits SET times = ?, trusted = ?, listed_at = ?,"
@@ -167,22 +176,30 @@ class Snapshot(SnapshotFile):
             )
             connection.executemany(
                 "INSERT OR REPLACE INTO subreddits VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                [row[:-1] for row in full],
+                full,
             )
-            connection.executemany(
-                "INSERT OR REPLACE INTO listings VALUES (?, ?, ?)",
-                [(row[0], row[1], row[-1]) for row in full],
-            )
+            connection.executemany("INSERT OR REPLACE INTO listings VALUES (?, ?, ?, ?)", listings)
         return len(full)
 
-    def rejudge(self, rows: Iterable[Row], generation: int) -> None:
+    def rejudge(self, rows: Sequence[Row], generation: int) -> None:
         """Keep new verdicts on what is known."""
         with self._changing() as connection:
             connection.executemany(
                 "UPDATE subreddits SET open = ?, files = ?, fresh = ?, adopted = ?, clustered = ?,"
                 " kept = ?, bytes = ?, litter = ?, generation = ? WHERE shard = ? AND name = ?",
-                [(*row[3:11], generation, *_split(row.cluster_key)) for row in rows],
+                [(*row[4:12], generation, *_split(row.cluster_key)) for row in rows],
             )
+            connection.executemany(
+                "UPDATE listings SET verdicts = ? WHERE shard = ? AND name = ?",
+                [(row.verdicts, *_split(row.cluster_key)) for row in rows],
+            )
+
+    def write_shards(self, found: Mapping[Place, Shard], gone: Iterable[Place]) -> None:
+        """Keep what shards' folders hold, and drop those that have vanished."""
+        rows = [(*place, *shard[:3], json.dumps(shard.keys)) for place, shard in found.items()]
+        with self._changing() as connection:
+            connection.executemany("INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?, ?, ?)", rows)
+            connection.executemany("DELETE FROM shards WHERE tree = ? AND shard = ?", gone)
 
     def forget(self, cluster_keys: Iterable[str]) -> None:
         """Drop subreddits that have vanished."""
@@ -200,6 +217,17 @@ class Snapshot(SnapshotFile):
             ).fetchall()
         return {_join(row[0], row[1]): Known(row[2], bool(row[3]), row[4]) for row in found}
 
+    def shards(self) -> dict[Place, Shard]:
+        """What shards' folders hold."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT * FROM shards").fetchall()
+        try:
+            return {
+                row[:2]: Shard(row[2], bool(row[3]), row[4], json.loads(row[5])) for row in rows
+            }
+        except (ValueError, TypeError) as error:
+            raise SnapshotLostError("the list of shards cannot be read") from error
+
     def packed(self, cluster_keys: Sequence[str]) -> dict[str, bytes]:
         """Listings as bytes."""
         with self._reading() as connection:
@@ -207,32 +235,43 @@ class Snapshot(SnapshotFile):
             found = {key: connection.execute(query, _split(key)).fetchone() for key in cluster_keys}
         return {key: row[0] for key, row in found.items() if row is not None}
 
-    def listings(
-        self, after: str | None = None, *, closed: bool = True, since: int | None = None
-    ) -> Iterator[tuple[str, Listing]]:
-        """Listings in path order.
+    def listing(self, cluster_key: str) -> Listing:
+        """What lies there; nothing, if it has vanished."""
+        packed = self.packed([cluster_key]).get(cluster_key)
+        return Listing(cluster_key) if packed is None else Listing.unpack(cluster_key, packed)
+
+    def seen(
+        self,
+        after: str | None = None,
+        *,
+        closed: bool = True,
+        since: int | None = None,
+        judged: bool = True,
+    ) -> Iterator[tuple[str, bytes | None, bytes | None]]:
+        """Subreddits in path order, each with the verdicts on it or, where none are kept, listing.
 
         Args:
             after: cluster key to begin behind.
             closed: those, too, of which everything is done.
             since: only those that changed after this generation.
+            judged: give verdicts; else every listing.
         """
         conditions = ["(shard, name) > (?, ?)"]
         if not closed:
             conditions.append("open")
         if since is not None:
             conditions.append(f"generation > {int(since)}")
+        what = "verdicts, iif(verdicts IS NULL, packed, NULL)" if judged else "NULL, packed"
         query = (
-            "SELECT shard, name, packed FROM subreddits JOIN listings USING (shard, name)"
+            f"SELECT shard, name, {what} FROM subreddits JOIN listings USING (shard, name)"
             f" WHERE {' AND '.join(conditions)} ORDER BY shard, name LIMIT {_PAGE}"
         )
         place = ("", "") if after is None else _split(after)
         while True:
             with self._reading() as connection:
                 page = connection.execute(query, place).fetchall()
-            for shard, name, packed in page:
-                key = _join(shard, name)
-                yield key, Listing.unpack(key, packed)
+            for shard, name, verdicts, packed in page:
+                yield _join(shard, name), verdicts, packed
             if len(page) < _PAGE:
                 return
             place = page[-1][:2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Closed", "Known", "Row"]
+__all__ = ["Closed", "Known", "Row", "Shard"]
 
 
 class Known(NamedTuple):
@@ -21,11 +21,26 @@ class Known(NamedTuple):
     listed_at: float
 
 
+class Shard(NamedTuple):
+    """A shard's folder in one of the trees.
+
+    Attributes:
+        times, trusted, listed_at: as of :class:`Known`.
+        keys: cluster keys of the subreddits in it.
+    """
+
+    times: bytes
+    trusted: bool
+    listed_at: float
+    keys: list[str]
+
+
 class Row(NamedTuple):
     """A subreddit as a look has found it.
 
     Attributes:
         packed: its listing; ``None`` if it is as it was.
+        verdicts: those on it, where they are kept (:mod:`~reddit_assets.corpus.kept`).
         open: whether something of it is not done, or there is more to say than counts.
         fresh, adopted: files of these verdicts.
         clustered, kept: 1 if its cluster is fresh, or adopted.
@@ -36,6 +51,7 @@ class Row(NamedTuple):
     cluster_key: str
     known: Known
     packed: bytes | None
+    verdicts: bytes | None
     open: bool
     files: int
     fresh: int

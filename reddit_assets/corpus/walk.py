@@ -28,7 +28,17 @@ from reddit_assets.errors import (
     UnreadableFileError,
 )
 
-__all__ = ["Found", "Ignored", "Passed", "entries_of", "files_of", "folders_of", "temporary_in"]
+__all__ = [
+    "Found",
+    "Ignored",
+    "Passed",
+    "Refuse",
+    "entries_of",
+    "files_of",
+    "folders_of",
+    "keys_below",
+    "temporary_in",
+]
 
 Refuse = Callable[[RedditAssetsError], None]
 
@@ -62,11 +72,13 @@ class Passed:
         counts: entries by reason.
         examples: the path of the first by reason.
         litter: files that everybody expects to be ignored: ``.DS_Store``, ``_SUCCESS``, ….
+        links: symbolic links, wherever they lead.
     """
 
     counts: Counter[Ignored] = field(default_factory=Counter)
     examples: dict[Ignored, str] = field(default_factory=dict)
     litter: int = 0
+    links: int = field(default=0, compare=False)
 
     def add(self, why: Ignored, path: str, count: int = 1) -> None:
         """Count one more, or several."""
@@ -144,12 +156,18 @@ def _alone(path: str, refuse: Refuse) -> Iterator[None]:
         refuse(unreadable(path, error))
 
 
-def folders_of(root: Path, refuse: Refuse, passed: Passed | None = None) -> Iterator[str]:
+def folders_of(
+    root: Path,
+    refuse: Refuse,
+    passed: Passed | None = None,
+    below: Callable[..., list[str]] | None = None,
+) -> Iterator[str]:
     """Cluster keys below ``root``: folders with files in them, or below a shard.
 
     Args:
         refuse: takes what cannot be a subreddit or cannot be looked at.
         passed: counts what is ignored; ``None`` for the trees of outputs.
+        below: :func:`keys_below`, or what knows its answers.
 
     Raises:
         UnreadableFileError: ``root`` itself cannot be listed.
@@ -157,11 +175,11 @@ def folders_of(root: Path, refuse: Refuse, passed: Passed | None = None) -> Iter
     for entry in _seen(root, refuse, passed):
         keys: list[str] = []
         with _alone(entry.path, refuse):
-            keys = _keys_below(root, entry, refuse, passed)
+            keys = (below or keys_below)(root, entry, refuse, passed)
         yield from keys
 
 
-def _keys_below(
+def keys_below(
     root: Path, entry: os.DirEntry[str], refuse: Refuse, passed: Passed | None
 ) -> list[str]:
     """The cluster keys of a folder directly below ``root``."""
@@ -199,7 +217,10 @@ def _keys_below(
 
 def _leads_out(entry: os.DirEntry[str], root: Path, passed: Passed | None) -> bool:
     """Whether it is a link out of the tree, which workers refuse to follow."""
-    out = entry.is_symlink() and not _inside(entry.path, root)
+    link = entry.is_symlink()
+    if link and passed is not None:
+        passed.links += 1
+    out = link and not _inside(entry.path, root)
     if out and passed is not None:
         passed.add(Ignored.OUTSIDE, entry.path)
     return out
