@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scale_tree import Shape, add_chains, make_tree
 
+from reddit_assets.corpus import examine, snapshot_file
 from reddit_assets.corpus import listing as listings
 from reddit_assets.corpus import look as looks
-from reddit_assets.corpus import snapshot_file
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.listing import Listing, read_listing
 from reddit_assets.corpus.look import LookPlan
@@ -279,7 +279,8 @@ def test_a_share_whose_folders_times_lie_is_found_out(
     world, kept = World(tmp_path, 1), Snapshot(tmp_path / "kept.sqlite")
     clock = [time.time() + 60]
     monkeypatch.setattr(looks.time, "time", lambda: clock[0])
-    monkeypatch.setattr(looks, "_times", lambda layout, key: b"\0" * 48)
+    for module in (examine, looks):
+        monkeypatch.setattr(module, "times_of", lambda layout, key: b"\0" * 48)
     plan = LookPlan(whole_files=0, relist_seconds=600)
 
     def keys() -> list[str]:
@@ -310,7 +311,7 @@ def _look_and_die(root: str, path: str, after: int) -> None:
         return real(*arguments)  # type: ignore[arg-type]
 
     kept.write = write  # type: ignore[method-assign]
-    looks._CHUNK = 3
+    examine.CHUNK = 3
     list(scanner(Layout.of(Path(root)), kept).scan())
 
 
@@ -340,7 +341,7 @@ def test_a_look_within_a_budget_goes_on_next_time(
     layout = Layout.of(tmp_path / "tree")
     for number in range(9):
         write_chain(layout, f"as/sub{number}/c_0")
-    monkeypatch.setattr(looks, "_CHUNK", 4)
+    monkeypatch.setattr(examine, "CHUNK", 4)
     kept = Snapshot(tmp_path / "kept.sqlite")
     plan = LookPlan(whole=False, budget_seconds=0, relist_seconds=1e9)
     later = time.time() + 60
@@ -501,7 +502,7 @@ def test_a_file_that_comes_during_a_listing_and_a_refused_one_are_no_lies(
 
     for read in (refused, comes_late):
         with monkeypatch.context() as patch:
-            patch.setattr(looks, "read_listing", read)
+            patch.setattr(examine, "read_listing", read)
             scanner(world.layout, kept, plan).look()
         clock[0] += 10
         scanner(world.layout, kept, plan).look()
@@ -571,14 +572,14 @@ def test_nobody_waits_for_a_look_longer_than_it_may(
     assert not mine.busy
     # While a night reads outputs, others look
     write_embedding(world.layout, "as/A/c_0")
-    real, free = looks._examine, []
+    real, free = examine._examine, []
 
-    def examine(*args: object) -> object:
+    def examining(*args: object) -> object:
         free.append(not mine.busy)
         return real(*args)  # type: ignore[arg-type]
 
     scanner(world.layout, other).look()
-    monkeypatch.setattr(looks, "_examine", examine)
+    monkeypatch.setattr(examine, "_examine", examining)
     one = scanner(world.layout, other, LookPlan(whole=False, processes=1, max_age=60))
     assert one.read_in_full(1) == 1
     assert free == [True]
@@ -677,8 +678,8 @@ def test_without_a_home_and_without_processes_looks_go_on(
 ) -> None:
     world = World(tmp_path, 1)
     world.add()
-    monkeypatch.setattr(looks, "_MANY", 1)
-    monkeypatch.setattr(looks, "_CHUNK", 1)
+    monkeypatch.setattr(examine, "_MANY", 1)
+    monkeypatch.setattr(examine, "CHUNK", 1)
 
     def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -693,6 +694,6 @@ def test_without_a_home_and_without_processes_looks_go_on(
     assert "no home folder" in kept.notice
     for broken in ("submit", "__init__"):
         with monkeypatch.context() as patch:
-            patch.setattr(looks.ProcessPoolExecutor, broken, refuse)
+            patch.setattr(examine.ProcessPoolExecutor, broken, refuse)
             found = list(scanner(world.layout, kept, LookPlan(whole=True)).scan())
         assert told(found) == told(list(scanner(world.layout, None).scan()))

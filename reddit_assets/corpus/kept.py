@@ -7,7 +7,9 @@ reads long lists of numbers fastest, and only where there is nothing else to say
 from __future__ import annotations
 
 import json
+import time
 import zlib
+from collections.abc import Container
 
 from reddit_assets.corpus.fingerprints import Stamp
 from reddit_assets.corpus.snapshot_file import SnapshotLostError
@@ -15,11 +17,12 @@ from reddit_assets.corpus.verdicts import (
     ClusterStatus,
     FileStatus,
     Reason,
+    ScanOptions,
     SubredditStatus,
     Verdict,
 )
 
-__all__ = ["pack_status", "unpack_status"]
+__all__ = ["may_differ", "pack_status", "unpack_status"]
 
 _VERDICTS = list(Verdict)
 _CODES = {verdict: code for code, verdict in enumerate(_VERDICTS)}
@@ -87,3 +90,12 @@ def unpack_status(cluster_key: str, packed: bytes) -> SubredditStatus:
     except (ValueError, LookupError, TypeError, AttributeError, zlib.error) as error:
         raise SnapshotLostError(f"the verdicts on {cluster_key} cannot be read") from error
     return status
+
+
+def may_differ(status: SubredditStatus, options: ScanOptions, dead: Container[str]) -> bool:
+    """Whether kept verdicts may be others now: a file is young, or its job a dead letter."""
+    if options.settle_seconds:
+        now = time.time() if options.now is None else options.now
+        if any(file.stamp.changed_at > now - options.settle_seconds for file in status.files):
+            return True
+    return bool(dead) and any(file.key in dead for file in status.files)

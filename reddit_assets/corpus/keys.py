@@ -15,6 +15,7 @@ from reddit_assets.errors import BadKeyError
 __all__ = [
     "check_key",
     "cluster_key_of",
+    "is_plain",
     "join_chunk",
     "join_key",
     "shard_of",
@@ -24,9 +25,12 @@ __all__ = [
 # `...` and `|` have a meaning in Dagster's partition selections.
 _FORBIDDEN = ("...", "|")
 
-
-# Most names: letters, digits and harmless signs. They need no look at each character.
 _PLAIN = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*")
+
+
+def is_plain(part: str) -> bool:
+    """Whether a name is of letters, digits and harmless signs, as most are: it can be in a key."""
+    return _PLAIN.fullmatch(part) is not None
 
 
 def _problem(part: str) -> str | None:

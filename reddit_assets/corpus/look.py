@@ -10,25 +10,18 @@ from __future__ import annotations
 
 import heapq
 import math
-import struct
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, TypeVar
 
-from reddit_assets.corpus.kept import pack_status
+from reddit_assets.corpus.examine import CHUNK, examined, row_of, times_of
 from reddit_assets.corpus.layout import Layout
-from reddit_assets.corpus.listing import Listing, read_listing
-from reddit_assets.corpus.shards import Shards, folder_times, is_trusted
+from reddit_assets.corpus.listing import Listing
+from reddit_assets.corpus.shards import Shards
 from reddit_assets.corpus.snapshot import Snapshot, SnapshotLostError
 from reddit_assets.corpus.snapshot_rows import Known, Row, Shard
-from reddit_assets.corpus.texts import MOSTLY
-from reddit_assets.corpus.verdicts import SubredditStatus, Verdict
 
 if TYPE_CHECKING:
     from reddit_assets.corpus.scan import Scanner
@@ -38,10 +31,6 @@ __all__ = ["LookPlan", "Looked", "Say", "look", "read_in_full"]
 Say = Callable[[int, int], None]
 
 _K = TypeVar("_K")
-
-# Subreddits that are looked at together, and from how many on further processes help.
-_CHUNK = 250
-_MANY = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +149,7 @@ def _look(
     if plan.budget_seconds is not None:  # what was listed longest ago comes first
         todo.sort(key=lambda key: known[key].listed_at if key in known else 0.0)
     listed = changed = 0
-    with closing(_rows(judge, snapshot, known, todo, plan.processes)) as found:
+    with closing(examined(judge, snapshot, known, todo, plan.processes)) as found:
         for rows, lies in found:
             changed += snapshot.write(rows, generation, judge.judged_by)
             listed += len(rows)
@@ -206,8 +195,8 @@ def _judge_again(judge: Scanner, snapshot: Snapshot, generation: int) -> None:
     nothing = Known(b"", trusted=False, listed_at=0.0)
     for key, _, packed in snapshot.seen(judged=False):
         listing = Listing.unpack(key, packed or b"")
-        rows.append(_row(key, nothing, judge.judge(listing), listing, None))
-        if len(rows) >= _CHUNK:
+        rows.append(row_of(key, nothing, judge.judge(listing), listing, None))
+        if len(rows) >= CHUNK:
             snapshot.rejudge(rows, generation)
             rows = []
     snapshot.rejudge(rows, generation)
@@ -223,17 +212,7 @@ def _due(known: Mapping[_K, Known | Shard], now: float, since: float, interval: 
 
 
 def _stale(layout: Layout, key: str, known: Known | None, due: set[str]) -> bool:
-    return known is None or not known.trusted or key in due or _times(layout, key) != known.times
-
-
-def _times(layout: Layout, key: str) -> bytes:
-    """Times of change of a subreddit's folders in the three trees."""
-    return struct.pack(
-        "6q",
-        *folder_times(f"{layout.chains}/{key}"),
-        *folder_times(f"{layout.embeddings}/{key}"),
-        *folder_times(f"{layout.clusters}/{key}"),
-    )
+    return known is None or not known.trusted or key in due or times_of(layout, key) != known.times
 
 
 def read_in_full(scanner: Scanner, snapshot: Snapshot, share: float, processes: int) -> int:
@@ -249,7 +228,7 @@ def read_in_full(scanner: Scanner, snapshot: Snapshot, share: float, processes: 
     judge.options = replace(judge.options, deep=True)
     try:
         todo = snapshot.to_read_in_full(share, scanner.wanted)
-        with closing(_rows(judge, snapshot, snapshot.known(), todo, processes)) as found:
+        with closing(examined(judge, snapshot, snapshot.known(), todo, processes)) as found:
             for rows, _ in found:
                 # Others look in between: a row that was read before theirs has other times than
                 # the folder then, and is listed again.
@@ -261,139 +240,3 @@ def read_in_full(scanner: Scanner, snapshot: Snapshot, share: float, processes: 
         snapshot.recover(lost)
         return 0
     return len(todo)
-
-
-# --- listing -----------------------------------------------------------------------------
-_Task = tuple[str, Known | None, bytes | None]
-
-
-def _rows(
-    judge: Scanner,
-    snapshot: Snapshot,
-    known: dict[str, Known],
-    todo: Sequence[str],
-    processes: int,
-) -> Generator[tuple[list[Row], bool], None, None]:
-    """What is found, chunk by chunk, and whether a folder's time was seen to lie."""
-
-    def chunks() -> Iterator[list[_Task]]:
-        for start in range(0, len(todo), _CHUNK):
-            keys = todo[start : start + _CHUNK]
-            before = snapshot.packed([key for key in keys if key in known])
-            yield [(key, known.get(key), before.get(key)) for key in keys]
-
-    if len(todo) < _MANY or processes < 2:
-        for chunk in chunks():
-            yield _examine(judge, chunk)
-        return
-    try:
-        # Not fork: a code server has threads.
-        pool = ProcessPoolExecutor(processes, get_context("spawn"))
-    except OSError:  # no semaphores
-        yield from (_examine(judge, chunk) for chunk in chunks())
-        return
-    with pool:
-        yield from _in_order(pool, judge, chunks(), 2 * processes + 1)
-
-
-def _in_order(
-    pool: ProcessPoolExecutor, judge: Scanner, chunks: Iterable[list[_Task]], ahead: int
-) -> Generator[tuple[list[Row], bool], None, None]:
-    """Chunks examined by the pool; here, where no process can be started or one died."""
-    waiting: deque[tuple[list[_Task], Future[tuple[list[Row], bool]]]] = deque()
-    broken = False
-
-    def first() -> tuple[list[Row], bool]:
-        nonlocal broken
-        chunk, future = waiting.popleft()
-        try:
-            return future.result()
-        except BrokenProcessPool:
-            broken = True
-            return _examine(judge, chunk)
-
-    try:
-        for chunk in chunks:
-            if not broken:
-                try:
-                    waiting.append((chunk, pool.submit(_examine, judge, chunk)))
-                except (BrokenProcessPool, OSError):
-                    broken = True
-            while waiting and (broken or len(waiting) >= ahead):
-                yield first()
-            if broken:
-                yield _examine(judge, chunk)
-        while waiting:
-            yield first()
-    finally:
-        for _, future in waiting:
-            future.cancel()
-
-
-def _examine(judge: Scanner, tasks: Sequence[_Task]) -> tuple[list[Row], bool]:
-    rows, lies = [], False
-    for key, known, before in tasks:
-        row, lied = _examine_one(judge, key, known, before)
-        rows.append(row)
-        lies |= lied
-    return rows, lies
-
-
-def _examine_one(
-    judge: Scanner, key: str, known: Known | None, before: bytes | None
-) -> tuple[Row, bool]:
-    now = time.time()
-    times = _times(judge.layout, key)
-    former = None if before is None else Listing.unpack(key, before)
-    listing = read_listing(judge.layout, key, former, deep=judge.options.deep)
-    status = judge.judge(listing)
-    packed = listing.pack()
-    same_times = known is not None and known.times == times
-    trusted = not listing.troubled and is_trusted(known, times, now)
-    # Where nothing interfered: a file may come between our look at the times and the listing, and
-    # what cannot be listed looks empty.
-    lied = (
-        known is not None
-        and known.trusted
-        and same_times
-        and former is not None
-        and not (listing.troubled or former.troubled)
-        and _times(judge.layout, key) == times
-        and (former.chains.keys(), former.made.keys())
-        != (listing.chains.keys(), listing.made.keys())
-    )
-    new = None if packed == before else packed
-    return _row(key, Known(times, trusted, now), status, listing, new, judge.options.deep), lied
-
-
-def _row(
-    key: str,
-    known: Known,
-    status: SubredditStatus,
-    listing: Listing,
-    packed: bytes | None,
-    deep: bool = False,
-) -> Row:
-    verdicts = [file.verdict for file in status.files]
-    fresh, adopted = verdicts.count(Verdict.FRESH), verdicts.count(Verdict.ADOPTED)
-    cluster = status.cluster.verdict if status.cluster is not None else None
-    done = fresh + adopted == len(verdicts) and (cluster is None or cluster.done)
-    empty = any(file.empty_texts > MOSTLY for file in status.files)
-    more = listing.noteworthy or listing.troubled or not verdicts
-    is_open = not done or empty or more
-    kept = is_open and not (more or listing.passed.litter)
-    return Row(
-        key,
-        known,
-        packed,
-        pack_status(status) if kept else None,
-        is_open,
-        len(verdicts),
-        fresh,
-        adopted,
-        int(cluster is Verdict.FRESH),
-        int(cluster is Verdict.ADOPTED),
-        sum(stamp.size for stamp in listing.chains.values()),
-        listing.passed.litter,
-        deep,
-    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +31,7 @@ __all__ = [
     "OutputFile",
     "Provenance",
     "SourceIdentity",
+    "changed_inputs",
     "cluster_inputs",
     "not_whole",
     "parse_provenance",
@@ -224,3 +226,18 @@ def cluster_inputs(layout: Layout, keys: Iterable[str]) -> list[OutputFile]:
         BadFileError: one is not a whole file.
     """
     return [read_output(layout.embedding_path(key)) for key in sorted(keys)]
+
+
+def changed_inputs(path: Path, versions: Mapping[str, str]) -> str:
+    """How inputs differ from those that a clustered file was made of, in words.
+
+    Args:
+        versions: their data versions by key.
+    """
+    before: dict[str, str] = {}
+    with suppress(FileNotFoundError, BadFileError):
+        made = read_output(path).provenance
+        before = made.inputs if isinstance(made, ClusterProvenance) else {}
+    changed = sum(versions[key] != before[key] for key in versions.keys() & before.keys())
+    added, gone = len(versions.keys() - before), len(before.keys() - versions)
+    return f"{added} files are new, {changed} changed, {gone} gone"

@@ -21,14 +21,14 @@ from pathlib import Path
 from reddit_assets.corpus.facts import ClusterFacts, EmbeddingFacts
 from reddit_assets.corpus.fingerprints import Stamp, content_fingerprint, set_hash
 from reddit_assets.corpus.judge import Judgement, judge_cluster, judge_embedding
-from reddit_assets.corpus.kept import unpack_status
+from reddit_assets.corpus.kept import may_differ, unpack_status
 from reddit_assets.corpus.layout import CLUSTERED_NAME, Layout
 from reddit_assets.corpus.listing import Listing, Read, read_listing, read_one
 from reddit_assets.corpus.look import Looked, LookPlan, Say, look, read_in_full
 from reddit_assets.corpus.oserrors import open_file, reading, unreadable
 from reddit_assets.corpus.provenance import (
-    ClusterProvenance,
     EmbeddingProvenance,
+    changed_inputs,
     read_output,
 )
 from reddit_assets.corpus.shards import Shards
@@ -233,7 +233,7 @@ class Scanner:
             ):
                 if wanted is None or wanted(key):
                     status = None if kept is None else unpack_status(key, kept)
-                    if status is None or self._depends(status):
+                    if status is None or may_differ(status, self.options, self._dead):
                         listing = Listing.unpack(key, packed) if packed else snapshot.listing(key)
                         status = self.judge(listing)
                     yield status
@@ -242,15 +242,6 @@ class Scanner:
             self._look_again(lost)
             # The new one has generations of its own: all are told.
             yield from self._kept(after, closed=closed, since=None if since is None else 0)
-
-    def _depends(self, status: SubredditStatus) -> bool:
-        """Whether a verdict that is kept may be another one now, for us."""
-        settle = self.options.settle_seconds
-        if settle:
-            since = (time.time() if self.options.now is None else self.options.now) - settle
-            if any(file.stamp.changed_at > since for file in status.files):
-                return True
-        return bool(self._dead) and any(file.key in self._dead for file in status.files)
 
     def _look_again(self, lost: SnapshotLostError) -> None:
         snapshot = self.look()
@@ -391,7 +382,7 @@ class Scanner:
         if not isinstance(found, Judgement):
             found = judge_cluster(found, inputs_hash, newest, self.options)
             if found.reason is Reason.INPUTS_CHANGED:
-                found = found._replace(detail=_changes(path, versions))
+                found = found._replace(detail=changed_inputs(Path(path), versions))
         return verdict(found, f"{inputs_hash}-{(self.options.settings_fingerprint or '')[:12]}")
 
     def _inputs_hash(
@@ -405,14 +396,3 @@ class Scanner:
         ):
             return found.inputs_hash
         return set_hash(versions)
-
-
-def _changes(path: str, versions: Mapping[str, str]) -> str:
-    """How the inputs differ from those that a clustered file was made of, in words."""
-    before: dict[str, str] = {}
-    with suppress(FileNotFoundError, BadFileError):
-        made = read_output(Path(path)).provenance
-        before = made.inputs if isinstance(made, ClusterProvenance) else {}
-    changed = sum(versions[key] != before[key] for key in versions.keys() & before.keys())
-    added, gone = len(versions.keys() - before), len(before.keys() - versions)
-    return f"{added} files are new, {changed} changed, {gone} gone"

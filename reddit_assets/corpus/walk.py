@@ -10,14 +10,14 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from reddit_assets.corpus.fingerprints import Stamp
-from reddit_assets.corpus.keys import join_chunk, join_key
+from reddit_assets.corpus.keys import is_plain, join_chunk, join_key, shard_of
 from reddit_assets.corpus.layout import SUFFIX
 from reddit_assets.corpus.oserrors import unreadable
 from reddit_assets.corpus.output import is_temporary
@@ -123,9 +123,11 @@ def entries_of(folder: Path | str) -> list[os.DirEntry[str]]:
         raise unreadable(folder, error) from error
 
 
-def _seen(folder: Path | str, refuse: Refuse, passed: Passed | None) -> Iterator[os.DirEntry[str]]:
+def _seen(
+    entries: Iterable[os.DirEntry[str]], refuse: Refuse, passed: Passed | None
+) -> Iterator[os.DirEntry[str]]:
     """A folder's entries without litter and what is hidden."""
-    for entry in entries_of(folder):
+    for entry in entries:
         name = entry.name
         # Most names; no litter is called so.
         if name[-8:] == SUFFIX and name[0] not in "._":
@@ -172,7 +174,7 @@ def folders_of(
     Raises:
         UnreadableFileError: ``root`` itself cannot be listed.
     """
-    for entry in _seen(root, refuse, passed):
+    for entry in _seen(entries_of(root), refuse, passed):
         keys: list[str] = []
         with _alone(entry.path, refuse):
             keys = (below or keys_below)(root, entry, refuse, passed)
@@ -197,7 +199,7 @@ def keys_below(
         return []
     keys: list[str] = []
     flat, others = False, []
-    for inner in _seen(entry.path, refuse, passed):
+    for inner in _seen(entries_of(entry.path), refuse, passed):
         with _alone(inner.path, refuse):
             if _leads_out(inner, root, passed):
                 pass
@@ -252,21 +254,22 @@ def files_of(
         passed: counts what is ignored; ``None`` for the trees of outputs.
     """
     found = Found()
-    folder = root / cluster_key
+    folder = f"{root}/{cluster_key}"
     try:
-        if _is_link(folder, root) and not _inside(folder, root):
+        if _is_link(root, cluster_key) and not _inside(folder, root):
             found.unreadable = BadFileError(
                 f"{folder} leads outside {root} through a symbolic link.",
                 hint="Replace the link by the folder itself.",
             )
             return found
-        entries = list(_seen(folder, refuse, passed))
+        entries = entries_of(folder)
     except UnreadableFileError as error:
         found.unreadable = error
         refuse(error)
         return found
     deepest = "/" in cluster_key
-    for entry in entries:
+    others = [entry for entry in entries if not _taken(entry, cluster_key, found)]
+    for entry in list(_seen(others, refuse, passed)):
         if temporary is not None and is_temporary(entry.name):
             temporary.append(Path(entry.path))
         elif entry.name.endswith(SUFFIX):
@@ -280,8 +283,27 @@ def files_of(
     return found
 
 
-def _is_link(folder: Path, root: Path) -> bool:
-    return folder.is_symlink() or (folder.parent != root and folder.parent.is_symlink())
+def _is_link(root: Path, cluster_key: str) -> bool:
+    """Whether the subreddit's folder or its shard's is a symbolic link."""
+    shard = shard_of(cluster_key)
+    return os.path.islink(f"{root}/{cluster_key}") or (
+        shard is not None and os.path.islink(f"{root}/{shard}")
+    )
+
+
+def _taken(entry: os.DirEntry[str], cluster_key: str, found: Found) -> bool:
+    """Add an entry that is a file with a usual name, as nearly all are; whether it is that."""
+    name = entry.name
+    if name[-8:] != SUFFIX or name[0] == "_" or not is_plain(name[:-8]):
+        return False
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:
+        return False  # looked at once more, with the reason
+    if not stat.S_ISREG(status.st_mode):
+        return False
+    found.files[f"{cluster_key}/{name[:-8]}"] = Stamp(status.st_size, status.st_mtime_ns)
+    return True
 
 
 def _take(
