@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scale_tree import Shape, add_chains, make_tree
 
-from reddit_assets.corpus import examine, snapshot_file
+from reddit_assets.corpus import examine, shards, snapshot_file
 from reddit_assets.corpus import listing as listings
 from reddit_assets.corpus import look as looks
 from reddit_assets.corpus.layout import Layout
@@ -221,17 +221,25 @@ def test_nothing_is_listed_or_opened_where_nothing_changed(
     monkeypatch.setattr(
         listings, "read_facts", lambda path, key: opened.append(path) or real(path, key)
     )
+    walked: list[str] = []
+    below = shards.keys_below
+    monkeypatch.setattr(
+        shards,
+        "keys_below",
+        lambda root, entry, *more: walked.append(entry.name) or below(root, entry, *more),
+    )
     later = time.time() + 60
     monkeypatch.setattr(looks.time, "time", lambda: later)
     first = scanner(world.layout, kept)
     assert len(list(first.scan())) == 2
     assert first.looked is not None
     assert (first.looked.listed, len(opened)) == (2, 2)
+    once = len(walked)
     # If another process looks, Then no folder is listed and no output opened
     second = scanner(world.layout, Snapshot(tmp_path / "kept.sqlite"))
     assert told(list(second.scan())) == told(list(first.scan()))
     assert second.looked is not None
-    assert (second.looked.listed, len(opened)) == (0, 2)
+    assert (second.looked.listed, len(opened), len(walked)) == (0, 2, once)
     # and where all folders are listed, still none is opened
     list(scanner(world.layout, kept, LookPlan(whole=True)).scan())
     assert len(opened) == 2
@@ -272,8 +280,9 @@ def test_a_file_overwritten_in_place_is_found_within_the_interval(
     assert stale == ["as/A/c_0"]
 
 
+@pytest.mark.parametrize("late", ["as/A/c_1", "as/B/c_1"])
 def test_a_share_whose_folders_times_lie_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str
 ) -> None:
     # Given a file system that does not change a folder's time when a file comes
     world, kept = World(tmp_path, 1), Snapshot(tmp_path / "kept.sqlite")
@@ -281,21 +290,23 @@ def test_a_share_whose_folders_times_lie_is_found_out(
     monkeypatch.setattr(looks.time, "time", lambda: clock[0])
     for module in (examine, looks):
         monkeypatch.setattr(module, "times_of", lambda layout, key: b"\0" * 48)
+    monkeypatch.setattr(shards, "folder_times", lambda path: (0, 0))
     plan = LookPlan(whole_files=0, relist_seconds=600)
 
     def keys() -> list[str]:
         return [f.key for s in scanner(world.layout, kept, plan).scan() for f in s.files]
 
     assert keys() == ["as/A/c_0"]
-    write_chain(world.layout, "as/A/c_1")
+    write_chain(world.layout, late)
     clock[0] += 1
     kept.put(looked_at=clock[0])
     assert keys() == ["as/A/c_0"]
     # Then the rotation finds it, and from then on every look is at everything
     clock[0] += 601
-    assert keys() == ["as/A/c_0", "as/A/c_1"]
-    write_chain(world.layout, "as/A/c_2")
-    assert keys() == ["as/A/c_0", "as/A/c_1", "as/A/c_2"]
+    assert keys() == ["as/A/c_0", late]
+    assert kept.times_lie
+    write_chain(world.layout, "as/C/c_2")
+    assert keys() == ["as/A/c_0", late, "as/C/c_2"]
 
 
 def _look_and_die(root: str, path: str, after: int) -> None:
