@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reddit_assets.engines.clustering.identity import Previous, keep_identities
+from reddit_assets.engines.clustering.identity import Level, Previous, keep_identities, keep_level
 
 
 def directions(count: int) -> np.ndarray:
@@ -79,3 +79,20 @@ def test_all_clusters_gone() -> None:
     assert changes.died == (0, 1)
     assert changes.next_id == 2
     assert changes.moved_share == 1.0
+
+
+def test_topics_keep_their_ids_while_their_clusters_come_and_go() -> None:
+    # Given topics 4 (clusters 7, 3) and 2 (cluster 5), and tonight's topics 0, 1, 2
+    before = Level(np.array([4, 4, 2], dtype=np.int32), 6)
+    old = rows((7, 50), (3, 40), (5, 30), (-1, 20), (8, 5))
+    new = rows((0, 50), (1, 35), (-1, 5), (2, 30), (3, 20), (2, 5))
+    groups = np.array([1, 1, 0, 2], dtype=np.int32)
+    # If they are matched
+    found = keep_level(old, new, before, groups, np.array([7, 3, 5], dtype=np.int32))
+    # Then each cluster's topic has its id of last night, or one that was never given
+    assert found.ids.tolist() == [4, 4, 2, 6]
+    assert found.next_id == 7
+    # and without a night before they are numbered as they come
+    assert keep_level(old, new, None, groups, rows()).ids is groups
+    none = keep_level(rows(), rows(), before, groups[:0], rows())
+    assert (none.ids.tolist(), none.next_id) == ([], 6)

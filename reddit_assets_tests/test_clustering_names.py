@@ -71,7 +71,8 @@ def sampled(topics: Sequence[str], texts: int = 12, seed: int = 0) -> tuple[Samp
     by_cluster = [said[n * texts : (n + 1) * texts] for n in range(len(topics))]
     none = np.zeros(len(said), dtype=np.float32)
     clustering = Clustering(
-        *(labels.astype(np.int32), none, none, labels.astype(np.int32) // 2, none, none),
+        *(labels.astype(np.int32), none, none, none, none),
+        cluster_topics=np.arange(len(topics), dtype=np.int32),
         cluster_themes=(np.arange(len(topics)) // 2).astype(np.int32),
         centroids=middles.astype(np.float32),
         nearest=labels.astype(np.int32),

@@ -54,6 +54,8 @@ def whole(found: Clustering, vectors: np.ndarray) -> None:
     assert np.isfinite(found.y).all()
     assert ((found.outlier_scores >= 0) & (found.outlier_scores <= 1)).all()
     assert ((found.themes >= 0) == (labels >= 0)).all()
+    levels = np.stack([found.cluster_topics, found.cluster_themes], axis=1)
+    assert len(np.unique(levels, axis=0)) == len(np.unique(found.cluster_topics))
     sizes = np.bincount(labels[labels >= 0], minlength=clusters)
     assert (np.diff(sizes) <= 0).all(), "the largest is the first"
     assert found.info["clusters"] == clusters

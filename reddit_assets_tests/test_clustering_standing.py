@@ -305,9 +305,10 @@ def test_ids_that_are_given_later_fit_the_labels() -> None:
     standing = Standing.of(vectors, found, ids)
     placed = place(vectors, standing)
     assert np.array_equal(placed.labels, found.labels)
+    assert np.array_equal(placed.cluster_topics, found.cluster_topics)
     assert np.array_equal(placed.cluster_themes, found.cluster_themes)
     assert placed.info["placed_rows"] == 0
     empty = replace(standing, ids=np.full_like(standing.ids, -1), cluster_ids=ids[:0])
-    alone = place(vectors, replace(empty, cluster_themes=ids[:0]))
+    alone = place(vectors, replace(empty, cluster_topics=ids[:0], cluster_themes=ids[:0]))
     assert (alone.labels == -1).all()
     assert pa.array(alone.nearest).to_pylist() == [-1] * len(vectors)

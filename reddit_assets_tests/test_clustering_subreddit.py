@@ -154,6 +154,11 @@ def test_clusters_say_what_they_are_about(layout: Layout) -> None:
         assert row["first_date"].startswith("2020")
         assert row["fate"] == "born"
     assert sum(theme["clusters"] for theme in report["themes"]) == len(report["clusters"])
+    of_topics = {topic["topic_id"]: topic for topic in report["topics"]}
+    for row in report["clusters"]:
+        assert of_topics[row["topic_id"]]["theme_id"] == row["theme_id"]
+    assert len(of_topics) == result.metadata["topics"]
+    assert result.table[0]["topic"] in {topic["name"] for topic in report["topics"]}
     assert result.png is not None
     assert result.png.startswith(b"\x89PNG")
     assert len(result.png) <= 60_000

@@ -52,7 +52,8 @@ CLUSTER_COLUMNS = {
     "outlier_score": ("float", "from 0 (inside a cluster) to 1"),
     "x": ("float", "place on the map"),
     "y": ("float", "place on the map, pointing up"),
-    "theme_id": ("int", "theme of the cluster, -1 for noise"),
+    "topic_id": ("int", "topic of the cluster, -1 for noise; lasts likewise"),
+    "theme_id": ("int", "theme of the topic, -1 for noise; lasts likewise"),
 }
 _TEXT = {
     "id": ("string", "of the post, where there is one"),

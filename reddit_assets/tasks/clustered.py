@@ -35,6 +35,7 @@ GROUP_BYTES = 512_000_000
 #: Columns of ``clusters.table``, beside ``centroid``.
 SCHEMA_FIELDS = [
     pa.field("cluster_id", pa.int32()),
+    pa.field("topic_id", pa.int32()),
     pa.field("theme_id", pa.int32()),
     pa.field("name", pa.string()),
     pa.field("size", pa.int64()),
@@ -56,6 +57,7 @@ SCHEMA_FIELDS = [
 ]
 _TYPES = {
     "cluster_id": pa.int32(),
+    "topic_id": pa.int32(),
     "theme_id": pa.int32(),
     "cluster_change": pa.dictionary(pa.int8(), pa.string()),
     "nearest_cluster": pa.int32(),
@@ -105,6 +107,7 @@ def write_clustered(
     Args:
         path: the temporary file; deleted again on an error.
         vectors: float32 (rows, dimension).
+        clustering: with persistent topics and themes.
         cluster_ids: int32 (rows,), persistent ids, −1 noise.
         form: how the vectors are kept.
         changes: int8 (rows,), what became of each row, positions in ``ROW_CHANGES``.
@@ -124,6 +127,7 @@ def write_clustered(
         pa.array(clustering.outlier_scores),
         pa.array(clustering.x),
         pa.array(clustering.y),
+        pa.array(clustering.topics),
         pa.array(clustering.themes),
         pa.DictionaryArray.from_arrays(pa.array(changes), pa.array(ROW_CHANGES)),
         pa.array(nearest, mask=nearest < 0),

@@ -30,6 +30,7 @@ ADDED_COLUMNS = (
     "outlier_score",
     "x",
     "y",
+    "topic_id",
     "theme_id",
     "cluster_change",
     "nearest_cluster",

@@ -93,6 +93,7 @@ def draw_map(
         rows,
         born=born,
         beside=MAP_POSTS_NAME,
+        topics=meaning.topics,
         wording=wording,
         facts=facts,
     )

@@ -1,10 +1,11 @@
-"""Last night's clusters of a subreddit, as far as identities need them."""
+"""Last night's clusters of a subreddit, and tonight's ids that continue theirs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +13,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from reddit_assets.corpus.cluster_table import find_table
 from reddit_assets.corpus.provenance import PROVENANCE_KEY
-from reddit_assets.engines.clustering.identity import Previous
+from reddit_assets.engines.clustering.identity import (
+    Changes,
+    Level,
+    Previous,
+    keep_identities,
+    keep_level,
+)
+from reddit_assets.engines.clustering.results import Clustering
 from reddit_assets.engines.clustering.standing import vector_keys
 from reddit_assets.errors import BadFileError
 from reddit_assets.tasks.columns import numbers, to_text
 from reddit_assets.tasks.inputs import Inputs, read_vectors
 from reddit_assets.tasks.posts import ID_COLUMNS
 
-__all__ = ["read_previous", "row_places", "shared_ids"]
+__all__ = ["identities", "read_previous", "row_places", "shared_ids"]
 
 
 def read_previous(clusters_file: Path, clustered_file: Path) -> Previous | None:
@@ -30,15 +39,26 @@ def read_previous(clusters_file: Path, clustered_file: Path) -> Previous | None:
     centroids: so the clusters of the earlier system keep theirs.
     """
     try:
-        table = pq.read_table(clusters_file, columns=["cluster_id", "centroid"])
+        table = pq.ParquetFile(clusters_file).read(
+            columns=["cluster_id", "topic_id", "theme_id", "centroid"]
+        )
         said = json.loads((table.schema.metadata or {})[PROVENANCE_KEY])
         ids = table["cluster_id"].to_numpy().astype(np.int32)
         width = int(said["dimension"])
         flat = table["centroid"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         centroids = flat.astype(np.float32).reshape(len(ids), width)
-        return Previous(ids, centroids, int(said["next_id"]))
+        levels = (_level(table, said, name) for name in ("topic", "theme"))
+        return Previous(ids, centroids, int(said["next_id"]), *levels)
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return _of_rows(clustered_file)
+
+
+def _level(table: pa.Table, said: dict[str, Any], name: str) -> Level | None:
+    """Topics or themes of a table; ``None`` where it was written before there were any."""
+    if f"{name}_id" not in table.column_names:
+        return None
+    ids = table[f"{name}_id"].to_numpy().astype(np.int32)
+    return Level(ids, int(said.get(f"next_{name}_id", ids.max(initial=-1) + 1)))
 
 
 def _of_rows(clustered_file: Path) -> Previous | None:
@@ -123,3 +143,27 @@ def _places(
         mine = pa.array(vector_keys(vectors))
     place = pc.index_in(mine, value_set=theirs, skip_nulls=True)
     return place.fill_null(-1).to_numpy().astype(np.int64)
+
+
+def identities(
+    clustered_file: Path, rows: NDArray[np.int64] | None, clustering: Clustering
+) -> tuple[Changes, NDArray[np.int32] | None, tuple[Level, Level]]:
+    """Persistent ids of tonight's clusters, last night's of each row, topics and themes.
+
+    Args:
+        clustered_file: last night's, where there is one.
+        rows: of :func:`row_places`.
+        clustering: tonight's.
+    """
+    previous = read_previous(find_table(clustered_file.parent), clustered_file)
+    before = None
+    if previous is not None:
+        before = shared_ids(clustered_file, rows)
+    old = new = np.zeros(0, dtype=np.int32)
+    if before is not None:
+        old, new = before[before > -2], clustering.labels[before > -2]
+    changes = keep_identities(old, new, previous, clustering.centroids)
+    stood = previous or Previous(old[:0], clustering.centroids[:0], 0)
+    topics = keep_level(old, new, stood.topics, clustering.cluster_topics, stood.ids)
+    themes = keep_level(old, new, stood.themes, clustering.cluster_themes, stood.ids)
+    return changes, before, (topics, themes)

@@ -28,8 +28,9 @@ def clusters_report(path: Path) -> dict[str, Any]:
         path: of a ``clusters.table``, or of the folder that holds it.
 
     Returns:
-        ``key``, ``rows``, ``summary`` (how it was clustered, changes), ``themes`` (id, name,
-        clusters, size) and ``clusters`` (one dict per cluster, largest first).
+        ``key``, ``rows``, ``summary`` (how it was clustered, changes), ``topics`` and
+        ``themes`` (id, name, clusters, size; a topic its theme) and ``clusters`` (one dict per
+        cluster), all largest first.
 
     Raises:
         BadFileError: there is none, or it is not ours.
@@ -39,7 +40,8 @@ def clusters_report(path: Path) -> dict[str, Any]:
         table = pq.read_table(file)
         facts = json.loads((table.schema.metadata or {})[PROVENANCE_KEY])
         rows = table.drop_columns(["centroid"]).to_pylist()
-        names, key = facts["themes"], facts["key"]
+        # Tables of earlier versions have no topics.
+        names, key = {"topic": facts.get("topics", {}), "theme": facts["themes"]}, facts["key"]
         total, summary = facts["rows"], facts["summary"]
     except FileNotFoundError:
         if (file.parent / CLUSTERED_NAME).is_file():
@@ -63,22 +65,35 @@ def clusters_report(path: Path) -> dict[str, Any]:
             row[name] = row[name].date().isoformat() if row[name] else None
         clusters.append(row)
     clusters.sort(key=lambda row: (-row["size"], row["cluster_id"]))
-    themes = [
-        {
-            "theme_id": int(number),
-            "name": name,
-            "clusters": sum(row["theme_id"] == int(number) for row in clusters),
-            "size": sum(row["size"] for row in clusters if row["theme_id"] == int(number)),
-        }
-        for number, name in names.items()
-    ]
     return {
         "key": key,
         "rows": total,
         "summary": summary,
-        "themes": sorted(themes, key=lambda theme: -theme["size"]),
+        "topics": _groups(clusters, "topic", names["topic"]),
+        "themes": _groups(clusters, "theme", names["theme"]),
         "clusters": clusters,
     }
+
+
+def _groups(
+    clusters: list[dict[str, Any]], level: str, names: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Topics or themes with what is in them, largest first."""
+    found: dict[int, dict[str, Any]] = {}
+    for row in clusters if names else []:
+        number = row[f"{level}_id"]
+        start = {
+            f"{level}_id": number,
+            "name": names.get(str(number), ""),
+            "clusters": 0,
+            "size": 0,
+        }
+        group = found.setdefault(number, start)
+        if level == "topic":
+            group["theme_id"] = row["theme_id"]
+        group["clusters"] += 1
+        group["size"] += row["size"]
+    return sorted(found.values(), key=lambda group: -group["size"])
 
 
 def _headline(report: dict[str, Any]) -> Text:
@@ -86,7 +101,8 @@ def _headline(report: dict[str, Any]) -> Text:
     line = Text(report["key"], style="bold")
     line.append(
         f"  {report['rows']:,} posts, {len(report['clusters'])} clusters in "
-        f"{len(report['themes'])} themes, {summary.get('noise_share', 0):.0%} in none",
+        f"{len(report['topics'])} topics and {len(report['themes'])} themes, "
+        f"{summary.get('noise_share', 0):.0%} in none",
         style="not bold",
     )
     if summary.get("assigned_share"):
@@ -153,19 +169,22 @@ def render(report: dict[str, Any], limit: int | None = None) -> RenderableType:
     return Group(*parts)
 
 
-def table_row(row: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+def table_row(
+    row: dict[str, Any], topics: dict[int, str], themes: dict[int, str]
+) -> dict[str, Any]:
     """A cluster as a row for Dagster: plain values only.
 
     Args:
         row: of ``clusters.table``.
-        names: of the themes.
+        topics, themes: their names.
     """
     texts = row["representative_texts"]
     return {
         "cluster_id": row["cluster_id"],
         "name": row["name"],
         "size": row["size"],
-        "theme": names.get(row["theme_id"], ""),
+        "topic": topics.get(row["topic_id"], ""),
+        "theme": themes.get(row["theme_id"], ""),
         "keywords": ", ".join(row["keywords"][:8]),
         "representative": excerpt(texts[0], 140) if texts else "",
         "median_score": row["score_median"],

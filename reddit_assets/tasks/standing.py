@@ -21,7 +21,7 @@ from reddit_assets.tasks.inputs import read_vectors
 __all__ = ["ROW_CHANGES", "read_standing", "recognized", "row_changes", "write_standing"]
 
 #: Raised when the columns change: a file of another version is not used, and written again.
-VERSION = 1
+VERSION = 2
 #: Least cosine at which a post's vector counts as computed again: what a backend may deviate.
 SAME_COSINE = 0.9998
 #: What can have become of a row since the clustering before, as ``cluster_change`` says it.
@@ -55,6 +55,7 @@ def write_standing(path: Path, standing: Standing, provenance: ClusterProvenance
         "settings_fingerprint": provenance.settings_fingerprint,
         "belongs_to": _name(provenance),
         "cluster_ids": standing.cluster_ids.tolist(),
+        "cluster_topics": standing.cluster_topics.tolist(),
         "cluster_themes": standing.cluster_themes.tolist(),
         "clustered": standing.clustered,
         "gone": standing.gone,
@@ -108,6 +109,7 @@ def read_standing(folder: Path, settings_fingerprint: str) -> Standing | None:
             xy=xy,
             recent=table["recent"].to_numpy(),
             cluster_ids=np.array(said["cluster_ids"], dtype=np.int32),
+            cluster_topics=np.array(said["cluster_topics"], dtype=np.int32),
             cluster_themes=np.array(said["cluster_themes"], dtype=np.int32),
             clustered=int(said["clustered"]),
             gone=int(said["gone"]),

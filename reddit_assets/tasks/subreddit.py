@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reddit_assets.corpus.cluster_table import find_table
 from reddit_assets.corpus.fingerprints import cluster_version, set_hash
 from reddit_assets.corpus.keys import subreddit_of
 from reddit_assets.corpus.layout import (
@@ -30,7 +29,7 @@ from reddit_assets.corpus.output import temporary_path
 from reddit_assets.corpus.provenance import ClusterProvenance, OutputFile, cluster_inputs
 from reddit_assets.corpus.vectors import VectorFormat
 from reddit_assets.engines.clustering.clusterer import cluster
-from reddit_assets.engines.clustering.identity import Changes, keep_identities
+from reddit_assets.engines.clustering.identity import Changes, Level
 from reddit_assets.engines.clustering.meaning import Meaning, meaning_of
 from reddit_assets.engines.clustering.names import Named
 from reddit_assets.engines.clustering.params import ClusterParams
@@ -44,7 +43,7 @@ from reddit_assets.tasks.maps import PICTURE_ROWS, draw_map
 from reddit_assets.tasks.news import news_table, tonight
 from reddit_assets.tasks.phrase_model import HostModel
 from reddit_assets.tasks.posts import FilePosts, columns_of_texts
-from reddit_assets.tasks.previous import read_previous, row_places, shared_ids
+from reddit_assets.tasks.previous import identities, row_places
 from reddit_assets.tasks.report import table_row
 from reddit_assets.tasks.standing import read_standing, recognized, row_changes, write_standing
 
@@ -53,7 +52,15 @@ __all__ = ["PICTURE_ROWS", "ClusterResult", "cluster_subreddit"]
 #: Clusters in the table for people.
 TABLE_ROWS = 50
 #: Of how it was clustered, what people are shown.
-SHOWN_FACTS = ("clusters", "themes", "reduction", "min_cluster_size", "min_samples", "selection")
+SHOWN_FACTS = (
+    "clusters",
+    "topics",
+    "themes",
+    "reduction",
+    "min_cluster_size",
+    "min_samples",
+    "selection",
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,10 @@ class _Clustered:
     posts: FilePosts
     vectors: NDArray[np.float32]
     clustering: Clustering
+    """With the persistent ids of its topics and themes."""
     changes: Changes
+    topics: Level
+    themes: Level
     ids: NDArray[np.int32]
     """Persistent id of each row, −1 noise."""
     row_changes: NDArray[np.int8]
@@ -193,7 +203,10 @@ def cluster_subreddit(
         rows=made.inputs.total,
         seconds=seconds,
         metadata=_metadata(made, size, seconds, excluded),
-        table=[table_row(row, made.meaning.themes) for row in made.meaning.rows[:TABLE_ROWS]],
+        table=[
+            table_row(row, made.meaning.topics, made.meaning.themes)
+            for row in made.meaning.rows[:TABLE_ROWS]
+        ],
         png=png,
     )
 
@@ -223,7 +236,10 @@ def _clustered(
     else:
         clustering = place(vectors, stood, params, say, excluded=excluded)
     say("identities")
-    changes, before = _identities(layout, cluster_key, rows, clustering)
+    changes, before, (topics, themes) = identities(
+        layout.cluster_path(cluster_key), rows, clustering
+    )
+    clustering = replace(clustering, cluster_topics=topics.ids, cluster_themes=themes.ids)
     ids = np.append(changes.ids, np.int32(-1))[clustering.labels].astype(np.int32)
     say("meaning")
     table = read_before(layout.cluster_dir(cluster_key))
@@ -238,6 +254,8 @@ def _clustered(
         vectors,
         clustering,
         changes,
+        topics,
+        themes,
         ids,
         row_changes(before, ids, changes, full=stood is None),
         Standing.of(vectors, clustering, changes.ids, excluded=excluded, before=stood),
@@ -323,8 +341,11 @@ def _write_clusters(path: Path, made: _Clustered, data_version: str) -> None:
         "key": made.key,
         "data_version": data_version,
         "next_id": made.changes.next_id,
+        "next_topic_id": made.topics.next_id,
+        "next_theme_id": made.themes.next_id,
         "dimension": made.inputs.dimension,
         "rows": made.inputs.total,
+        "topics": {str(number): name for number, name in made.meaning.topics.items()},
         "themes": {str(number): name for number, name in made.meaning.themes.items()},
         "summary": made.summary,
         "nights": kept_nights(made.nights),
@@ -333,29 +354,6 @@ def _write_clusters(path: Path, made: _Clustered, data_version: str) -> None:
     middles = made.clustering.centroids
     rows = [{**row, "centroid": middles[at].tolist()} for at, row in enumerate(made.meaning.rows)]
     write_clusters(path, rows, facts)
-
-
-def _identities(
-    layout: Layout,
-    cluster_key: str,
-    rows: NDArray[np.int64] | None,
-    clustering: Clustering,
-) -> tuple[Changes, NDArray[np.int32] | None]:
-    """Persistent ids of the clusters, and last night's of each row (see ``shared_ids``)."""
-    clustered = layout.cluster_path(cluster_key)
-    previous = read_previous(find_table(clustered.parent), clustered)
-    before = None
-    if previous is not None:
-        before = shared_ids(clustered, rows)
-    if previous is None or before is None:
-        none = np.zeros(0, dtype=np.int32)
-        changes = keep_identities(none, none, previous, clustering.centroids)
-    else:
-        there = before > -2
-        changes = keep_identities(
-            before[there], clustering.labels[there], previous, clustering.centroids
-        )
-    return changes, before
 
 
 def _metadata(

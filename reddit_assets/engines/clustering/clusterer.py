@@ -17,6 +17,7 @@ from reddit_assets.engines.clustering.hdbscan_ import (
     no_clusters,
     tree_clusters,
 )
+from reddit_assets.engines.clustering.levels import centroids, cluster_levels
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.engines.clustering.reduction import (
     MIN_REDUCED_ROWS,
@@ -28,7 +29,6 @@ from reddit_assets.engines.clustering.reduction import (
 from reddit_assets.engines.clustering.results import Clustering, Result, Rows, check_vectors
 from reddit_assets.engines.clustering.sample import Assigned, assign, sample_rows
 from reddit_assets.engines.clustering.spanning import spanning_tree
-from reddit_assets.engines.clustering.themes import centroids, cluster_themes
 
 __all__ = ["cluster"]
 
@@ -177,15 +177,14 @@ def _cluster(
         result.fill(part, found.assign(vectors[part], params))
     if kept:
         _place(result, vectors, rows.excluded, found, params)
-    say("themes")
+    say("levels")
     rank = result.rank(canonical.group, found.count)
     kept_labels = rank[found.labels]
     middles = centroids(found.vectors, kept_labels, found.count)
     sizes = np.bincount(result.labels[result.labels >= 0], minlength=found.count)
-    themes = cluster_themes(found.density.linkage, kept_labels, sizes, middles, size)
     return result.clustering(
         vectors,
-        themes,
+        cluster_levels(middles, sizes),
         middles,
         distinct_vectors=canonical.distinct,
         clustered_rows=kept,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Changes", "Previous", "keep_identities"]
+__all__ = ["Changes", "Level", "Previous", "keep_identities", "keep_level"]
 
 #: Least Jaccard of the shared rows at which a cluster continues.
 MIN_JACCARD = 0.2
@@ -26,6 +26,19 @@ WHOLE = 0.5
 
 
 @dataclass(frozen=True)
+class Level:
+    """Topics or themes of a night.
+
+    Attributes:
+        ids: int32 (clusters,), the persistent id of each cluster's topic or theme.
+        next_id: the first id never given so far.
+    """
+
+    ids: NDArray[np.int32]
+    next_id: int
+
+
+@dataclass(frozen=True)
 class Previous:
     """The night before, as far as it matters.
 
@@ -33,11 +46,14 @@ class Previous:
         ids: int32 (clusters,), the persistent ids.
         centroids: float32 (clusters, d).
         next_id: the first id never given so far.
+        topics, themes: of these clusters; ``None`` where they are not known.
     """
 
     ids: NDArray[np.int32]
     centroids: NDArray[np.float32]
     next_id: int
+    topics: Level | None = None
+    themes: Level | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +164,37 @@ def keep_identities(
         kept_share=int((of_old >= 0).sum()) / len(previous.ids),
         counts=_counts(fates, died),
     )
+
+
+def keep_level(
+    old: NDArray[np.int32],
+    new: NDArray[np.int32],
+    before: Level | None,
+    groups: NDArray[np.int32],
+    clusters: NDArray[np.int32],
+) -> Level:
+    """Persistent ids for tonight's topics or themes, by the rows that they share with the old ones.
+
+    Args:
+        old, new: of :func:`keep_identities`.
+        before: last night's; ``None`` if there were none.
+        groups: int32 (clusters,), the number of each cluster's topic or theme, from 0.
+        clusters: int32 (previous,), the ids of last night's clusters.
+    """
+    count = int(groups.max(initial=-1)) + 1
+    if before is None:
+        return Level(groups, count)
+    order = np.argsort(clusters, kind="stable")
+    at = np.minimum(np.searchsorted(clusters, old, sorter=order), max(len(clusters) - 1, 0))
+    was = np.full(len(old), -1, dtype=np.int32)
+    if len(clusters):
+        known = clusters[order[at]] == old
+        was[known] = before.ids[order[at[known]]]
+    ids = np.unique(before.ids)
+    stood = Previous(ids, np.zeros((len(ids), 0), np.float32), before.next_id)
+    now = np.append(groups, np.int32(-1))[new]
+    made = keep_identities(was, now, stood, np.zeros((count, 0), np.float32))
+    return Level(made.ids[groups].astype(np.int32), made.next_id)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,14 @@ class Meaning:
     named: Named = field(default_factory=Named)
 
     @property
+    def topics(self) -> dict[int, str]:
+        """Names by topic id: those of its two largest clusters."""
+        names: dict[int, list[str]] = {}
+        for row in self.rows:
+            names.setdefault(row["topic_id"], []).append(row["name"])
+        return {number: ", ".join(some[:2]) for number, some in names.items()}
+
+    @property
     def themes(self) -> dict[int, str]:
         """Names by theme id."""
         return {row["theme_id"]: row["theme"] for row in self.rows}
@@ -108,14 +116,16 @@ def meaning_of(
         model,
     )
     scores, dates = posts.scores(), posts.dates()
+    theme = np.unique(clustering.cluster_themes, return_inverse=True)[1]
     result = []
     for number, members in enumerate(rows_by_label(clustering.labels, clusters)):
         standing = [shown[int(row)] for row in chosen[number]]
         result.append(
             {
                 "cluster_id": int(changes.ids[number]),
+                "topic_id": int(clustering.cluster_topics[number]),
                 "theme_id": int(clustering.cluster_themes[number]),
-                "theme": named.themes[int(clustering.cluster_themes[number])].name,
+                "theme": named.themes[int(theme[number])].name,
                 "name": named.clusters[int(changes.ids[number])].name,
                 "size": len(members),
                 "share": len(members) / len(clustering.labels),

@@ -77,7 +77,7 @@ class Named:
 
     Attributes:
         clusters: by persistent id.
-        themes: in the order of their numbers.
+        themes: in the order of their ids.
         by_model: whether the model had a say.
     """
 
@@ -140,7 +140,7 @@ def choose_names(
         if _stays(before.clusters.get(int(ids[number])), keywords[number])
     }
     sizes = np.bincount(clustering.labels[clustering.labels >= 0], minlength=len(ids))
-    themes = clustering.cluster_themes.astype(np.int64)
+    themes = np.unique(clustering.cluster_themes, return_inverse=True)[1].astype(np.int64)
     of_themes = [
         {int(ids[number]): int(sizes[number]) for number in np.flatnonzero(themes == theme)}
         for theme in range(int(themes.max()) + 1)

@@ -13,7 +13,7 @@ from reddit_assets.settings import Settings
 __all__ = ["FORMAT", "ClusterParams"]
 
 #: Raised by hand when the same parameters would give other labels or other columns.
-FORMAT = 2
+FORMAT = 3
 
 Reduction = Literal["node", "umap", "none"]
 Selection = Literal["eom", "leaf"]

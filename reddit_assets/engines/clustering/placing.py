@@ -17,13 +17,13 @@ from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
 from reddit_assets.engines.clustering.canonical import Canonical, canonical_order
+from reddit_assets.engines.clustering.levels import centroids, join_levels
 from reddit_assets.engines.clustering.neighbors import nearest
 from reddit_assets.engines.clustering.params import ClusterParams
 from reddit_assets.engines.clustering.reduction import MIN_REDUCED_ROWS, compute_threads
 from reddit_assets.engines.clustering.results import Clustering, Result, Rows, check_vectors
 from reddit_assets.engines.clustering.sample import Assigned, assign
 from reddit_assets.engines.clustering.standing import Standing, vector_keys
-from reddit_assets.engines.clustering.themes import centroids, themes_by_size
 
 __all__ = ["place"]
 
@@ -67,7 +67,7 @@ def place(
         placing.open_clusters()
         say("placing")
         placing.vote()
-        say("themes")
+        say("levels")
         return placing.result(vectors, rows, distinct, standing, asked.fingerprint)
 
 
@@ -284,11 +284,11 @@ class _Placing:
             result.places[rows.excluded] = places
         rank = result.rank(distinct.group, len(alive))
         middles = centroids(self.vectors, rank[found.labels], len(alive))
-        themes = self._themes(standing, alive, rank, middles, result.labels)
+        levels = self._levels(standing, alive, rank, middles, result.labels)
         recent = self.recent[distinct.group]
         return result.clustering(
             vectors,
-            themes,
+            levels,
             middles,
             distinct_vectors=distinct.distinct,
             clustered_rows=len(recent) - int(recent.sum()),
@@ -315,26 +315,22 @@ class _Placing:
             exact_rows=len(self.vectors),
         ).xy
 
-    def _themes(
+    def _levels(
         self,
         standing: Standing,
         alive: NDArray[np.int64],
         rank: NDArray[np.int32],
         middles: NDArray[np.float32],
         labels: NDArray[np.int32],
-    ) -> NDArray[np.int32]:
-        """Themes by rank: those that stand; a new cluster joins that of the most similar one."""
-        themes = np.full(len(alive), -1, dtype=np.int32)
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Topics and themes by rank: those that stand; a new cluster joins the most similar one."""
         older = alive < len(standing.cluster_ids)
-        themes[rank[np.flatnonzero(older)]] = standing.cluster_themes[alive[older]]
-        known, born = np.flatnonzero(themes >= 0), np.flatnonzero(themes < 0)
-        if len(known):
-            themes[born] = themes[known[(middles[born] @ middles[known].T).argmax(axis=1)]]
-        else:
-            themes[:] = 0
-        numbers = np.unique(themes)
+        topics, themes = np.full((2, len(alive)), -1, dtype=np.int32)
+        at = rank[np.flatnonzero(older)]
+        topics[at] = standing.cluster_topics[alive[older]]
+        themes[at] = standing.cluster_themes[alive[older]]
         sizes = np.bincount(labels[labels >= 0], minlength=len(alive))
-        return themes_by_size(np.searchsorted(numbers, themes).astype(np.int32), sizes)
+        return join_levels(np.flatnonzero(topics < 0), topics, themes, middles, sizes)
 
 
 def _taken(found: Assigned, rows: NDArray[np.int64]) -> Assigned:

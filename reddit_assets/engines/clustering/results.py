@@ -23,9 +23,9 @@ class Clustering:
         labels: int32 (n,), −1 is noise; clusters are numbered from 0, largest first.
         probabilities: float32 (n,), 0 for noise.
         outlier_scores: float32 (n,), GLOSH, 0 (inside) to 1 (outlier).
-        themes: int32 (n,), the theme of the row's cluster, −1 for noise.
         x, y: float32 (n,), place on the map.
-        cluster_themes: int32 (clusters,), the theme of each cluster.
+        cluster_topics, cluster_themes: int32 (clusters,), topic and theme of each cluster;
+            clusters of one topic have one theme.
         centroids: float32 (clusters, d), unit centroids.
         nearest: int32 (n,), for rows that are noise the cluster with the most similar centroid;
             −1 for the other rows, for rows without a direction or a text, and without clusters.
@@ -36,14 +36,24 @@ class Clustering:
     labels: NDArray[np.int32]
     probabilities: NDArray[np.float32]
     outlier_scores: NDArray[np.float32]
-    themes: NDArray[np.int32]
     x: NDArray[np.float32]
     y: NDArray[np.float32]
+    cluster_topics: NDArray[np.int32]
     cluster_themes: NDArray[np.int32]
     centroids: NDArray[np.float32]
     nearest: NDArray[np.int32]
     similarities: NDArray[np.float32]
     info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def topics(self) -> NDArray[np.int32]:
+        """The topic of each row's cluster, int32 (n,), −1 for noise."""
+        return np.append(self.cluster_topics, np.int32(-1))[self.labels].astype(np.int32)
+
+    @property
+    def themes(self) -> NDArray[np.int32]:
+        """The theme of each row's cluster, int32 (n,), −1 for noise."""
+        return np.append(self.cluster_themes, np.int32(-1))[self.labels].astype(np.int32)
 
 
 def check_vectors(vectors: NDArray[np.float32]) -> None:
@@ -132,7 +142,7 @@ class Result:
     def clustering(
         self,
         vectors: NDArray[np.float32],
-        themes: NDArray[np.int32],
+        levels: tuple[NDArray[np.int32], NDArray[np.int32]],
         middles: NDArray[np.float32],
         **info: Any,
     ) -> Clustering:
@@ -140,10 +150,11 @@ class Result:
 
         Args:
             vectors: float32 (n, d).
-            themes: int32 (clusters,).
+            levels: topics and themes, int32 (clusters,) each.
             middles: float32 (clusters, d), unit centroids.
             info: how it was done.
         """
+        topics, themes = levels
         counted = len(self.rows.counted)
         noise = self.rows.counted[self.labels[self.rows.counted] < 0]
         nearest, similarities = _nearest(vectors, noise, middles)
@@ -151,9 +162,9 @@ class Result:
             labels=self.labels,
             probabilities=self.probabilities,
             outlier_scores=self.outlier_scores,
-            themes=np.append(themes, np.int32(-1))[self.labels].astype(np.int32),
             x=np.ascontiguousarray(self.places[:, 0]),
             y=np.ascontiguousarray(self.places[:, 1]),
+            cluster_topics=topics,
             cluster_themes=themes,
             centroids=middles,
             nearest=nearest,
@@ -161,6 +172,7 @@ class Result:
             info={
                 "rows": self.rows.total,
                 "clusters": len(middles),
+                "topics": int(topics.max(initial=-1)) + 1,
                 "themes": int(themes.max(initial=-1)) + 1,
                 "noise_share": len(noise) / counted if counted else 0.0,
                 "noise_rows": {

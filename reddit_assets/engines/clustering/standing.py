@@ -32,7 +32,7 @@ class Standing:
         xy: float32 (m, 2), places on the map.
         recent: bool (m,), placed since the full clustering.
         cluster_ids: int32 (c,), ascending.
-        cluster_themes: int32 (c,).
+        cluster_topics, cluster_themes: int32 (c,), their persistent ids.
         clustered: distinct vectors that the full clustering saw.
         gone: how many of these have vanished since.
     """
@@ -44,6 +44,7 @@ class Standing:
     xy: NDArray[np.float32]
     recent: NDArray[np.bool_]
     cluster_ids: NDArray[np.int32]
+    cluster_topics: NDArray[np.int32]
     cluster_themes: NDArray[np.int32]
     clustered: int
     gone: int
@@ -84,7 +85,8 @@ class Standing:
             xy=np.stack([clustering.x[rows], clustering.y[rows]], axis=1),
             recent=recent,
             cluster_ids=ids[order].astype(np.int32),
-            cluster_themes=clustering.cluster_themes[order].astype(np.int32),
+            cluster_topics=clustering.cluster_topics[order],
+            cluster_themes=clustering.cluster_themes[order],
             clustered=clustered,
             gone=gone,
         )

@@ -88,7 +88,9 @@ async function fill() {  // the hits of a search, or else the clusters by theme
     for (const [c, k] of own) {
       if ((c.topic ?? null) !== topic) {
         topic = c.topic;
-        say(made, "h3", D.topics.find(t => t.id === topic)?.name ?? "", "topic");
+        const several = own.filter(([other]) => other.topic === topic).length > 1;
+        const name = D.topics.find(t => t.id === topic)?.name;
+        if (several && name) say(made, "h3", name, "topic");
       }
       const row = item(made, k, c.name, many(c.size), c.born);
       row.dataset.k = k; row.classList.toggle("on", k === picked);
