@@ -19,8 +19,8 @@ from reddit_assets.engines.clustering.words import STOP_WORDS
 
 __all__ = ["function_words"]
 
-#: Texts of a cluster that are looked at.
-TEXTS = 100
+#: Texts of a cluster that are looked at, first and at most.
+FEW, TEXTS = 10, 100
 #: Most frequent words of a cluster, how many of them two clusters of a language share at least,
 #: and how many are stop words where the list knows the language.
 FREQUENT, SHARED, LISTED = 25, 6, 6
@@ -38,10 +38,14 @@ def function_words(texts: Sequence[Sequence[str]]) -> list[frozenset[str]]:
     Args:
         texts: of each cluster.
     """
-    counted = [_Counted(some[:TEXTS]) for some in texts]
-    unknown = [at for at, one in enumerate(counted) if len(one.frequent & STOP_WORDS) < LISTED]
+    counted: dict[int, _Counted] = {}
+    for at, some in enumerate(texts):
+        # A look at few texts tells nearly all clusters whose language is listed.
+        if not _Counted(some[:FEW]).listed and not (whole := _Counted(some[:TEXTS])).listed:
+            counted[at] = whole
     found = [frozenset[str]()] * len(texts)
-    for group in _languages([counted[at] for at in unknown]):
+    unknown = list(counted)
+    for group in _languages(list(counted.values())):
         if len(group) >= CLUSTERS:
             even = _even([counted[unknown[at]] for at in group])
             for at in group:
@@ -64,6 +68,11 @@ class _Counted:
         self.words = self.occurrences.total()
         ranked = sorted(self.occurrences.items(), key=lambda pair: (-pair[1], pair[0]))
         self.frequent = frozenset(word for word, _ in ranked[:FREQUENT])
+
+    @property
+    def listed(self) -> bool:
+        """Whether the stop words are of its language."""
+        return len(self.frequent & STOP_WORDS) >= LISTED
 
 
 def _languages(counted: Sequence[_Counted]) -> list[list[int]]:
