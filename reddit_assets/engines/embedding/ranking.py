@@ -140,6 +140,8 @@ def _write(path: Path | None, rates: dict[str, float]) -> None:
 def measured_rate(spec: ModelSpec, choice: Choice, threads: int) -> float | None:
     """Tokens per second of a backend on the reference texts, in a process of its own.
 
+    Seconds are the processor's, shared by the threads: what a host does that does nothing else.
+
     Returns:
         ``None`` if it fails there, or does not answer.
     """
@@ -166,10 +168,11 @@ def _measure(spec: ModelSpec, choice: Choice, threads: int) -> float:
         best = float("inf")
         until = time.perf_counter() + SECONDS
         while time.perf_counter() < until:
-            began = time.perf_counter()
+            # Processor time: at the first start other programs often start as well.
+            began = time.process_time()
             embedder.encode_tokens(window.tokens)
-            best = min(best, time.perf_counter() - began)
-    return float(window.tokens.cu_seqlens[-1]) / best
+            best = min(best, time.process_time() - began)
+    return float(window.tokens.cu_seqlens[-1]) * threads / best
 
 
 if __name__ == "__main__":
