@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +197,14 @@ def test_a_backend_asked_for_that_cannot_compute_is_an_error_of_ours(spec: Model
         open_embedder(spec, backend="openvino", threads=1)
     assert caught.value.hint
     assert "\n" not in caught.value.message
+
+
+def test_onnx_runtime_sends_nothing_to_its_maker(tmp_path: Path) -> None:
+    # Given a home in which ONNX Runtime would keep a host's id and what it has to send
+    pytest.importorskip("onnxruntime")
+    bare = {k: v for k, v in os.environ.items() if k not in ("CI", "XDG_CACHE_HOME")}
+    bare.pop("ORT_DISABLE_TELEMETRY", None)
+    program = "import reddit_assets.engines.embedding, onnxruntime"
+    # If it is loaded after ours, Then there is nothing
+    subprocess.run([sys.executable, "-c", program], env={**bare, "HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.rglob("*")) == []
