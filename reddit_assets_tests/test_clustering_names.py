@@ -125,6 +125,9 @@ def test_names_say_what_the_posts_say_and_no_two_are_alike(model: Letters | None
         assert first in topic
     assert named.by_model == (model is not None)
     assert len(named.themes) == 3
+    # A topic of one cluster has its name; a theme of two has one of its own.
+    assert [topic.name for topic in named.topics] == names
+    assert len({theme.name for theme in named.themes}) == 3
     assert name(sampled([*TOPICS, *TOPICS[:2]]), model=model) == named
 
 

@@ -65,11 +65,8 @@ class Meaning:
 
     @property
     def topics(self) -> dict[int, str]:
-        """Names by topic id: those of its two largest clusters."""
-        names: dict[int, list[str]] = {}
-        for row in self.rows:
-            names.setdefault(row["topic_id"], []).append(row["name"])
-        return {number: ", ".join(some[:2]) for number, some in names.items()}
+        """Names by topic id."""
+        return {row["topic_id"]: row["topic"] for row in self.rows}
 
     @property
     def themes(self) -> dict[int, str]:
@@ -116,6 +113,7 @@ def meaning_of(
         model,
     )
     scores, dates = posts.scores(), posts.dates()
+    topic = np.unique(clustering.cluster_topics, return_inverse=True)[1]
     theme = np.unique(clustering.cluster_themes, return_inverse=True)[1]
     result = []
     for number, members in enumerate(rows_by_label(clustering.labels, clusters)):
@@ -125,6 +123,7 @@ def meaning_of(
                 "cluster_id": int(changes.ids[number]),
                 "topic_id": int(clustering.cluster_topics[number]),
                 "theme_id": int(clustering.cluster_themes[number]),
+                "topic": named.topics[int(topic[number])].name,
                 "theme": named.themes[int(theme[number])].name,
                 "name": named.clusters[int(changes.ids[number])].name,
                 "size": len(members),

@@ -1,4 +1,4 @@
-"""The names of clusters and themes from night to night: most stay, the others are chosen again."""
+"""Names of clusters, topics and themes: most stay from night to night, others are chosen again."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from reddit_assets.engines.clustering.naming import Candidate, Encode, Namer, told_apart
 from reddit_assets.engines.clustering.results import Clustering
 
-__all__ = ["ClusterName", "Named", "PhraseModel", "Sampled", "ThemeName", "choose_names"]
+__all__ = ["ClusterName", "GroupName", "Named", "PhraseModel", "Sampled", "choose_names"]
 
 #: Raised when names are chosen in another way: those of another version do not stay.
 VERSION = 1
 #: Share of the keywords that a cluster was named for that must still be its own for a name to stay,
-#: and likeness (Jaccard, in posts) of the clusters that a theme consists of.
+#: and likeness (Jaccard, in posts) of the clusters that a topic or theme has.
 SAME_KEYWORDS, SAME_CLUSTERS = 0.5, 0.7
 #: Texts of a cluster in which phrases are looked for, and of all clusters together.
 TEXTS, ALL_TEXTS, FEWEST_TEXTS = 100, 20_000, 10
-#: Phrases of a cluster that a theme is named from.
+#: Phrases of a cluster that its topic and its theme are named from.
 FROM_BELOW = 12
 
 
@@ -64,11 +64,21 @@ class ClusterName:
 
 
 @dataclass(frozen=True)
-class ThemeName:
-    """A theme's name and its clusters: posts by persistent id."""
+class GroupName:
+    """The name of a topic or a theme, and its clusters: posts by persistent id."""
 
     name: str
     clusters: Mapping[int, int] = field(default_factory=dict)
+
+    def to_json(self) -> list[Any]:
+        """Name, and pairs of id and posts."""
+        return [self.name, [list(pair) for pair in self.clusters.items()]]
+
+    @classmethod
+    def from_json(cls, said: Sequence[Any]) -> GroupName:
+        """As it was written."""
+        name, clusters = said
+        return cls(str(name), {int(number): int(posts) for number, posts in clusters})
 
 
 @dataclass(frozen=True)
@@ -77,12 +87,13 @@ class Named:
 
     Attributes:
         clusters: by persistent id.
-        themes: in the order of their ids.
+        topics, themes: in the order of their ids.
         by_model: whether the model had a say.
     """
 
     clusters: Mapping[int, ClusterName] = field(default_factory=dict)
-    themes: tuple[ThemeName, ...] = ()
+    topics: tuple[GroupName, ...] = ()
+    themes: tuple[GroupName, ...] = ()
     by_model: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -91,7 +102,8 @@ class Named:
             "version": VERSION,
             "by_model": self.by_model,
             "clusters": [[n, one.name, list(one.keywords)] for n, one in self.clusters.items()],
-            "themes": [[one.name, list(map(list, one.clusters.items()))] for one in self.themes],
+            "topics": [one.to_json() for one in self.topics],
+            "themes": [one.to_json() for one in self.themes],
         }
 
     @classmethod
@@ -101,7 +113,8 @@ class Named:
             return cls()
         return cls(
             {int(n): ClusterName(name, tuple(words)) for n, name, words in said["clusters"]},
-            tuple(ThemeName(name, {int(n): int(m) for n, m in of}) for name, of in said["themes"]),
+            tuple(map(GroupName.from_json, said.get("topics", []))),
+            tuple(map(GroupName.from_json, said["themes"])),
             bool(said["by_model"]),
         )
 
@@ -115,11 +128,11 @@ def choose_names(
     before: Named,
     model: PhraseModel | None,
 ) -> Named:
-    """Names of all clusters and themes.
+    """Names of all clusters, topics and themes.
 
     A cluster keeps its name while half of the keywords that it was named for are still its own, and
-    a theme while it consists of much the same clusters. Nothing stays where the names were chosen
-    without the model, and it is here now. A night without a change looks at no text.
+    a topic or theme while it consists of much the same clusters. Nothing stays where the names were
+    chosen without the model, and it is here now. A night without a change looks at no text.
 
     Args:
         sampled: posts of the clusters.
@@ -140,15 +153,10 @@ def choose_names(
         if _stays(before.clusters.get(int(ids[number])), keywords[number])
     }
     sizes = np.bincount(clustering.labels[clustering.labels >= 0], minlength=len(ids))
-    themes = np.unique(clustering.cluster_themes, return_inverse=True)[1].astype(np.int64)
-    of_themes = [
-        {int(ids[number]): int(sizes[number]) for number in np.flatnonzero(themes == theme)}
-        for theme in range(int(themes.max()) + 1)
-    ]
-    kept_themes = _kept_themes(of_themes, before.themes)
-    wanted = [n for n in numbers if n not in kept or int(themes[n]) not in kept_themes]
+    topics = _Groups.of(clustering.cluster_topics, ids, sizes, before.topics)
+    themes = _Groups.of(clustering.cluster_themes, ids, sizes, before.themes)
+    wanted = [n for n in numbers if n not in kept or not (topics.kept(n) and themes.kept(n))]
     names = {number: one.name for number, one in kept.items()}
-    theme_names = dict(kept_themes)
     by_model = before.by_model
     if wanted:
         namer = _namer(sampled, clustering.centroids, wanted, encode)
@@ -157,7 +165,8 @@ def choose_names(
         phrases = namer.names(np.arange(len(ids)), clustering.centroids, fresh)
         chosen = {n: some or [fallbacks[n]] for n, some in phrases.items()}
         names |= told_apart(chosen, names, dict(enumerate(keywords)))
-        theme_names |= _theme_names(namer, clustering.centroids, sizes, themes, names, kept_themes)
+        for level in (topics, themes):
+            level.name(namer, clustering.centroids, sizes, names)
     return Named(
         {
             int(ids[n]): ClusterName(
@@ -165,9 +174,8 @@ def choose_names(
             )
             for n in numbers
         },
-        tuple(
-            ThemeName(theme_names[number], clusters) for number, clusters in enumerate(of_themes)
-        ),
+        topics.named(),
+        themes.named(),
         by_model,
     )
 
@@ -177,22 +185,6 @@ def _stays(named: ClusterName | None, keywords: Sequence[str]) -> bool:
         return False
     same = len({*named.keywords} & {*keywords})
     return same >= SAME_KEYWORDS * len(named.keywords)
-
-
-def _kept_themes(
-    tonight: Sequence[Mapping[int, int]], before: Sequence[ThemeName]
-) -> dict[int, str]:
-    """The names of themes that consist of much the same clusters as one of the night before."""
-    kept: dict[int, str] = {}
-    for number, clusters in enumerate(tonight):
-        for theme in before:
-            every = clusters.keys() | theme.clusters.keys()
-            both = sum(min(clusters.get(n, 0), theme.clusters.get(n, 0)) for n in every)
-            either = sum(max(clusters.get(n, 0), theme.clusters.get(n, 0)) for n in every)
-            if both >= SAME_CLUSTERS * max(either, 1) and theme.name not in kept.values():
-                kept[number] = theme.name
-                break
-    return kept
 
 
 def _namer(
@@ -214,30 +206,87 @@ def _namer(
     )
 
 
-def _theme_names(
-    namer: Namer,
-    centroids: NDArray[np.float32],
-    sizes: NDArray[np.int64],
-    themes: NDArray[np.int64],
-    names: Mapping[int, str],
-    kept: Mapping[int, str],
+@dataclass
+class _Groups:
+    """A level above the clusters, on its way to names.
+
+    Attributes:
+        numbers: int64 (clusters,), the group of each cluster, in the order of the groups' ids.
+        clusters: of each group: posts by the cluster's persistent id.
+        names: by group, as far as they are known.
+    """
+
+    numbers: NDArray[np.int64]
+    clusters: list[dict[int, int]]
+    names: dict[int, str]
+
+    @classmethod
+    def of(
+        cls,
+        group_ids: NDArray[np.int32],
+        ids: NDArray[np.int32],
+        sizes: NDArray[np.int64],
+        before: Sequence[GroupName],
+    ) -> _Groups:
+        """The groups, with the names that stay."""
+        numbers = np.unique(group_ids, return_inverse=True)[1].astype(np.int64)
+        clusters = [
+            {int(ids[number]): int(sizes[number]) for number in np.flatnonzero(numbers == group)}
+            for group in range(int(numbers.max()) + 1)
+        ]
+        return cls(numbers, clusters, _kept_groups(clusters, before))
+
+    def kept(self, cluster: int) -> bool:
+        """Whether the group of a cluster has its name already."""
+        return int(self.numbers[cluster]) in self.names
+
+    def named(self) -> tuple[GroupName, ...]:
+        """The groups with their names, in the order of their ids."""
+        return tuple(GroupName(self.names[at], one) for at, one in enumerate(self.clusters))
+
+    def name(
+        self,
+        namer: Namer,
+        centroids: NDArray[np.float32],
+        sizes: NDArray[np.int64],
+        names: Mapping[int, str],
+    ) -> None:
+        """Name the groups without a name from the best phrases of their clusters.
+
+        Args:
+            names: of the clusters; a group of one cluster has its name.
+        """
+        middles = np.zeros((len(self.clusters), centroids.shape[1]), dtype=np.float32)
+        np.add.at(middles, self.numbers, centroids * sizes[:, None].astype(np.float32))
+        middles /= np.maximum(np.linalg.norm(middles, axis=1, keepdims=True), 1e-12)
+        pools: dict[int, list[Candidate]] = {}
+        largest: dict[int, str] = {}
+        for group in range(len(self.clusters)):
+            members = np.flatnonzero(self.numbers == group).tolist()
+            if group in self.names:
+                continue
+            largest[group] = names[max(members, key=lambda number: int(sizes[number]))]
+            if len(members) == 1:
+                self.names[group] = largest[group]
+                continue
+            pool = {one.key: one for n in members for one in namer.candidates[n][:FROM_BELOW]}
+            pools[group] = [pool[key] for key in sorted(pool)]
+        found = namer.names(self.numbers, middles, pools)
+        phrases = {group: some or [largest[group]] for group, some in found.items()}
+        self.names |= told_apart(phrases, self.names)
+
+
+def _kept_groups(
+    tonight: Sequence[Mapping[int, int]], before: Sequence[GroupName]
 ) -> dict[int, str]:
-    """Names of the themes that keep none: from the best phrases of their clusters."""
-    middles = np.zeros((int(themes.max()) + 1, centroids.shape[1]), dtype=np.float32)
-    np.add.at(middles, themes, centroids * sizes[:, None].astype(np.float32))
-    middles /= np.maximum(np.linalg.norm(middles, axis=1, keepdims=True), 1e-12)
-    single: dict[int, str] = {}
-    pools: dict[int, list[Candidate]] = {}
-    for theme in range(len(middles)):
-        members = np.flatnonzero(themes == theme).tolist()
-        if theme in kept:
-            continue
-        if len(members) == 1:
-            single[theme] = names[members[0]]
-            continue
-        pool = {one.key: one for n in members for one in namer.candidates[n][:FROM_BELOW]}
-        pools[theme] = [pool[key] for key in sorted(pool)]
-    found = namer.names(themes, middles, pools)
-    largest = {theme: names[int(np.flatnonzero(themes == theme)[0])] for theme in pools}
-    phrases = {theme: some or [largest[theme]] for theme, some in found.items()}
-    return single | told_apart(phrases, {**kept, **single})
+    """The names of groups that consist of much the same clusters as one of the night before."""
+    kept: dict[int, str] = {}
+    for number, clusters in enumerate(tonight):
+        for group in before:
+            every = clusters.keys() | group.clusters.keys()
+            both = sum(min(clusters.get(n, 0), group.clusters.get(n, 0)) for n in every)
+            either = sum(max(clusters.get(n, 0), group.clusters.get(n, 0)) for n in every)
+            if both >= SAME_CLUSTERS * max(either, 1) and group.name not in kept.values():
+                kept[number] = group.name
+                break
+    return kept
