@@ -25,6 +25,7 @@ from reddit_assets.errors import (
 )
 from reddit_assets.ingest import source, store
 from reddit_assets.ingest.chains import _Pool
+from reddit_assets.ingest.filters import Filters
 from reddit_assets.ingest.groups import find_groups
 from reddit_assets.ingest.journal import Journal
 from reddit_assets.ingest.parse import Parser
@@ -282,3 +283,9 @@ def test_a_file_that_cannot_grow_is_said_and_nothing_is_lost(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     ingest(tmp_path)
     assert contents(tmp_path / "chains") == contents(tmp_path / "whole" / "chains")
+
+
+def test_bots_are_names_or_patterns():
+    filters = Filters(bots=("automoderator", "*_bot", "a[0-9]"))
+    authors = pa.array(["AutoModerator", "my_bot", "bot", None, "A7", "automoderator2"])
+    assert filters.by_bots(authors).tolist() == [True, True, False, False, True, False]
