@@ -166,6 +166,26 @@ def test_posts_beside_the_page_are_read_from_disk(
     expect(page.get_by_role("alert")).to_contain_text("is not beside this page")
 
 
+def test_three_levels_are_listed_each_below_its_own(page: Page, tmp_path: Path) -> None:
+    # Given a theme with a topic of two clusters and a cluster that is a topic of its own,
+    xy = np.arange(60, dtype=np.float32)
+    ids = np.repeat(np.arange(3, dtype=np.int32), 20)
+    clusters = [
+        {"cluster_id": k, "topic_id": topic, "theme_id": 5, "name": f"cluster {k}", "size": 20 - k}
+        for k, topic in enumerate((7, 8, 7))
+    ]
+    posts = MapPosts([""] * 60, [None] * 60, [None] * 60, [""] * 60)
+    made = map_page(
+        "x", xy, xy, ids, posts, clusters, {5: "theme"}, 60, topics={7: "both", 8: "alone"}
+    )
+    (tmp_path / "map.html").write_text(made.page, encoding="utf-8")
+    page.goto((tmp_path / "map.html").as_uri())
+    page.wait_for_selector(".item")
+    # then the list goes theme, the lone cluster, topic, its clusters.
+    said = page.locator("#list > *").evaluate_all("all => all.map(e => e.textContent)")
+    assert said == ["theme", "cluster 119", "both", "cluster 020", "cluster 218"]
+
+
 def test_without_webgl_it_is_drawn_plainly_and_says_so(page: Page, tmp_path: Path) -> None:
     assert page.context.browser is not None
     other = page.context.browser.new_page(viewport={"width": 1440, "height": 900})

@@ -77,21 +77,26 @@ async function fillPosts(into, rows, most) {
   }
   if (rows.length > most) say(into, "div", `and ${many(rows.length - most)} more`, "rest");
 }
+// A theme's clusters, largest first; those that are a topic of their own go before those of topics
+// with a heading, so that none seems to belong to the heading above it.
+function* byTopic(theme, into) {
+  const topics = new Map();
+  D.clusters.forEach((c, k) => {
+    if (c.theme === theme) topics.set(c.topic ?? `${k}`, [...topics.get(c.topic ?? `${k}`) ?? [], [c, k]]);
+  });
+  const several = [...topics].filter(([, own]) => own.length > 1);
+  for (const [, own] of topics) if (own.length === 1) yield own[0];
+  for (const [id, own] of several) {
+    say(into, "h3", D.topics.find(topic => topic.id === id)?.name ?? "", "topic");
+    yield* own;
+  }
+}
 async function fill() {  // the hits of a search, or else the clusters by theme
   const made = document.createDocumentFragment(), mine = searching;
   if (hits) await fillPosts(made, hits.filter(passes), LISTED);
   else for (const theme of D.themes) {
     say(made, "h2", theme.name, "theme").style.color = ink(theme.id);
-    let topic = null;
-    const own = D.clusters.map((c, k) => [c, k]).filter(([c]) => c.theme === theme.id);
-    own.sort((a, b) => (a[0].topic ?? 0) - (b[0].topic ?? 0) || a[1] - b[1]);
-    for (const [c, k] of own) {
-      if ((c.topic ?? null) !== topic) {
-        topic = c.topic;
-        const several = own.filter(([other]) => other.topic === topic).length > 1;
-        const name = D.topics.find(t => t.id === topic)?.name;
-        if (several && name) say(made, "h3", name, "topic");
-      }
+    for (const [c, k] of byTopic(theme.id, made)) {
       const row = item(made, k, c.name, many(c.size), c.born);
       row.dataset.k = k; row.classList.toggle("on", k === picked);
       row.setAttribute("aria-pressed", String(k === picked));

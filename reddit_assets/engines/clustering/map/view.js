@@ -53,10 +53,11 @@ function level(groups, key) {  // the middle of a group's largest cluster, so on
     const own = D.clusters.filter(c => c[key] === group.id);
     const at = own[0] ?? { x: 0, y: 0 };
     return { text: group.name.split(", ").slice(0, 3).join(", "), theme: at.theme ?? 0,
-      size: own.reduce((sum, c) => sum + c.size, 0), x: at.x, y: at.y };
+      size: own.reduce((sum, c) => sum + c.size, 0), x: at.x, y: at.y, clusters: own.length };
   }).sort((a, b) => b.size - a.size);
 }
-const themeNames = level(D.themes, "theme"), topicNames = level(D.topics, "topic");
+const themeNames = level(D.themes, "theme");
+const topicNames = level(D.topics, "topic").filter(topic => topic.clusters > 1);
 const MOST_NAMES = 60, widths = new Map();
 function measured(text, font) {
   const key = font + text;
