@@ -24,7 +24,7 @@ from reddit_assets.corpus.provenance import cluster_inputs
 from reddit_assets.engines.host import available_cores, cpu_name
 from reddit_assets.tasks.inputs import open_inputs
 
-__all__ = ["RESULTS", "arguments", "jittered", "load", "surroundings", "timed", "write"]
+__all__ = ["RESULTS", "arguments", "jittered", "load", "planted", "surroundings", "timed", "write"]
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -80,6 +80,42 @@ def jittered(
         part = part + rng.standard_normal(part.shape, dtype=np.float32) * spread
         result[start : start + len(part)] = part / np.linalg.norm(part, axis=1, keepdims=True)
     return result
+
+
+def planted(
+    vectors: NDArray[np.float32],
+    rows: int,
+    *,
+    size: int = 500,
+    share: float = 0.2,
+    spread: float = 0.05,
+    tight: float = 0.03,
+    seed: int = 0,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Jittered rows, of which a share are groups of ``size`` around one real vector each.
+
+    Args:
+        spread, tight: standard deviation of the jitter per dimension, of other rows and of those
+            in groups.
+
+    Returns:
+        float32 (rows, d), and the group of each row, int64, −1 for none; in random order.
+    """
+    rng = np.random.default_rng(seed)
+    groups = min(int(rows * share / size), len(vectors))
+    middles = rng.choice(len(vectors), groups, replace=False)
+    others = rows - groups * size
+    source = np.concatenate([np.repeat(middles, size), rng.integers(0, len(vectors), others)])
+    group = np.concatenate([np.repeat(np.arange(groups), size), np.full(others, -1)])
+    order = rng.permutation(rows)
+    source, group = source[order], group[order]
+    result = np.empty((rows, vectors.shape[1]), dtype=np.float32)
+    for start in range(0, rows, 50_000):
+        part = vectors[source[start : start + 50_000]]
+        width = np.where(group[start : start + 50_000] >= 0, tight, spread).astype(np.float32)
+        part = part + rng.standard_normal(part.shape, dtype=np.float32) * width[:, None]
+        result[start : start + len(part)] = part / np.linalg.norm(part, axis=1, keepdims=True)
+    return result, group
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:

@@ -1,4 +1,7 @@
-"""Growth from 10,000 rows upwards on the real vectors, jittered: seconds and peak memory.
+"""Growth from 10,000 rows upwards on the real vectors, jittered: seconds, memory and detail.
+
+A fifth of the rows are planted groups of 500 around one real vector each. A group is *found* where
+a cluster shares at least half of their rows with it (Jaccard).
 
 Each size runs in a process of its own, compiled code warm, and reports the peak resident size.
 
@@ -19,10 +22,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clustering_common import RESULTS, arguments, jittered, load, surroundings, write
+from clustering_common import RESULTS, arguments, jittered, load, planted, surroundings, write
 
 from reddit_assets.engines.clustering.clusterer import cluster
 from reddit_assets.engines.clustering.params import ClusterParams
+
+
+def found_share(group: np.ndarray, labels: np.ndarray) -> float:
+    """The share of the groups that some cluster is at least half of (Jaccard)."""
+    clusters = int(labels.max()) + 1
+    together = (group >= 0) & (labels >= 0)
+    pairs, common = np.unique(group[together] * clusters + labels[together], return_counts=True)
+    of, by = np.divmod(pairs, max(clusters, 1))
+    either = np.bincount(group[group >= 0])[of] + np.bincount(labels[labels >= 0])[by] - common
+    return len(np.unique(of[common >= 0.5 * either])) / (int(group.max()) + 1)
 
 
 def one(vectors_file: Path, rows: int, memory_mb: int, spread: float) -> dict[str, Any]:
@@ -31,25 +44,28 @@ def one(vectors_file: Path, rows: int, memory_mb: int, spread: float) -> dict[st
     real = np.asarray(vectors)
     cluster(jittered(real, 600))
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    x = jittered(real, rows, spread=spread)
+    x, group = planted(real, rows, spread=spread)
     stages: dict[str, float] = {}
-    start = time.perf_counter()
+    start, work = time.perf_counter(), time.process_time()
     found = cluster(
         x,
         ClusterParams(memory_mb=memory_mb),
         lambda stage: stages.__setitem__(stage, time.perf_counter() - start),
     )
-    seconds = time.perf_counter() - start
+    seconds, work = time.perf_counter() - start, time.process_time() - work
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     marks = [*stages.values(), seconds]
     spent = {name: round(marks[at + 1] - marks[at], 2) for at, name in enumerate(stages)}
     return {
         "rows": rows,
         "seconds": round(seconds, 2),
+        "processor_seconds": round(work, 2),
         "base_mb": round(base),
         "peak_mb": round(peak),
         "clusters": found.info["clusters"],
         "noise_share": round(found.info["noise_share"], 4),
+        "planted": int(group.max()) + 1,
+        "planted_found": round(found_share(group, found.labels), 4),
         "clustered_rows": found.info["clustered_rows"],
         "assigned_share": round(found.info["assigned_share"], 4),
         "memory_setting_mb": memory_mb,
@@ -86,8 +102,10 @@ def main() -> None:
             first = results[0]
             ratio = math.log(rows / first["rows"])
             grown = [result["peak_mb"] - result["base_mb"], first["peak_mb"] - first["base_mb"]]
-            slower = math.log(result["seconds"] / first["seconds"])
-            result["time_exponent"] = round(slower / ratio, 3)
+            for name in ("time", "processor_time"):
+                column = "seconds" if name == "time" else "processor_seconds"
+                slower = math.log(result[column] / first[column])
+                result[f"{name}_exponent"] = round(slower / ratio, 3)
             result["memory_exponent"] = round(
                 math.log(result["peak_mb"] / first["peak_mb"]) / ratio, 3
             )

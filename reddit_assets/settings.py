@@ -227,8 +227,8 @@ class Settings(BaseSettings):
     cluster_rows: int = Field(
         50_000,
         ge=1_000,
-        description="Above this many rows a sample is clustered, and the other rows are "
-        "assigned to its clusters.",
+        description="Rows that are clustered together at most: a larger subreddit is cut into "
+        "regions, each of which is clustered at full resolution.",
     )
     recluster_share: float = Field(
         0.2,

@@ -133,15 +133,12 @@ def test_bad_vectors_are_refused(fault: str) -> None:
         cluster(bad)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("limit", [{"memory_mb": 100}, {"max_rows": 600}])
-def test_above_a_limit_a_sample_is_clustered(
-    limit: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Given groups, and a limit that lets only some of the rows be clustered
+def test_beyond_the_memory_a_sample_is_clustered(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given groups, and memory that lets only some of the rows be clustered
     vectors, truth = blobs([600, 600, 600], spread=0.05)
     monkeypatch.setattr("reddit_assets.engines.clustering.sample.MIN_SAMPLE", 600)
     # If they are clustered
-    found = cluster(vectors, ClusterParams(min_cluster_size=60, **limit))
+    found = cluster(vectors, ClusterParams(min_cluster_size=60, memory_mb=100))
     # Then the rest is assigned, said so, and as right as the sample
     assert found.info["clustered_rows"] == 600
     assert found.info["min_cluster_size"] == 20

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,25 +27,28 @@ from reddit_assets.engines.clustering.reduction import (
     plane,
     umap_reduction,
 )
+from reddit_assets.engines.clustering.regions import cut, keep_coarse
 from reddit_assets.engines.clustering.results import Clustering, Result, Rows, check_vectors
-from reddit_assets.engines.clustering.sample import Assigned, assign, sample_rows
+from reddit_assets.engines.clustering.sample import Assigned, assign, rows_in_memory
 from reddit_assets.engines.clustering.spanning import spanning_tree
 
 __all__ = ["cluster"]
 
 #: Rows assigned at a time.
 ASSIGN_CHUNK = 200_000
+#: Dimensions of the layout that a large subreddit is cut into regions in.
+COARSE_DIMENSIONS = 6
 
 Progress = Callable[[str], None]
 
 
-def _coordinates(
+def _together(
     vectors: NDArray[np.float32],
     hashes: NDArray[np.uint64],
     params: ClusterParams,
     say: Progress,
-) -> tuple[Density, NDArray[np.float32]]:
-    """Density clusters and map places of rows in canonical order."""
+) -> tuple[Density, NDArray[np.float32], Any]:
+    """Density clusters of rows in canonical order, the space they are in, its fuzzy graph."""
     n = len(vectors)
     small = n < MIN_REDUCED_ROWS
     neighbors = max(params.n_neighbors, (params.min_samples or 5) + 1)
@@ -65,8 +69,61 @@ def _coordinates(
             space = node_reduction(vectors, fuzzy, hashes, params)
         say("clusters")
         density = density_clusters(space, params)
-    say("map")
-    return density, plane(space, fuzzy, hashes, params)
+    return density, space, fuzzy
+
+
+def _coordinates(
+    vectors: NDArray[np.float32],
+    hashes: NDArray[np.uint64],
+    params: ClusterParams,
+    together: int,
+    say: Progress,
+) -> tuple[Density, NDArray[np.float32]]:
+    """Density clusters and map places of rows in canonical order.
+
+    Args:
+        together: rows that are clustered together at most; more are cut into regions.
+    """
+    if len(vectors) <= together:
+        density, space, fuzzy = _together(vectors, hashes, params, say)
+        say("map")
+        return density, plane(space, fuzzy, hashes, params)
+    say("coarse structure")
+    first, order = vectors[:together], hashes[:together]
+    coarse = replace(
+        ClusterParams(noise_level=params.noise_level, seed=params.seed).resolve(together),
+        n_components=COARSE_DIMENSIONS,
+    )
+    graph = build_graph(first, params.n_neighbors, seed=params.seed, threads=params.threads)
+    fuzzy = fuzzy_graph(graph, params.n_neighbors)
+    layout = node_reduction(first, fuzzy, order, coarse)
+    flat = plane(layout, fuzzy, order, params)
+    density = density_clusters(layout, coarse)
+    every = np.concatenate([layout, flat], axis=1)
+    sampled = _Found(first, density.labels, int(density.labels.max(initial=-1)) + 1, density, every)
+    rest = [
+        sampled.assign(vectors[start : start + ASSIGN_CHUNK], params)
+        for start in range(together, len(vectors), ASSIGN_CHUNK)
+    ]
+    labels = np.concatenate([density.labels, *(said.labels for said in rest)])
+    places = np.concatenate([every, *(said.xy for said in rest)])
+    whole = no_clusters(len(vectors))
+    whole.probabilities[:] = np.concatenate(
+        [density.probabilities, *(said.probabilities for said in rest)]
+    )
+    regions = cut(places[:, :-2], together)
+    count = 0
+    for number, rows in enumerate(regions, 1):
+        say(f"region {number} of {len(regions)}")
+        found, _, _ = _together(vectors[rows], hashes[rows], params, lambda stage: None)
+        whole.labels[rows] = np.where(found.labels >= 0, found.labels + count, -1)
+        inside = rows[found.labels >= 0]
+        whole.probabilities[inside] = found.probabilities[found.labels >= 0]
+        whole.outlier_scores[rows] = found.outlier_scores
+        count += int(found.labels.max(initial=-1)) + 1
+    whole.labels[:] = keep_coarse(whole.labels, labels, params.min_cluster_size or 5)
+    whole.probabilities[whole.labels < 0] = 0
+    return whole, np.ascontiguousarray(places[:, -2:])
 
 
 def _best_copies(
@@ -119,7 +176,7 @@ class _Found:
         vectors: float32 (kept, d).
         labels: int32 (kept,), equal for equal vectors; numbers without a gap.
         count: how many clusters there are.
-        density: probabilities, scores and the tree.
+        density: probabilities and scores.
         xy: float32 (kept, 2), places on the map.
     """
 
@@ -149,7 +206,7 @@ def _cluster(
 ) -> Clustering:
     n, dimensions = vectors.shape
     counted = len(rows.counted)
-    limit = min(counted, sample_rows(n, dimensions, asked.max_rows, asked.memory_mb))
+    limit = min(counted, rows_in_memory(n, dimensions, asked.max_rows, asked.memory_mb))
     params = asked.for_sample(counted, limit)
     size = params.min_cluster_size or 5
     say("order")
@@ -210,7 +267,8 @@ def _found(
     if kept < max(2 * (params.min_cluster_size or 5), 4) or canonical.distinct < 2:
         density, xy = no_clusters(kept), np.zeros((kept, 2), dtype=np.float32)
     else:
-        density, xy = _coordinates(chosen, canonical.kept_hashes[:kept], params, say)
+        hashes, together = canonical.kept_hashes[:kept], max(params.max_rows, MIN_REDUCED_ROWS)
+        density, xy = _coordinates(chosen, hashes, params, together, say)
     best = _best_copies(canonical, kept, density.labels, density.probabilities)
     # Copies of a vector have one label: that may empty a cluster, whose number is given again.
     labels = density.labels[best[canonical.kept_group[:kept]]]

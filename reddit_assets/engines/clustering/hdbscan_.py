@@ -18,19 +18,17 @@ __all__ = ["Density", "density_clusters", "no_clusters", "tree_clusters"]
 
 @dataclass(frozen=True)
 class Density:
-    """Labels of HDBSCAN and the tree they come from.
+    """What HDBSCAN says of n rows.
 
     Attributes:
         labels: int32 (n,), −1 is noise; clusters are numbered from 0.
         probabilities: float32 (n,), 0 for noise.
         outlier_scores: float32 (n,), GLOSH, 0 (inside a cluster) to 1.
-        linkage: float64 (n − 1, 4), the single linkage tree in SciPy's format; (0, 4) if none.
     """
 
     labels: NDArray[np.int32]
     probabilities: NDArray[np.float32]
     outlier_scores: NDArray[np.float32]
-    linkage: NDArray[np.float64]
 
 
 def no_clusters(rows: int) -> Density:
@@ -39,7 +37,6 @@ def no_clusters(rows: int) -> Density:
         labels=np.full(rows, -1, dtype=np.int32),
         probabilities=np.zeros(rows, dtype=np.float32),
         outlier_scores=np.zeros(rows, dtype=np.float32),
-        linkage=np.zeros((0, 4), dtype=np.float64),
     )
 
 
@@ -69,7 +66,6 @@ def density_clusters(space: NDArray[np.float32], params: ClusterParams) -> Densi
         labels=model.labels_.astype(np.int32),
         probabilities=np.nan_to_num(model.probabilities_).astype(np.float32),
         outlier_scores=_scores(model.outlier_scores_),
-        linkage=np.asarray(model.single_linkage_tree_.to_numpy(), dtype=np.float64),
     )
 
 
@@ -98,5 +94,4 @@ def tree_clusters(edges: NDArray[np.float64], rows: int, params: ClusterParams) 
         labels=labels.astype(np.int32),
         probabilities=np.nan_to_num(probabilities).astype(np.float32),
         outlier_scores=_scores(scores),
-        linkage=np.asarray(linkage, dtype=np.float64),
     )

@@ -33,7 +33,7 @@ class ClusterParams:
         selection: HDBSCAN's cluster selection.
         noise_level: evoc's node-embedding noise level, 0 (cluster more) to 1 (drop more).
         seed: seed of everything random.
-        max_rows: rows clustered at most; above, a sample is clustered, the rest assigned.
+        max_rows: rows clustered together at most; more are cut into regions.
         placeholders: texts in lower case that stand for no text: their rows are noise.
         recluster_share: share of the rows that must have come or gone since the last full
             clustering for the next one; not part of the fingerprint, since it decides when, not

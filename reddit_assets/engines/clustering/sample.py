@@ -1,4 +1,4 @@
-"""Above a limit of rows or memory: cluster a sample, give other rows their neighbours' labels."""
+"""Above a limit of memory: cluster a sample, give other rows their neighbours' labels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from reddit_assets.engines.clustering.neighbors import EXACT_ROWS, nearest
 
-__all__ = ["Assigned", "assign", "sample_rows"]
+__all__ = ["Assigned", "assign", "rows_in_memory"]
 
 #: Measured bytes per clustered row beside its vector: graph, training state, HDBSCAN's tree.
 ROW_BYTES = 4_600
+#: Bytes per row of all regions: place, label, probability, hash, and their orders.
+PLACE_BYTES = 160
 #: Bytes of the process itself with its libraries loaded.
 BASE_BYTES = 500 * 2**20
 #: A sample is never smaller than this; a smaller limit cannot be kept.
@@ -21,15 +23,22 @@ MIN_SAMPLE = 5_000
 VOTERS = 10
 
 
-def sample_rows(rows: int, dimensions: int, max_rows: int, memory_mb: int) -> int:
-    """How many of ``rows`` rows are clustered: ``max_rows`` and ``memory_mb`` MiB at most.
+def rows_in_memory(rows: int, dimensions: int, together: int, memory_mb: int) -> int:
+    """How many of ``rows`` rows are clustered in ``memory_mb`` MiB.
 
     All vectors are held once (by the caller), those of the clustered rows a second time in
-    canonical order.
+    canonical order, and those of the region at work a third time.
+
+    Args:
+        together: rows of a region at most.
     """
-    free = memory_mb * 2**20 - BASE_BYTES - rows * dimensions * 4
-    fitting = int(free / (dimensions * 4 + ROW_BYTES))
-    return min(rows, max_rows, max(MIN_SAMPLE, fitting))
+    vector = dimensions * 4
+    free = memory_mb * 2**20 - BASE_BYTES - rows * vector
+    fitting = free / (vector + ROW_BYTES)
+    if fitting > together:
+        fitting = (free - together * (vector + ROW_BYTES)) / (vector + PLACE_BYTES)
+        fitting = max(fitting, together)
+    return min(rows, max(MIN_SAMPLE, int(fitting)))
 
 
 @dataclass(frozen=True)
