@@ -4,10 +4,11 @@
 
 `reddit-assets up` (Valkey, Postgres, webserver, daemon, code server, reporter, workers with the
 real model), and beside it workers that come and are stopped or killed. In each of 24 hours, a 24th
-of the time, small chain files arrive, change and vanish; there are three nightlies. Nothing is
-faked: only the sensors look more often than they usually do. At the end every embedding is compared
-with what the exact backend makes, and disk, queue and Dagster with each other. The exit status is 1
-if something was lost, or grew in the second half without need.
+of the time, small chain files arrive, change and vanish; there are three nightlies, and one at
+the end. Nothing is faked: only the sensors look more often than they usually do. Then every
+embedding is compared with what the exact backend makes; disk, queue and Dagster with each other.
+The exit status is 1 if something was lost, or, in 12 minutes or more, grew in the second half
+without need.
 """
 
 from __future__ import annotations
