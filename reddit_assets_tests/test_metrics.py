@@ -180,7 +180,8 @@ def prometheus(tmp_path: Path, whole: CollectorRegistry) -> Iterator[httpx.Clien
 
 def test_a_real_prometheus_reads_everything(prometheus: httpx.Client) -> None:
     def ask(expression: str) -> list[dict]:
-        answer = prometheus.get("/query", params={"query": expression}).json()
+        reply = prometheus.get("/query", params={"query": expression}).raise_for_status()
+        answer = reply.json()
         assert answer["status"] == "success", (expression, answer)
         return answer["data"]["result"]
 
