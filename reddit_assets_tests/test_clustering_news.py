@@ -87,8 +87,9 @@ def test_where_all_grow_alike_there_is_no_news(sizes: dict[int, int], times: int
     nights, now = [], dict(sizes)
     for at in range(times):
         rows = sum(now.values())
-        came = {number: round(size * 0.02) for number, size in now.items()}
-        after = {number: size + came[number] for number, size in now.items()}
+        # Rounded from the beginning: what is lost in rounding must not add up.
+        after = {number: round(size * 1.02 ** (at + 1)) for number, size in sizes.items()}
+        came = {number: after[number] - now[number] for number in now}
         counts = {n: (now[n], after[n], came[n], 0) for n in now if came[n]}
         new = sum(came.values())
         nights.append(Night(at, rows + new, new=new, moved_share=0.0, counts=counts))
