@@ -45,7 +45,7 @@ def pages_of(buckets: Buckets, key: str) -> dict[str, tuple[str, str | re.Patter
             "cluster_settings",
         ),
         "lineage": (f"/asset-groups~{wanted}/", "% filled"),
-        "partitions": (f"/assets/{path}?view=partitions", "chains_chunk_0"),
+        "partitions": (f"/assets/{path}?view=partitions", re.compile(r"Materialized \([1-9]")),
         "one partition": (page_path("embeddings", key, buckets), "rows"),
     }
     if buckets.names:
