@@ -2,161 +2,30 @@
 
 from __future__ import annotations
 
-import errno
-import multiprocessing
-import os
-import random
 import shutil
-import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
 import pytest
-from factories import MODEL, write_chain, write_embedding
+from factories import write_chain, write_embedding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scale_tree import Shape, add_chains, make_tree
+from snapshot_world import CHANGES, SUBREDDITS, World, scanner, told
 
-from reddit_assets.corpus import examine, shards, snapshot_file
+from reddit_assets.corpus import examine, shards
 from reddit_assets.corpus import listing as listings
 from reddit_assets.corpus import look as looks
 from reddit_assets.corpus.layout import Layout
 from reddit_assets.corpus.listing import Listing, read_listing
 from reddit_assets.corpus.look import LookPlan
 from reddit_assets.corpus.provenance import PROVENANCE_KEY, read_output
-from reddit_assets.corpus.scan import Reason, Scanner, ScanOptions, SubredditStatus, Verdict
+from reddit_assets.corpus.scan import Reason, Verdict
 from reddit_assets.corpus.snapshot import Snapshot
 from reddit_assets.corpus.subreddits import SubredditFilter
-from reddit_assets.corpus.wanted import set_wanted_model
-from reddit_assets.errors import UnreadableFileError, WriteError
 from reddit_assets.ledger.planner import queue_wanted
-
-SUBREDDITS = ["as/A", "as/B", "th/C", "Flat"]
-QUICK = LookPlan(whole=False, relist_seconds=1e9, processes=1)
-
-
-def scanner(
-    layout: Layout, kept: Snapshot | None, plan: LookPlan = QUICK, **options: object
-) -> Scanner:
-    given = {"settle_seconds": 0, **options}
-    source: Callable[[], Snapshot] | None = None if kept is None else lambda: kept
-    return Scanner(layout, ScanOptions(**given), snapshot=source, plan=plan)  # type: ignore[arg-type]
-
-
-def told(statuses: list[SubredditStatus]) -> list[object]:
-    """What is said of subreddits, comparable; those without any file are left out."""
-    return [
-        (
-            status.cluster_key,
-            status.files,
-            status.cluster,
-            status.orphans,
-            sorted(status.temporary),
-            [str(problem) for problem in status.problems],
-            status.passed,
-            status.closed,
-        )
-        for status in statuses
-        if status.files or status.orphans or status.problems or status.temporary
-    ]
-
-
-def settle(layout: Layout) -> None:
-    """Make every folder look as if it had changed a moment before the time that looks distrust."""
-    for root in (layout.chains, layout.embeddings, layout.clusters):
-        for folder, _, _ in os.walk(root):
-            os.utime(folder, (time.time() - 60, time.time() - 60))
-
-
-class World:
-    """A tree, changes to it, and the clock of looks (folders' times stay the disk's)."""
-
-    def __init__(self, root: Path, seed: int) -> None:
-        self.layout = Layout.of(root / "tree")
-        self.random = random.Random(seed)
-        self.layout.embeddings.mkdir(parents=True)
-        self.layout.clusters.mkdir()
-        self.number = 0
-        write_chain(self.layout, "as/A/c_0")
-
-    def some(self) -> str:
-        return self.random.choice(SUBREDDITS)
-
-    def key(self) -> str | None:
-        keys = self.keys()
-        return self.random.choice(keys) if keys else None
-
-    def keys(self) -> list[str]:
-        paths = sorted(self.layout.chains.rglob("*.parquet"))
-        return [self.layout.key_of(path) for path in paths if "..." not in path.name]
-
-    def add(self) -> None:
-        self.number += 1
-        write_chain(self.layout, f"{self.some()}/c_{self.number}")
-
-    def embed(self) -> None:
-        if key := self.key():
-            self._publish(key)
-
-    def _publish(self, key: str) -> None:
-        """As workers do: a file in its place is never written over."""
-        self.layout.embedding_path(key).unlink(missing_ok=True)
-        write_embedding(self.layout, key)
-
-    def embed_all(self) -> None:
-        for key in self.keys():
-            self._publish(key)
-
-    def replace(self) -> None:
-        if key := self.key():
-            path = self.layout.chain_path(key)
-            write_chain(self.layout, key.rpartition("/")[0] + "/new", ["x"] * (self.number % 5))
-            (self.layout.chain_path(key).parent / "new.parquet").rename(path)
-
-    def remove(self) -> None:
-        if key := self.key():
-            self.layout.chain_path(key).unlink()
-
-    def remove_subreddit(self) -> None:
-        shutil.rmtree(self.layout.chains / self.some(), ignore_errors=True)
-
-    def damage(self) -> None:
-        if (key := self.key()) and (path := self.layout.embedding_path(key)).exists():
-            path.unlink()
-            path.write_bytes(b"x" * 99)
-
-    def leftover(self) -> None:
-        folder = self.layout.embeddings / self.some()
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "c_0.parquet.0123456789abcdef.tmp").write_bytes(b"")
-
-    def odd(self) -> None:
-        folder = self.layout.chains / self.some()
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "notes.txt").write_bytes(b"")
-        (folder / "a...b.parquet").write_bytes(b"")
-
-    def odd_above(self) -> None:
-        """A file beside subreddits, a name that is no key, and a link to where nothing may be."""
-        shard = self.layout.chains / "as"
-        (shard / "bad...name").mkdir(parents=True, exist_ok=True)
-        (shard / self.random.choice(["notes.txt", ".DS_Store"])).write_bytes(b"")
-        if not (shard / "Link").is_symlink():
-            (shard / "Link").symlink_to("../th/C")
-
-    def want_model(self) -> None:
-        set_wanted_model(self.layout, MODEL)
-
-    def want_another(self) -> None:
-        set_wanted_model(self.layout, MODEL.model_copy(update={"fingerprint": "other"}))
-
-
-CHANGES = [
-    name for name in vars(World) if not name.startswith("_") and name not in ("some", "key", "keys")
-]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -309,43 +178,6 @@ def test_a_share_whose_folders_times_lie_is_found_out(
     assert keys() == ["as/A/c_0", late, "as/C/c_2"]
 
 
-def _look_and_die(root: str, path: str, after: int) -> None:
-    kept = Snapshot(Path(path))
-    real, calls = kept.write, [0]
-
-    def write(*arguments: object) -> int:
-        calls[0] += 1
-        if calls[0] > after:
-            kept._connection.execute("BEGIN IMMEDIATE")
-            kept._connection.execute("UPDATE subreddits SET trusted = 1, files = 99")
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments)  # type: ignore[arg-type]
-
-    kept.write = write  # type: ignore[method-assign]
-    examine.CHUNK = 3
-    list(scanner(Layout.of(Path(root)), kept).scan())
-
-
-@pytest.mark.parametrize("after", [0, 2])
-def test_a_look_that_is_killed_leaves_what_it_saw(tmp_path: Path, after: int) -> None:
-    # Given a tree, and a look that is killed within a transaction
-    layout = Layout.of(tmp_path / "tree")
-    for number in range(12):
-        write_chain(layout, f"as/sub{number:02}/c_0")
-        write_embedding(layout, f"as/sub{number:02}/c_0")
-    path = tmp_path / "kept.sqlite"
-    child = multiprocessing.get_context("spawn").Process(
-        target=_look_and_die, args=(str(layout.chains.parent), str(path), after)
-    )
-    child.start()
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
-    # Then the next one goes on from there and says what a look at everything says
-    kept = Snapshot(path)
-    assert len(kept.known()) == 3 * after
-    assert told(list(scanner(layout, kept).scan())) == told(list(scanner(layout, None).scan()))
-
-
 def test_a_look_within_a_budget_goes_on_next_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,52 +197,6 @@ def test_a_look_within_a_budget_goes_on_next_time(
         left.append(one.looked.left)
     assert left == [5, 1, 0]
     assert len(list(scanner(layout, kept, plan).scan())) == 9
-
-
-@pytest.mark.parametrize("damage", ["rubbish", "version", "page", "listing"])
-def test_a_damaged_or_older_snapshot_is_made_again(tmp_path: Path, damage: str) -> None:
-    world, path = World(tmp_path, 1), tmp_path / "kept.sqlite"
-    for number in range(40):
-        write_chain(world.layout, f"as/many{number}/c_0")
-    kept = Snapshot(path)
-    expected = told(list(scanner(world.layout, kept).scan()))
-    kept._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    if damage == "version":
-        kept._connection.execute("PRAGMA user_version = 99")
-    elif damage == "listing":
-        kept._connection.execute("UPDATE listings SET packed = x'00'")
-    kept._connection.close()
-    if damage == "rubbish":
-        path.write_bytes(b"no database at all" * 1000)
-    elif damage == "page":
-        with open(path, "r+b") as file:
-            file.seek(4096)
-            file.write(b"\xff" * (path.stat().st_size - 4096))
-    again = Snapshot(path)
-    assert told(list(scanner(world.layout, again).scan())) == expected
-    assert str(path) in again.notice
-    assert "is made again from the disk" in again.notice
-
-
-def test_where_nothing_can_be_kept_it_is_said_and_scans_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(tmp_path, 1)
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "mkdir", refuse)
-        kept = Snapshot(tmp_path / "no" / "kept.sqlite")
-    assert "Read-only file system" in kept.notice
-    assert "REDDIT_SNAPSHOT_DIR" in kept.notice
-    monkeypatch.setattr(snapshot_file, "_file_system", lambda _: "nfs4")
-    shared = Snapshot(tmp_path / "kept.sqlite")
-    assert "network file system (nfs4)" in shared.notice
-    assert not (tmp_path / "kept.sqlite").exists()
-    for one in (kept, shared):
-        assert len(list(scanner(world.layout, one).scan())) == 1
 
 
 def test_changes_are_found_by_generation_and_other_filters_see_their_own(tmp_path: Path) -> None:
@@ -491,140 +277,6 @@ def test_the_night_reads_a_share_and_what_changed_and_remembers_what_is_wrong(
     assert rows.fetchone() == (0,)
 
 
-def test_a_file_that_comes_during_a_listing_and_a_refused_one_are_no_lies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world, kept = World(tmp_path, 1), Snapshot(tmp_path / "kept.sqlite")
-    clock = [time.time() + 60]
-    monkeypatch.setattr(looks.time, "time", lambda: clock[0])
-    plan = LookPlan(whole=True, processes=1)
-    scanner(world.layout, kept, plan).look()
-    real = listings.read_listing
-
-    def comes_late(layout: Layout, key: str, *args: object, **more: object) -> Listing:
-        write_chain(layout, "as/A/c_late")
-        return real(layout, key, *args, **more)  # type: ignore[arg-type]
-
-    def refused(layout: Layout, key: str, *args: object, **more: object) -> Listing:
-        found = Listing(key)
-        found.unreadable = UnreadableFileError("Input/output error")
-        found.problems.append(found.unreadable)
-        return found
-
-    for read in (refused, comes_late):
-        with monkeypatch.context() as patch:
-            patch.setattr(examine, "read_listing", read)
-            scanner(world.layout, kept, plan).look()
-        clock[0] += 10
-        scanner(world.layout, kept, plan).look()
-        clock[0] += 10
-        assert not kept.times_lie
-    # and a lie is forgiven after a day without another one
-    kept.put(lied_at=clock[0])
-    assert kept.times_lie
-    clock[0] += 86_401
-    assert not kept.times_lie
-
-
-@pytest.mark.parametrize("refused", ["full", "unlink"])
-def test_a_snapshot_that_can_no_longer_be_kept_is_not_thrown_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
-) -> None:
-    # Given a snapshot on a disk that gets full, or in a folder that refuses
-    world, path = World(tmp_path, 1), tmp_path / "kept.sqlite"
-    kept = Snapshot(path)
-    scanner(world.layout, kept).look()
-    for number in range(300):
-        write_chain(world.layout, f"as/many{number}/c_0")
-    if refused == "full":
-        (pages,) = kept._connection.execute("PRAGMA page_count").fetchone()
-        kept._connection.execute(f"PRAGMA max_page_count = {pages}")
-    else:
-        kept._connection.execute("UPDATE listings SET packed = x'00'")
-
-        def refuse(*_: object, **__: object) -> None:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-        monkeypatch.setattr(Path, "unlink", refuse)
-    # Then this process goes on for itself and says so, and what others share stays
-    found = told(list(scanner(world.layout, kept, LookPlan(whole=True)).scan()))
-    assert found == told(list(scanner(world.layout, None).scan()))
-    assert {"full": "full", "unlink": "Permission denied"}[refused] in kept.notice
-    assert "REDDIT_SNAPSHOT_DIR" in kept.notice
-    assert "as/A" in Snapshot(path).known()
-    # and where not even that is possible, a sentence says what to do
-    kept._connection.execute("PRAGMA max_page_count = 1")
-    for number in range(300):
-        write_chain(world.layout, f"as/more{number}/c_0")
-    with pytest.raises(WriteError, match="cannot be kept") as told_:
-        scanner(world.layout, kept, LookPlan(whole=True)).look()
-    assert "TMPDIR" in told_.value.hint
-
-
-def test_nobody_waits_for_a_look_longer_than_it_may(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Given another process that looks
-    world, path = World(tmp_path, 1), tmp_path / "kept.sqlite"
-    other, mine = Snapshot(path), Snapshot(path)
-    scanner(world.layout, other).look()
-    with other.writing():
-        assert mine.busy
-        for plan in (
-            LookPlan(budget_seconds=0.1),
-            LookPlan(patience_seconds=0.1),
-            LookPlan(max_age=60),
-        ):
-            # Then a tick goes by what is known
-            one = scanner(world.layout, mine, plan)
-            assert len(list(one.scan())) == 1
-            assert one.looked is not None
-            assert (one.looked.reused, one.looked.busy) == (True, not plan.max_age)
-    assert not mine.busy
-    # While a night reads outputs, others look
-    write_embedding(world.layout, "as/A/c_0")
-    real, free = examine._examine, []
-
-    def examining(*args: object) -> object:
-        free.append(not mine.busy)
-        return real(*args)  # type: ignore[arg-type]
-
-    scanner(world.layout, other).look()
-    monkeypatch.setattr(examine, "_examine", examining)
-    one = scanner(world.layout, other, LookPlan(whole=False, processes=1, max_age=60))
-    assert one.read_in_full(1) == 1
-    assert free == [True]
-
-
-@pytest.mark.parametrize("damage", ["listing", "pages"])
-def test_damage_met_while_reading_is_mended(tmp_path: Path, damage: str) -> None:
-    world, path = World(tmp_path, 1), tmp_path / "kept.sqlite"
-    for number in range(500):
-        write_chain(world.layout, f"as/many{number:03}/c_0")
-    expected = told(list(scanner(world.layout, None).scan()))
-    for read in ("scan", "unfinished", "changed", "finished"):
-        kept = Snapshot(path)
-        one = scanner(world.layout, kept)
-        one.look()
-        if damage == "listing":
-            kept._connection.execute(
-                "UPDATE listings SET packed = x'00', verdicts = x'00' WHERE name > 'many450'"
-            )
-        else:
-            kept._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            with open(path, "r+b") as file:
-                file.seek(4096)
-                file.write(b"\xff" * (path.stat().st_size - 4096))
-            kept._connection.execute("PRAGMA cache_size = 0")
-            kept._connection.execute("PRAGMA shrink_memory")
-        if read == "finished":
-            assert one.finished().subreddits == 0
-        else:
-            found = getattr(one, read)(*([0] if read == "changed" else []))
-            assert told(list(found)) == expected
-        assert "finished listing" in f"{read} {damage}" or "is made again" in kept.notice
-
-
 def test_a_narrowed_filter_has_its_share_of_nights_and_a_widened_one_its_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -682,29 +334,3 @@ def test_what_a_night_finds_wrong_with_a_cluster_stays(tmp_path: Path) -> None:
     assert reason() is Reason.DAMAGED
     path.unlink()
     assert reason() is None
-
-
-def test_without_a_home_and_without_processes_looks_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(tmp_path, 1)
-    world.add()
-    monkeypatch.setattr(examine, "_MANY", 1)
-    monkeypatch.setattr(examine, "CHUNK", 1)
-
-    def refuse(*_: object, **__: object) -> None:
-        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    with monkeypatch.context() as patch:
-        patch.delenv("XDG_CACHE_HOME", raising=False)
-        patch.setattr(Path, "home", homeless)
-        kept = Snapshot.of(world.layout, None)
-    assert "no home folder" in kept.notice
-    for broken in ("submit", "__init__"):
-        with monkeypatch.context() as patch:
-            patch.setattr(examine.ProcessPoolExecutor, broken, refuse)
-            found = list(scanner(world.layout, kept, LookPlan(whole=True)).scan())
-        assert told(found) == told(list(scanner(world.layout, None).scan()))
