@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from dagster import (
     AssetKey,
+    AssetMaterialization,
     DagsterInstance,
     DagsterRunStatus,
     build_sensor_context,
@@ -41,6 +42,7 @@ from reddit_assets.platform.resources import Platform
 from reddit_assets.platform.run_logic import Lease, failed_partitions, wait_for_jobs
 from reddit_assets.platform.sensors import make_sensors
 from reddit_assets.platform.services import discover as discover_module
+from reddit_assets.platform.services import reconcile as reconcile_module
 from reddit_assets.platform.services.tick import Cursor
 from reddit_assets.platform.services.watchdog import Watchdog
 from reddit_assets.workspace import Workspace
@@ -267,7 +269,10 @@ def test_a_missing_queue_is_a_failed_tick_with_a_sentence(
 
 
 def test_reconciliation_reports_what_dagster_lacks_once(
-    workspace: Workspace, instance: DagsterInstance, worker: FakeWorker
+    workspace: Workspace,
+    instance: DagsterInstance,
+    worker: FakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given outputs on the disk, one of them adopted, that were never reported:
     queue = workspace.queues[Kind.EMBED]
@@ -312,6 +317,24 @@ def test_reconciliation_reports_what_dagster_lacks_once(
     assert not reconcile._known
     assert all(len(events(instance, EMBEDDINGS, key)) == 1 for key in TEA)
     assert all(len(events(instance, CHAINS, key)) == 1 for key in TEA)
+    # A night compares all of them by what the look has read, and opens only what differs.
+    opened: list[str] = []
+    real = reconcile_module._read
+    monkeypatch.setattr(
+        reconcile_module, "_read", lambda output: opened.append(output.key) or real(output)
+    )
+    statuses = list(workspace.scanner().scan())
+    reconcile.compare(instance, statuses)
+    assert opened == [TEA[2]]  # its time, and so its data version, is another one since
+    opened.clear()
+    assert "0 outputs reported" in reconcile.compare(instance, statuses)[0]
+    assert opened == []
+    other = {"dagster/data_version": "x", "dagster/data_version_is_user_provided": "true"}
+    lost = AssetMaterialization(EMBEDDINGS, partition=TEA[0], tags=other)
+    records.report(instance, [lost])
+    assert "1 outputs reported" in reconcile.compare(instance, statuses)[0]
+    assert opened == [TEA[0]]
+    assert [len(events(instance, EMBEDDINGS, key)) for key in TEA] == [3, 1, 2]
 
 
 def test_a_widened_filter_is_told_what_was_seen_before_page_by_page(

@@ -40,13 +40,17 @@ def pack_status(status: SubredditStatus) -> bytes:
         [file.stamp.mtime_ns for file in files],
         [size for size, _ in outputs],
         [time for _, time in outputs],
+        [file.data_version for file in files],
     ]
     said = {
         number: (file.reason, file.detail, file.empty_texts)
         for number, file in enumerate(files)
         if file.reason is not None or file.detail or file.empty_texts
     }
-    of_cluster = cluster and (cluster.verdict, cluster.stamp, cluster.reason, cluster.detail)
+    of_cluster = cluster and (
+        *(cluster.verdict, cluster.stamp, cluster.reason, cluster.detail),
+        cluster.data_version,
+    )
     text = json.dumps([columns, said, of_cluster], separators=(",", ":"))
     return zlib.compress(text.encode(), 1)
 
@@ -65,8 +69,9 @@ def unpack_status(cluster_key: str, packed: bytes) -> SubredditStatus:
                 _VERDICTS[code],
                 Stamp(size, time),
                 Stamp(made, made_time) if made >= 0 else None,
+                data_version=version,
             )
-            for chunk, code, size, time, made, made_time in zip(*columns, strict=True)
+            for chunk, code, size, time, made, made_time, version in zip(*columns, strict=True)
         ]
         for place, (reason, detail, empty) in said.items():
             number = int(place)
@@ -76,16 +81,18 @@ def unpack_status(cluster_key: str, packed: bytes) -> SubredditStatus:
                 None if reason is None else Reason(reason),
                 detail,
                 empty,
+                file.data_version,
             )
         status = SubredditStatus(cluster_key, files)
         if of_cluster is not None:
-            verdict, stamp, reason, detail = of_cluster
+            verdict, stamp, reason, detail, version = of_cluster
             status.cluster = ClusterStatus(
                 Verdict(verdict),
                 stamp,
                 tuple(file.key for file in files),
                 reason=None if reason is None else Reason(reason),
                 detail=detail,
+                data_version=version,
             )
     except (ValueError, LookupError, TypeError, AttributeError, zlib.error) as error:
         raise SnapshotLostError(f"the verdicts on {cluster_key} cannot be read") from error

@@ -305,7 +305,8 @@ class Scanner:
             now = time.time() if self.options.now is None else self.options.now
             if 0 <= now - chain.changed_at < self.options.settle_seconds:
                 verdict = Verdict.SETTLING
-        return FileStatus(key, verdict, chain, embedding, reason, detail, empty)
+        version = _version(listing.outputs.get(key)) if verdict.done else ""
+        return FileStatus(key, verdict, chain, embedding, reason, detail, empty, version)
 
     def _judge_file(self, key: str, listing: Listing) -> Judgement:
         chain, embedding = listing.chains[key], listing.made.get(key)
@@ -362,7 +363,8 @@ class Scanner:
 
         def verdict(judgement: Judgement, stamp: str = "") -> ClusterStatus:
             kind, reason, detail, _ = judgement
-            return ClusterStatus(kind, stamp, inputs, excluded, reason, detail)
+            version = _version(listing.cluster) if kind.done else ""
+            return ClusterStatus(kind, stamp, inputs, excluded, reason, detail, version)
 
         if unfinished or not files:
             detail = f"{unfinished} of {len(files)} are not there yet"
@@ -396,3 +398,7 @@ class Scanner:
         ):
             return found.inputs_hash
         return set_hash(versions)
+
+
+def _version(read: Read | None) -> str:
+    return "" if read is None or isinstance(read, Judgement) else read.data_version

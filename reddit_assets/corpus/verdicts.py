@@ -80,6 +80,7 @@ class FileStatus(_Reasoned):
         reason: why it is not fresh; ``None`` if it is, or if it is missing.
         detail: the particulars.
         empty_texts: share of rows without a text, as far as the embedding file says.
+        data_version: of an embedding file that is done, where the look has it.
     """
 
     key: str
@@ -89,6 +90,7 @@ class FileStatus(_Reasoned):
     reason: Reason | None = None
     detail: str = ""
     empty_texts: float = 0.0
+    data_version: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class ClusterStatus(_Reasoned):
             while the cluster waits.
         inputs: keys of the files that belong into it.
         excluded: keys left out because their jobs are dead letters.
-        reason, detail: as of :class:`FileStatus`.
+        reason, detail, data_version: as of :class:`FileStatus`.
     """
 
     verdict: Verdict
@@ -109,6 +111,7 @@ class ClusterStatus(_Reasoned):
     excluded: tuple[str, ...] = ()
     reason: Reason | None = None
     detail: str = ""
+    data_version: str = field(default="", compare=False)
 
 
 @dataclass(slots=True)

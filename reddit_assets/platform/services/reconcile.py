@@ -77,12 +77,17 @@ def result_of(
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """A fresh output on the disk."""
+    """A fresh output on the disk.
+
+    Attributes:
+        data_version: as the look has it; empty where it has none.
+    """
 
     asset: str
     key: str
     path: Path
     stamp: Stamp
+    data_version: str
     chain_stamp: str = ""
 
 
@@ -91,7 +96,7 @@ class _Comparison:
     """One comparison of the disk with Dagster.
 
     Attributes:
-        quick: open only what is younger than Dagster's latest event of it.
+        quick: take what is older than Dagster's latest event of it for the same.
         moving: partitions whose results are on their way, by asset.
         read: how far each stream of results has been read.
     """
@@ -219,6 +224,8 @@ class Reconcile:
             times = records.latest_times(instance, asset, keys) if look.quick else {}
             doubtful: list[_Output] = []
             for output in group:
+                if output.data_version and versions.get(output.key) == output.data_version:
+                    continue  # not known by its stamp: a cluster may be another one since the look
                 if times.get(output.key, 0.0) > output.stamp.changed_at:
                     self._known[name, output.key] = output.stamp
                 else:
@@ -250,12 +257,20 @@ def _outputs(workspace: Workspace, status: SubredditStatus) -> Iterator[_Output]
     """A subreddit's fresh outputs."""
     layout = workspace.layout
     outputs = [
-        _Output("embeddings", f.key, layout.embedding_path(f.key), f.output_stamp, str(f.stamp))
+        _Output(
+            "embeddings",
+            f.key,
+            layout.embedding_path(f.key),
+            f.output_stamp,
+            f.data_version,
+            str(f.stamp),
+        )
         for f in status.files
         if f.verdict.done and f.output_stamp
     ]
     if status.cluster is not None and status.cluster.verdict.done:
         path = layout.cluster_path(status.cluster_key)
         with suppress(FileNotFoundError):
-            outputs.append(_Output("clusters", status.cluster_key, path, Stamp.of(path.stat())))
+            stamp, version = Stamp.of(path.stat()), status.cluster.data_version
+            outputs.append(_Output("clusters", status.cluster_key, path, stamp, version))
     yield from outputs
