@@ -154,6 +154,15 @@ def test_names_stay_until_a_cluster_is_about_something_else() -> None:
     plain = name(sampled(TOPICS))
     assert not plain.by_model
     assert name(sampled(TOPICS), plain, model) == first
+    # One that was chosen on a host without it is chosen again, the others stay;
+    mixed = name(sampled(other), first)
+    assert [one.by_model for one in mixed.clusters.values()] == [True, True, True, False]
+    assert Named.from_json(json.loads(json.dumps(mixed.to_json()))) == mixed
+    assert name(sampled(other), mixed, model).clusters == changed.clusters
+    # and where the model cannot compute after all, every name stays.
+    broken = Letters()
+    broken.encode = lambda phrases: None  # type: ignore[method-assign]
+    assert name(sampled(TOPICS), plain, broken) == plain
 
 
 def test_equal_names_are_told_apart() -> None:
@@ -161,6 +170,9 @@ def test_equal_names_are_told_apart() -> None:
     assert told_apart({0: ["a"], 1: ["a"]}, {}, {1: ["a", "z"]}) == {0: "A", 1: "A, z"}
     names = told_apart(phrases, {9: "X"})
     assert names == {0: "A, b, c", 1: "A, B, C (2)", 2: "A, b, c, e", 3: "X (2)"}
+    # However many of that name there are already.
+    taken = {0: "X", **{number: f"X ({number})" for number in range(2, 40)}}
+    assert told_apart({50: ["x"]}, taken) == {50: "X (40)"}
 
 
 def test_function_words_of_a_language_without_a_list_are_found() -> None:

@@ -74,7 +74,9 @@ def test_what_is_new_is_recorded_night_by_night(
     assert "0 came, 100 went" in capsys.readouterr().out
     assert command(["news", "--root", str(tmp_path)]) == 0
     assert "1 subreddits clustered since" in capsys.readouterr().out
-    assert command(["news", "--since", "yesterday", "--root", str(tmp_path)]) == 2
+    for odd in ("yesterday", "99999999w", "9999-12-31T23:59:59-14:00"):
+        assert command(["news", "--since", odd, "--root", str(tmp_path)]) == 2
+        assert "neither a span" in capsys.readouterr().err
 
 
 SIZES = st.dictionaries(st.integers(0, 50), st.integers(20, 10_000), min_size=5)
@@ -106,6 +108,13 @@ def test_where_all_grow_alike_there_is_no_news(sizes: dict[int, int], times: int
     assert growing == [lucky]
     # A record is the same after it was written and read.
     assert Night.from_json(json.loads(json.dumps(night.to_json()))) == night
+
+
+def test_a_merger_without_a_new_post_says_what_it_had() -> None:
+    before = {3: ClusterBefore("a", 200), 7: ClusterBefore("b", 300)}
+    night = Night(1.0, 500, moved_share=0.4, fates={7: ("merged", (7, 3))}, before=before)
+    (event,) = news_of([night], {7: ClusterBefore("b", 500)})
+    assert (event.before, event.posts, event.rate) == (300, 500, 0.0)
 
 
 def test_records_are_bounded() -> None:

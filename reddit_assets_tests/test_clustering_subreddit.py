@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +166,14 @@ def test_clusters_say_what_they_are_about(layout: Layout) -> None:
     # and a terminal can show it
     from rich.console import Console
 
-    console = Console(width=120, file=None, record=True, quiet=True)
+    shown = StringIO()
+    console = Console(width=120, file=shown)
     console.print(render(report))
     json.dumps(report)
+    # also where a theme is named by a post that looks like markup.
+    report["themes"][0]["name"] = "[/b] [Homemade] bread"
+    console.print(render(report))
+    assert "[/b] [Homemade] bread" in shown.getvalue()
 
 
 def test_file_order_does_not_matter(layout: Layout, tmp_path: Path) -> None:

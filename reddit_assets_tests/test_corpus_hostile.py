@@ -31,6 +31,7 @@ from reddit_assets.platform.reporting.events import readable
 from reddit_assets.platform.reporting.metadata import fenced, plain
 from reddit_assets.platform.services.leftovers import orphans
 from reddit_assets.tasks.inputs import LONGEST_TEXT, open_inputs
+from reddit_assets.tasks.posts import FilePosts
 
 KEY = "as/A/c_0"
 
@@ -141,6 +142,11 @@ def test_summaries_look_at_the_beginning_of_very_long_texts(layout: Layout) -> N
     assert taken == [b"short", long[:LONGEST_TEXT]]
     (batch,) = inputs.read(["body"])
     assert batch.column(0).to_pylist() == [b"short", long]
+    # and a map, which has many, takes no more than it shows.
+    cut = inputs.take(["body", "id"], np.array([0, 1]), 1)
+    assert [len(value) for value in cut.column("body").to_pylist()] == [4, 4]
+    assert cut.column("id").to_pylist() == ["a", "b"]
+    assert [title for title, _ in FilePosts(inputs).texts(np.array([0, 1]), 1)] == ["", ""]
 
 
 def with_rows(path: Path, at: slice, rows: int) -> None:

@@ -31,6 +31,8 @@ def test_every_cluster_is_a_point_that_leads_to_its_own_map(tmp_path: Path) -> N
         run(layout, [f"{key}/a"], cluster_key=key)
     (layout.cluster_dir(KEYS[2])).mkdir(parents=True)
     (layout.cluster_dir(KEYS[2]) / "clusters.table").write_bytes(b"no table")
+    # one whose place is no folder,
+    (layout.clusters / "zz" / "File").write_bytes(b"")
     # and an earlier map whose posts lay beside it:
     (layout.clusters / "map.posts.js").write_text("old")
     made = make_corpus_map(layout, KEYS, ClusterParams())

@@ -326,8 +326,9 @@ def test_moved_posts_are_warned_of_and_news_are_shown(
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(columns).replace_schema_metadata({PROVENANCE_KEY: text}), path)
     scanner = platform.workspace.scanner(dead=())
+    (platform.workspace.layout.clusters / "as" / "File").write_bytes(b"")  # no folder
     # If the check looks, by hand or at a run's partitions, Then it warns, above the setting only,
-    for keys in (None, ["as/Tea"]):
+    for keys in (None, ["as/File", "as/Tea"]):
         assert "40% of its rows" in check_stable(scanner, 0.35, keys).warnings["as/Tea"]
         assert not check_stable(scanner, 0.4, keys).warnings
     # and not of what was clustered long ago.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -92,16 +92,18 @@ def news(
 def _moment(text: str) -> float:
     """Seconds since 1970 of what ``--since`` says."""
     span = re.fullmatch(r"(\d+)\s*([hdw])", text.strip())
-    if span:
-        return time.time() - int(span[1]) * UNITS[span[2]]
     try:
+        if span:
+            ago = timedelta(seconds=int(span[1]) * UNITS[span[2]])
+            return (datetime.now(UTC) - ago).timestamp()
         when = datetime.fromisoformat(text.strip())
-    except ValueError:
+        when = when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
+        return when.timestamp()
+    except (ValueError, OverflowError):
         raise typer.BadParameter(
             f"{text!r} is neither a span (12h, 7d, 2w) nor a date (2026-11-25).",
             param_hint="--since",
         ) from None
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 def _written(at: float | None) -> str | None:

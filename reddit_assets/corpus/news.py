@@ -209,7 +209,9 @@ def _fates(nights: Sequence[Night], clusters: Mapping[int, ClusterBefore]) -> It
             if number in seen or number not in clusters:
                 continue
             seen.add(number)
-            before = night.counts.get(number, (0, 0, 0, 0))[0]
+            # A night's counts leave out where nothing came or went; a merger keeps its own record.
+            was = night.before.get(number)
+            before = night.counts.get(number, (was.size if was else 0,))[0]
             new = sum(each.counts.get(number, (0, 0, 0, 0))[2] for each in nights)
             lost = sum(each.counts.get(number, (0, 0, 0, 0))[3] for each in nights)
             yield Event(

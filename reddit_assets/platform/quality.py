@@ -255,5 +255,5 @@ def _clusters(
         try:
             if path.stat().st_mtime >= since:
                 yield key, read_output(path)
-        except (FileNotFoundError, BadFileError):
-            continue  # none yet, or it is made again
+        except (OSError, BadFileError):
+            continue  # none yet, it is made again, or its place says why in the scan

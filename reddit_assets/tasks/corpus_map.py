@@ -68,7 +68,9 @@ class ClusterPosts:
     def __init__(self, keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
         self._keys, self._rows = keys, rows
 
-    def texts(self, rows: NDArray[np.int64]) -> list[tuple[str, str]]:
+    def texts(
+        self, rows: NDArray[np.int64], characters: int | None = None
+    ) -> list[tuple[str, str]]:
         """Subreddit and name; keywords and the most typical post."""
         return [(self._title(at), self._body(at)) for at in rows.tolist()]
 
@@ -123,11 +125,13 @@ def make_corpus_map(
         WriteError: the map cannot be written.
     """
     told = say or (lambda key: None)
-    each = max(1, most // max(len(keys), 1))
+    tables = {key: _find(layout, key) for key in keys}
+    clustered = sum(table is not None and table.exists() for table in tables.values())
+    each = max(1, most // max(clustered, 1))
     found: list[tuple[str, list[dict[str, Any]], NDArray[np.float32]]] = []
     left_out: list[str] = []
-    for key in keys:
-        read = _read(find_table(layout.cluster_dir(key)), each)
+    for key, table in tables.items():
+        read = None if table is None else _read(table, each)
         if read is None:
             left_out.append(key)
         elif read[0]:
@@ -147,6 +151,14 @@ def make_corpus_map(
     vectors = np.concatenate([middles for _, _, middles in found])
     page = _write(layout, posts, vectors, params, len(found))
     return CorpusMap(page, len(found), len(vectors), tuple(left_out))
+
+
+def _find(layout: Layout, key: str) -> Path | None:
+    """A subreddit's table of clusters; ``None`` where its folder cannot be looked at."""
+    try:
+        return find_table(layout.cluster_dir(key))
+    except OSError:
+        return None
 
 
 def _read(path: Path, most: int) -> tuple[list[dict[str, Any]], NDArray[np.float32]] | None:

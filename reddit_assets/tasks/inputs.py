@@ -105,11 +105,14 @@ class Inputs:
         """
         return self._read(pa.schema([self.schema.field(name) for name in names]))
 
-    def take(self, names: Sequence[str], rows: NDArray[np.int64]) -> pa.Table:
+    def take(
+        self, names: Sequence[str], rows: NDArray[np.int64], characters: int | None = None
+    ) -> pa.Table:
         """Some input columns of some rows; files are streamed, and very long texts cut.
 
         Args:
             rows: row numbers, ascending.
+            characters: to which texts are cut.
         """
         wanted = pa.schema([self.schema.field(name) for name in names])
         parts = []
@@ -117,7 +120,8 @@ class Inputs:
         for batch in self._read(wanted):
             stop = int(np.searchsorted(rows, at + batch.num_rows))
             if stop > taken:
-                parts.append(_shortened(batch.take(pa.array(rows[taken:stop] - at))))
+                part = batch.take(pa.array(rows[taken:stop] - at))
+                parts.append(_shortened(part if characters is None else _cut(part, characters)))
             at, taken = at + batch.num_rows, stop
         return pa.Table.from_batches(parts, schema=wanted)
 
@@ -166,6 +170,22 @@ def _shortened(batch: pa.RecordBatch) -> pa.RecordBatch:
         if column.type in (pa.large_string(), pa.large_binary()) and column.nbytes > LONGEST_TEXT:
             raw = pc.binary_slice(column.cast(pa.large_binary()), 0, LONGEST_TEXT)
             column = raw.cast(column.type, safe=False)
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _cut(batch: pa.RecordBatch, characters: int) -> pa.RecordBatch:
+    """The batch with texts of so many characters, or a few more where they are bytes."""
+    columns = []
+    for column in batch.columns:
+        if column.type == pa.large_string():
+            try:
+                column = pc.utf8_slice_codeunits(column, 0, characters)
+            except pa.ArrowInvalid:  # not UTF-8
+                raw = pc.binary_slice(column.cast(pa.large_binary()), 0, 4 * characters)
+                column = raw.cast(column.type, safe=False)
+        elif column.type == pa.large_binary():
+            column = pc.binary_slice(column, 0, 4 * characters)
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 

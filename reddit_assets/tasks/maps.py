@@ -109,7 +109,7 @@ def draw_map(
 def _texts(posts: LinkedPosts, rows: NDArray[np.int64]) -> list[str]:
     """What the map shows of some rows, cut before they are held."""
     limit, texts = post_chars(len(rows)), []
-    for said in posts.texts(rows):
+    for said in posts.texts(rows, limit + 1):
         whole = html.unescape("\n\n".join(filter(None, said))).strip()
         texts.append(whole if len(whole) <= limit else f"{whole[:limit]}…")
     return texts

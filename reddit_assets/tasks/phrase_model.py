@@ -41,6 +41,7 @@ class HostModel:
         self._spec: ModelSpec | None = None
         self._looked = False
         self._embedder: Embedder | None = None
+        self._refused = ""
         self.why = ""
         self.here = False
 
@@ -77,7 +78,7 @@ class HostModel:
             return "the model is not on this host"
         if made != {self._spec.fingerprint}:
             return f"another model than {self._spec.name} made the vectors"
-        return ""
+        return self._refused
 
     def _backends(self) -> list[str]:
         from reddit_assets.engines.embedding.choice import PACKAGES
@@ -93,7 +94,7 @@ class HostModel:
             return embedder.encode(list(phrases)) if embedder is not None else None
         except RedditAssetsError as error:
             log.warning("Names are chosen by words: %s", error)
-            self.why = "the model cannot compute here"
+            self._refused = self.why = "the model cannot compute here"
             return None
 
     def _opened(self) -> Embedder | None:

@@ -56,12 +56,14 @@ class FilePosts:
                 self.unreadable[name] = f"{kind} is not text"
         return found
 
-    def texts(self, rows: NDArray[np.int64]) -> list[tuple[str, str]]:
+    def texts(
+        self, rows: NDArray[np.int64], characters: int | None = None
+    ) -> list[tuple[str, str]]:
         """As of the protocol."""
         bodies = [[n for n in names if n not in self._title] for names in self._text]
         bodies = [names for names in bodies if names]
         names = dict.fromkeys([*self._title, *(name for choice in bodies for name in choice)])
-        table = self._inputs.take(list(names), rows)
+        table = self._inputs.take(list(names), rows, characters)
         columns = {name: strings(table.column(name)) for name in names}
         titles = columns[TITLE_COLUMN] if self._title else [""] * len(rows)
         return list(zip(titles, _said(columns, bodies, len(rows)), strict=True))

@@ -133,7 +133,7 @@ def render(report: dict[str, Any], limit: int | None = None) -> RenderableType:
         if not rows:
             continue
         table = Table(
-            title=f"{theme['name']} ({theme['size']:,} posts)",
+            title=Text(f"{theme['name']} ({theme['size']:,} posts)"),
             title_justify="left",
             title_style="bold cyan",
             box=None,

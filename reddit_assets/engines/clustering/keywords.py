@@ -30,7 +30,10 @@ __all__ = [
     "word_of",
 ]
 
-_URL = re.compile(r"(?:https?://|www\.)\S+|\b\S+\.(?:com|org|net|io|gg|co)\b\S*", re.IGNORECASE)
+# Bounded: a long run without spaces is looked at from each of its beginnings.
+_URL = re.compile(
+    r"(?:https?://|www\.)\S+|\b\S{1,200}\.(?:com|org|net|io|gg|co)\b\S*", re.IGNORECASE
+)
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 _MENTION = re.compile(r"(?<!\w)/?[ur]/\w+")
 _WORD = re.compile(r"[^\W_](?:[\w'’\-+#]*[\w+#])?")

@@ -29,8 +29,14 @@ EXCERPT = 300
 class Posts(Protocol):
     """What is known of the rows beside their vectors. Row numbers are ascending, int64."""
 
-    def texts(self, rows: NDArray[np.int64]) -> list[tuple[str, str]]:
-        """Title and body of some rows; empty where there is none."""
+    def texts(
+        self, rows: NDArray[np.int64], characters: int | None = None
+    ) -> list[tuple[str, str]]:
+        """Title and body of some rows; empty where there is none.
+
+        Args:
+            characters: how many of each are wanted at least, if not all.
+        """
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """The post id of some rows; empty where there is none."""

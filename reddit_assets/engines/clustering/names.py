@@ -15,7 +15,7 @@ from reddit_assets.engines.clustering.results import Clustering
 __all__ = ["ClusterName", "GroupName", "Named", "PhraseModel", "Sampled", "choose_names"]
 
 #: Raised when names are chosen in another way: those of another version do not stay.
-VERSION = 1
+VERSION = 2
 #: Share of the keywords that a cluster was named for that must still be its own for a name to stay,
 #: and likeness (Jaccard, in posts) of the clusters that a topic or theme has.
 SAME_KEYWORDS, SAME_CLUSTERS = 0.5, 0.7
@@ -23,6 +23,8 @@ SAME_KEYWORDS, SAME_CLUSTERS = 0.5, 0.7
 TEXTS, ALL_TEXTS, FEWEST_TEXTS = 100, 20_000, 10
 #: Phrases of a cluster that its topic and its theme are named from.
 FROM_BELOW = 12
+#: Embedded to see whether the model can compute.
+PROBE = "name"
 
 
 class PhraseModel(Protocol):
@@ -57,28 +59,33 @@ class Sampled:
 
 @dataclass(frozen=True)
 class ClusterName:
-    """A cluster's name and the keywords that it had when it got it."""
+    """A cluster's name, its keywords when it got it, and whether the model had a say."""
 
     name: str
     keywords: tuple[str, ...] = ()
+    by_model: bool = False
 
 
 @dataclass(frozen=True)
 class GroupName:
-    """The name of a topic or a theme, and its clusters: posts by persistent id."""
+    """The name of a topic or a theme, its clusters (posts by persistent id), and whether the model
+    had a say.
+    """
 
     name: str
     clusters: Mapping[int, int] = field(default_factory=dict)
+    by_model: bool = False
 
     def to_json(self) -> list[Any]:
-        """Name, and pairs of id and posts."""
-        return [self.name, [list(pair) for pair in self.clusters.items()]]
+        """Name, pairs of id and posts, and the model's part."""
+        return [self.name, [list(pair) for pair in self.clusters.items()], self.by_model]
 
     @classmethod
     def from_json(cls, said: Sequence[Any]) -> GroupName:
         """As it was written."""
-        name, clusters = said
-        return cls(str(name), {int(number): int(posts) for number, posts in clusters})
+        name, clusters, by_model = said
+        posts = {int(number): int(each) for number, each in clusters}
+        return cls(str(name), posts, bool(by_model))
 
 
 @dataclass(frozen=True)
@@ -88,20 +95,33 @@ class Named:
     Attributes:
         clusters: by persistent id.
         topics, themes: in the order of their ids.
-        by_model: whether the model had a say.
     """
 
     clusters: Mapping[int, ClusterName] = field(default_factory=dict)
     topics: tuple[GroupName, ...] = ()
     themes: tuple[GroupName, ...] = ()
-    by_model: bool = False
+
+    @property
+    def by_model(self) -> bool:
+        """Whether the model had a say in any name of a cluster."""
+        return any(one.by_model for one in self.clusters.values())
+
+    def chosen_by_model(self) -> Named:
+        """The names in which the model had a say."""
+        return Named(
+            {number: one for number, one in self.clusters.items() if one.by_model},
+            tuple(one for one in self.topics if one.by_model),
+            tuple(one for one in self.themes if one.by_model),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For the table of clusters."""
         return {
             "version": VERSION,
-            "by_model": self.by_model,
-            "clusters": [[n, one.name, list(one.keywords)] for n, one in self.clusters.items()],
+            "clusters": [
+                [number, one.name, list(one.keywords), one.by_model]
+                for number, one in self.clusters.items()
+            ],
             "topics": [one.to_json() for one in self.topics],
             "themes": [one.to_json() for one in self.themes],
         }
@@ -112,10 +132,12 @@ class Named:
         if said.get("version") != VERSION:
             return cls()
         return cls(
-            {int(n): ClusterName(name, tuple(words)) for n, name, words in said["clusters"]},
+            {
+                int(number): ClusterName(name, tuple(words), bool(by_model))
+                for number, name, words, by_model in said["clusters"]
+            },
             tuple(map(GroupName.from_json, said.get("topics", []))),
             tuple(map(GroupName.from_json, said["themes"])),
-            bool(said["by_model"]),
         )
 
 
@@ -131,8 +153,8 @@ def choose_names(
     """Names of all clusters, topics and themes.
 
     A cluster keeps its name while half of the keywords that it was named for are still its own, and
-    a topic or theme while it consists of much the same clusters. Nothing stays where the names were
-    chosen without the model, and it is here now. A night without a change looks at no text.
+    a topic or theme while it consists of much the same clusters. A name that was chosen without the
+    model does not stay where the model can compute. A night without a change looks at no text.
 
     Args:
         sampled: posts of the clusters.
@@ -144,8 +166,12 @@ def choose_names(
         model: ``None`` where there is none.
     """
     encode = model.encode if model is not None and model.here else None
-    if encode is not None and not before.by_model:
-        before = Named()
+    if encode is not None and (better := before.chosen_by_model()) != before:
+        # Loaded for it: on a host whose model cannot compute after all, names stay.
+        if encode([PROBE]) is None:
+            encode = None
+        else:
+            before = better
     numbers = range(len(ids))
     kept = {
         number: before.clusters[int(ids[number])]
@@ -157,10 +183,10 @@ def choose_names(
     themes = _Groups.of(clustering.cluster_themes, ids, sizes, before.themes)
     wanted = [n for n in numbers if n not in kept or not (topics.kept(n) and themes.kept(n))]
     names = {number: one.name for number, one in kept.items()}
-    by_model = before.by_model
+    by_model = False
     if wanted:
         namer = _namer(sampled, clustering.centroids, wanted, encode)
-        by_model = namer.by_model or (by_model and bool(kept))
+        by_model = namer.by_model
         fresh = {n: namer.candidates[n] for n in wanted if n not in kept}
         phrases = namer.names(np.arange(len(ids)), clustering.centroids, fresh)
         chosen = {n: some or [fallbacks[n]] for n, some in phrases.items()}
@@ -169,19 +195,16 @@ def choose_names(
             level.name(namer, clustering.centroids, sizes, names)
     return Named(
         {
-            int(ids[n]): ClusterName(
-                names[n], (kept[n].keywords if n in kept else tuple(keywords[n]))
-            )
+            int(ids[n]): kept.get(n) or ClusterName(names[n], tuple(keywords[n]), by_model)
             for n in numbers
         },
-        topics.named(),
-        themes.named(),
-        by_model,
+        topics.named(by_model),
+        themes.named(by_model),
     )
 
 
 def _stays(named: ClusterName | None, keywords: Sequence[str]) -> bool:
-    if named is None:
+    if named is None or (keywords and not named.keywords):
         return False
     same = len({*named.keywords} & {*keywords})
     return same >= SAME_KEYWORDS * len(named.keywords)
@@ -213,11 +236,13 @@ class _Groups:
     Attributes:
         numbers: int64 (clusters,), the group of each cluster, in the order of the groups' ids.
         clusters: of each group: posts by the cluster's persistent id.
+        stay: names of the night before, by group.
         names: by group, as far as they are known.
     """
 
     numbers: NDArray[np.int64]
     clusters: list[dict[int, int]]
+    stay: dict[int, GroupName]
     names: dict[int, str]
 
     @classmethod
@@ -234,15 +259,27 @@ class _Groups:
             {int(ids[number]): int(sizes[number]) for number in np.flatnonzero(numbers == group)}
             for group in range(int(numbers.max()) + 1)
         ]
-        return cls(numbers, clusters, _kept_groups(clusters, before))
+        stay = _kept_groups(clusters, before)
+        return cls(numbers, clusters, stay, {group: one.name for group, one in stay.items()})
 
     def kept(self, cluster: int) -> bool:
         """Whether the group of a cluster has its name already."""
         return int(self.numbers[cluster]) in self.names
 
-    def named(self) -> tuple[GroupName, ...]:
-        """The groups with their names, in the order of their ids."""
-        return tuple(GroupName(self.names[at], one) for at, one in enumerate(self.clusters))
+    def named(self, by_model: bool) -> tuple[GroupName, ...]:
+        """The groups with their names, in the order of their ids.
+
+        Args:
+            by_model: whether the model had a say in the new ones.
+        """
+        return tuple(
+            GroupName(
+                self.names[group],
+                clusters,
+                self.stay[group].by_model if group in self.stay else by_model,
+            )
+            for group, clusters in enumerate(self.clusters)
+        )
 
     def name(
         self,
@@ -278,15 +315,17 @@ class _Groups:
 
 def _kept_groups(
     tonight: Sequence[Mapping[int, int]], before: Sequence[GroupName]
-) -> dict[int, str]:
+) -> dict[int, GroupName]:
     """The names of groups that consist of much the same clusters as one of the night before."""
-    kept: dict[int, str] = {}
+    kept: dict[int, GroupName] = {}
+    taken: set[str] = set()
     for number, clusters in enumerate(tonight):
         for group in before:
             every = clusters.keys() | group.clusters.keys()
             both = sum(min(clusters.get(n, 0), group.clusters.get(n, 0)) for n in every)
             either = sum(max(clusters.get(n, 0), group.clusters.get(n, 0)) for n in every)
-            if both >= SAME_CLUSTERS * max(either, 1) and group.name not in kept.values():
-                kept[number] = group.name
+            if both >= SAME_CLUSTERS * max(either, 1) and group.name not in taken:
+                kept[number] = group
+                taken.add(group.name)
                 break
     return kept

@@ -11,6 +11,7 @@ Everything is deterministic: ties go by the alphabet, scores are rounded before 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -263,8 +264,8 @@ def told_apart(
         longest = choices[-1]
         rest = [one for one in (further or {}).get(group, ()) if one not in longest.casefold()]
         choices += [f"{longest}, {one}" for one in rest]
-        choices += [f"{longest} ({number})" for number in range(2, len(phrases) + 3)]
-        name = next(choice for choice in choices if choice.casefold() not in used)
+        numbered = (f"{longest} ({number})" for number in itertools.count(2))
+        name = next(one for one in itertools.chain(choices, numbered) if one.casefold() not in used)
         used.add(name.casefold())
         names[group] = name[:1].upper() + name[1:]
     return names
