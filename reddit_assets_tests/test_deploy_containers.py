@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from reddit_assets.ledger.job import Kind
 from reddit_assets.ledger.planner import queue_wanted
 from reddit_assets.settings import Settings, variable_of
 from reddit_assets.workspace import Workspace
@@ -142,18 +143,45 @@ def test_a_worker_has_longer_than_a_lease_to_end_in_good_order():
         pod = deployment["spec"]["template"]
         if pod["metadata"]["labels"].get("role") == "worker":
             assert pod["spec"]["terminationGracePeriodSeconds"] >= 900
-    for name in ("embed-worker", "cluster-worker", "embed-worker-gpu"):
-        assert COMPOSE["services"][name]["stop_grace_period"] == "15m"
+    for name, service in COMPOSE["services"].items():
+        if "worker" in name:
+            grace = "15m" if name.startswith("embed") else "1h"
+            assert service["stop_grace_period"] == grace, name
+
+
+def test_what_goes_down_takes_no_network_along():
+    # Given containers in the network of another one, Then it is the proxy's, and the port as well
+    services = COMPOSE["services"]
+    shared = {one.get("network_mode") for one in services.values()} - {None}
+    assert shared == {"service:proxy"}
+    assert services["proxy"]["ports"] == ["${PORT:-443}:443"]
+
+
+def test_every_kind_of_job_has_a_worker():
+    words = [words_of(one.get("command")) for one in COMPOSE["services"].values()]
+    served = {line[line.index("--kind") + 1] for line in words if "--kind" in line}
+    assert served == {kind.value for kind in Kind}
+
+
+def test_workers_in_a_cluster_compute_with_what_they_asked_for():
+    for deployment in DEPLOYMENTS:
+        pod = deployment["spec"]["template"]
+        if pod["metadata"]["labels"].get("role") == "worker":
+            (container,) = pod["spec"]["containers"]
+            (threads,) = container["env"]
+            assert threads["name"] == "REDDIT_THREADS"
+            assert threads["valueFrom"]["resourceFieldRef"]["resource"] == "requests.cpu"
 
 
 JOBS = 'reddit_assets_queue_jobs{kind="KIND",state="%s"}'
 CASES = {
-    # lanes, computing, fetched ahead, paused: how many jobs call for workers
-    "idle": ((0, 0, 0, 0), 0),
-    "work": ((40, 0, 0, 0), 40),
-    "the queue is empty, but not the workers": ((0, 2, 5, 0), 7),
-    "both": ((40, 2, 5, 0), 47),
-    "a paused queue, whose work in hand is finished": ((40, 2, 5, 1), 7),
+    # lanes, delayed, computing, fetched ahead, paused: how many jobs call for workers
+    "idle": ((0, 0, 0, 0, 0), 0),
+    "work": ((40, 0, 0, 0, 0), 40),
+    "the queue is empty, but not the workers": ((0, 0, 2, 5, 0), 7),
+    "both": ((40, 0, 2, 5, 0), 47),
+    "a job that waits for its next attempt, which only a worker takes up": ((0, 3, 0, 0, 0), 3),
+    "a paused queue, whose work in hand is finished": ((40, 3, 2, 5, 1), 7),
 }
 
 
@@ -165,6 +193,7 @@ def test_scaling_goes_by_what_waits_and_what_is_in_work(scaler: dict[str, Any], 
     (kind, *_) = re.findall(r'kind="(\w+)"', query)
     names = (
         'reddit_assets_lane_jobs{kind="KIND",lane="stale"}',
+        JOBS % "delayed",
         JOBS % "computing",
         JOBS % "fetched_ahead",
         'reddit_assets_paused{kind="KIND"}',

@@ -5,6 +5,7 @@ the variables of `../environment.example`, by Ray's runtime environment or the n
 """
 
 import argparse
+import os
 import subprocess
 import sys
 
@@ -12,10 +13,14 @@ import ray
 
 
 @ray.remote(max_retries=-1)
-def work(kind: str, backend: str) -> int:
+def work(kind: str, backend: str, cpus: int) -> int:
     """A worker until no job is left; one whose node is lost begins on another."""
     command = [sys.executable, "-m", "reddit_assets.cli", "worker"]
-    return subprocess.call([*command, "--kind", kind, "--backend", backend, "--until-empty"])
+    # Ray counts processors, and binds none.
+    return subprocess.call(
+        [*command, "--kind", kind, "--backend", backend, "--until-empty"],
+        env={**os.environ, "REDDIT_THREADS": str(cpus)},
+    )
 
 
 if __name__ == "__main__":
@@ -28,6 +33,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     ray.init()
     place = work.options(num_cpus=options.cpus, num_gpus=options.gpus)
-    sys.exit(
-        max(ray.get([place.remote(options.kind, options.backend) for _ in range(options.workers)]))
-    )
+    workers = [
+        place.remote(options.kind, options.backend, options.cpus) for _ in range(options.workers)
+    ]
+    sys.exit(any(ray.get(workers)))

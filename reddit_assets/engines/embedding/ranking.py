@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import pickle
-import platform
 import subprocess
 import sys
 import time
@@ -94,7 +93,6 @@ def _mark(spec: ModelSpec, choices: Sequence[Choice], threads: int) -> str:
     """A name for all that a rate depends on."""
     packages = sorted({package for choice in choices for package in PACKAGES[choice.backend]})
     facts = {
-        "host": platform.node(),
         "processor": [cpu_name(), *sorted(cpu_flags())],
         "threads": threads,
         "model": spec.fingerprint,
